@@ -1,0 +1,2 @@
+//! Benches of Firebreak.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Sans-I/O Kafka wire tools: no sockets, no clock, no async runtime.

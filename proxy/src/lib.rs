@@ -1,0 +1,1 @@
+//! Firebreak: a Kafka-protocol proxy.

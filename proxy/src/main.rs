@@ -1,0 +1,2 @@
+//! The `firebreak` command.
+fn main() {}
