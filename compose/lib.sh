@@ -83,8 +83,8 @@ fetch_jars() {
 # slf4j-reload4j (3.9) would be a second log binding beside log4j-slf4j-impl.
 pom_dependency() {
     printf '<dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version>' "$@"
-    echo '<exclusions><exclusion><groupId>org.slf4j</groupId><artifactId>slf4j-reload4j</artifactId>'
-    echo '</exclusion></exclusions></dependency>'
+    echo '<exclusions><exclusion><groupId>org.slf4j</groupId>'
+    echo '<artifactId>slf4j-reload4j</artifactId></exclusion></exclusions></dependency>'
 }
 
 # kafka_java JARS CLASS ARGS...: a short-lived Java tool of Kafka.
@@ -103,8 +103,8 @@ spawn() {
     echo $! >"$pidfile"
 }
 
-# running PIDFILE WORD: is the recorded process alive, and is it still ours? (its command line holds
-# WORD: after a reboot the number may be somebody else's)
+# running PIDFILE WORD: is the recorded process alive, and is it still ours? (its command line
+# holds WORD: after a reboot the number may be somebody else's)
 running() {
     local pid
     [ -f "$1" ] && pid=$(<"$1") && [ -r "/proc/$pid/cmdline" ] &&

@@ -44,7 +44,7 @@ def bindable(host, port):
 
 
 def cluster_id():
-    """22 characters, as Kafka's Uuid prints itself; never with a leading dash (an option's look)."""
+    """22 characters, as Kafka's Uuid prints itself; never with a leading dash."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
