@@ -1,2 +1,0 @@
-//! Benches of Firebreak.
-fn main() {}
