@@ -25,10 +25,16 @@ need() {
     [ ${#as_root[@]} = 0 ] || command -v sudo >/dev/null ||
         die "'$1' is missing: as root, run 'apt-get install $2'"
     say "  installing $2 (for $1)"
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq
+    local log apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq
         -o DPkg::Lock::Timeout=120)
-    { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$2"; } >&2 ||
+    log=$(mktemp)
+    if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$2"; } \
+        >"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
         die "could not install $2"
+    fi
+    rm -f "$log"
     command -v "$1" >/dev/null || die "installed $2, still no '$1'"
 }
 
@@ -43,19 +49,20 @@ kafka_jars() {
         command -v mvn >/dev/null || die "Maven is missing, which fetches Kafka's jars \
 (Debian: maven)"
         mkdir -p "$cache"
-        # Two runs may want the same version: the second waits, then finds it.
+        # Two runs may want the same jars: the second waits, then finds them.
         (
             flock 9
             [ -d "$dir" ] || fetch_jars "$version" "$dir"
-        ) 9>"$cache/kafka-$version.lock" || exit 1
+        ) 9>"$cache/fetch.lock" || exit 1
     fi
     printf '%s\n' "$dir"
 }
 
-# fetch_jars VERSION DIR: the folder appears whole or not at all.
+# fetch_jars VERSION DIR: the folder appears whole or not at all. Runs in a subshell of its own.
 fetch_jars() {
-    local version=$1 dir=$2 work artifact
+    local version=$1 dir=$2 artifact
     work=$(mktemp -d "$cache/fetch.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
     say "  fetching Kafka $version through Maven"
     {
         echo '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
@@ -71,12 +78,10 @@ fetch_jars() {
     } >"$work/pom.xml"
     if ! mvn -B -q -f "$work/pom.xml" dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory="$work/jars" >"$work/mvn.out" 2>&1; then
-        tail -n 20 "$work/mvn.out" >&2
-        rm -rf "$work"
+        grep -m 3 ERROR "$work/mvn.out" >&2
         die "Maven could not fetch Kafka $version"
     fi
     mv "$work/jars" "$dir"
-    rm -rf "$work"
     say "  Kafka $version: $(find "$dir" -name '*.jar' | wc -l) jars in $dir"
 }
 

@@ -28,6 +28,7 @@ detections=wildfire-detections
 images=satellite-images
 sample=$compose/sample
 send_seconds=120
+export PYTHONDONTWRITEBYTECODE=1
 
 step() { say "[$((SECONDS / 60))m$(printf %02d $((SECONDS % 60)))s] $*"; }
 

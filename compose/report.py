@@ -15,7 +15,7 @@ import sys
 from records import Record
 
 REFERENCE_BYTES = 112
-REFERENCE_MAGIC = b"FBRF"
+REFERENCE_MAGIC = b"\xfbREF"
 GOAL_TOPIC, GOAL = "satellite-images", 95.0
 
 
@@ -76,7 +76,7 @@ def report(run, topics):
         marked = [one for one in direct if is_reference(one)]
         references.append(
             f"{topic}: of {len(direct):,} records on the broker {len(marked):,} are references "
-            f"({REFERENCE_BYTES} bytes, first 4: {REFERENCE_MAGIC.decode()})"
+            f"({REFERENCE_BYTES} bytes, first four {REFERENCE_MAGIC.hex(' ')})"
         )
     sums = [sum(row[column] for row in rows) for column in (1, 2, 3)]
     rows.append(("total", *sums, all(row[4] for row in rows)))
