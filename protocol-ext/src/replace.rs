@@ -1,0 +1,223 @@
+//! Replacing values in a batch, in two passes with anything (uploads, downloads) in between.
+//!
+//! Flow: `OpenBatch::open`, walk `records()` and remember `RecordView::at` of those to replace;
+//! later `OpenBatch::rewrite` with the new values. `replace_values` does both at once.
+//! Invariant: without replacements the same `Bytes` come back; with them every byte but the named
+//! values, the lengths around them, the batch length and the CRC is copied. The input's CRC is
+//! checked before a new one is written, so damage is never made to look sound.
+
+use bytes::Bytes;
+
+use crate::batch::{BatchError, Caps, HEADER_BYTES, OpenBatch, seal};
+use crate::codec::{self, Codec, CodecError, Framing};
+use crate::records::{RecordAt, RecordError, RecordView, read_record};
+use crate::varint::{varint_len, write_varint};
+
+/// A record and its new value.
+#[derive(Clone, Debug)]
+pub struct Replacement<V> {
+    /// From [`RecordView::at`] of the same batch.
+    pub at: RecordAt,
+    /// The value to put there.
+    pub value: V,
+}
+
+/// How to write the new batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RewriteOptions {
+    /// Another codec than the batch's own; unused when nothing is replaced.
+    pub codec: Option<Codec>,
+}
+
+/// What came of a rewrite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewritten {
+    /// Nothing to replace: the bytes that came in, not a copy.
+    Same(Bytes),
+    /// A new batch.
+    New(Bytes),
+}
+
+/// Why a batch could not be rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// The batch is damaged or too large.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The records are malformed.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The replacements are out of order, repeat a record, or do not name one of this batch.
+    #[error("replacement {0} does not name a later record of this batch")]
+    Replacement(usize),
+    /// The new records would pass the cap, or what a batch can hold.
+    #[error("rewritten records take {bytes} bytes, allowed are {bytes_max}")]
+    TooLarge {
+        /// Bytes needed.
+        bytes: usize,
+        /// Bytes allowed.
+        bytes_max: usize,
+    },
+}
+
+impl From<CodecError> for RewriteError {
+    fn from(error: CodecError) -> RewriteError {
+        RewriteError::Batch(BatchError::Codec(error))
+    }
+}
+
+impl Rewritten {
+    /// The batch, old or new.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Rewritten::Same(bytes) | Rewritten::New(bytes) => bytes,
+        }
+    }
+}
+
+impl OpenBatch {
+    /// Writes the batch with `replacements`, which are sorted by record.
+    pub fn rewrite<V: AsRef<[u8]>>(
+        &self,
+        replacements: &[Replacement<V>],
+        options: &RewriteOptions,
+        caps: &Caps,
+    ) -> Result<Rewritten, RewriteError> {
+        if replacements.is_empty() {
+            return Ok(Rewritten::Same(self.raw().clone()));
+        }
+        self.ensure_crc()?;
+        let body_bytes = self.planned_bytes(replacements)?;
+        // a batch's length field counts in 31 bits
+        let bytes_max = caps
+            .rewritten_bytes_max
+            .min(i32::MAX as usize - HEADER_BYTES);
+        if body_bytes > bytes_max {
+            return Err(RewriteError::TooLarge {
+                bytes: body_bytes,
+                bytes_max,
+            });
+        }
+        let codec = options.codec.unwrap_or(self.codec());
+        let head = &self.raw()[..HEADER_BYTES];
+        let mut out;
+        if codec == Codec::None {
+            out = Vec::with_capacity(HEADER_BYTES + body_bytes);
+            out.extend_from_slice(head);
+            self.splice(replacements, &mut out)?;
+        } else {
+            let mut body = Vec::with_capacity(body_bytes);
+            self.splice(replacements, &mut body)?;
+            out = Vec::with_capacity(HEADER_BYTES + body_bytes / 2);
+            out.extend_from_slice(head);
+            codec::compress(codec, self.framing_for(codec), &body, &mut out)?;
+        }
+        let mut header = *self.header();
+        header.attributes = header.attributes & !0x7 | codec.bits();
+        seal(header, &mut out)?;
+        Ok(Rewritten::New(Bytes::from(out)))
+    }
+
+    /// The framing to write: as it came, or xerial for snappy asked for anew, as Java has it.
+    fn framing_for(&self, codec: Codec) -> Framing {
+        if codec == self.codec() {
+            self.framing()
+        } else if codec == Codec::Snappy {
+            Framing::Xerial
+        } else {
+            Framing::Plain
+        }
+    }
+
+    /// Bytes of the body after the replacements, which are checked on the way.
+    fn planned_bytes<V: AsRef<[u8]>>(
+        &self,
+        replacements: &[Replacement<V>],
+    ) -> Result<usize, RewriteError> {
+        let mut bytes = self.body().len();
+        let mut from = 0;
+        for (i, replacement) in replacements.iter().enumerate() {
+            let record = self.named_record(replacement.at, from);
+            let record = record.ok_or(RewriteError::Replacement(i))?;
+            let new = new_lengths(&record, replacement.value.as_ref().len());
+            let new = new.ok_or(RewriteError::TooLarge {
+                bytes: replacement.value.as_ref().len(),
+                bytes_max: i32::MAX as usize,
+            })?;
+            let old = record.layout.end - record.at.start;
+            bytes = bytes - old + varint_len(new.record) + usize::try_from(new.record).unwrap_or(0);
+            from = record.layout.end;
+        }
+        Ok(bytes)
+    }
+
+    /// The record at `at`, if it begins at or behind byte `from`.
+    fn named_record(&self, at: RecordAt, from: usize) -> Option<RecordView<'_>> {
+        if at.start < from || at.index >= self.header().records_count.cast_unsigned() {
+            return None;
+        }
+        read_record(self.body(), at)
+    }
+
+    fn splice<V: AsRef<[u8]>>(
+        &self,
+        replacements: &[Replacement<V>],
+        out: &mut Vec<u8>,
+    ) -> Result<(), RewriteError> {
+        let body = self.body();
+        let mut copied = 0;
+        for (i, replacement) in replacements.iter().enumerate() {
+            let value = replacement.value.as_ref();
+            let record = self.named_record(replacement.at, copied);
+            let record = record.ok_or(RewriteError::Replacement(i))?;
+            let new = new_lengths(&record, value.len()).ok_or(RewriteError::Replacement(i))?;
+            out.extend_from_slice(&body[copied..record.at.start]);
+            write_varint(out, new.record);
+            out.extend_from_slice(&body[record.layout.fields..record.layout.value_len]);
+            write_varint(out, new.value);
+            out.extend_from_slice(value);
+            copied = record.layout.value_end;
+        }
+        out.extend_from_slice(&body[copied..]);
+        Ok(())
+    }
+}
+
+/// Opens, selects and rewrites in one go: `select` gives the new value of a record, or `None`.
+pub fn replace_values<V: AsRef<[u8]>>(
+    batch: &Bytes,
+    caps: &Caps,
+    options: &RewriteOptions,
+    mut select: impl FnMut(&RecordView<'_>) -> Option<V>,
+) -> Result<Rewritten, RewriteError> {
+    let open = OpenBatch::open(batch.clone(), caps)?;
+    let mut replacements = Vec::new();
+    for record in open.records() {
+        let record = record?;
+        if let Some(value) = select(&record) {
+            replacements.push(Replacement {
+                at: record.at,
+                value,
+            });
+        }
+    }
+    open.rewrite(&replacements, options, caps)
+}
+
+struct NewLengths {
+    record: i32,
+    value: i32,
+}
+
+/// The record's and value's length fields with a value of `value_bytes`; `None` beyond 31 bits.
+fn new_lengths(record: &RecordView<'_>, value_bytes: usize) -> Option<NewLengths> {
+    let layout = &record.layout;
+    let value = i32::try_from(value_bytes).ok()?;
+    let before = layout.value_len - layout.fields;
+    let behind = layout.end - layout.value_end;
+    let record = before
+        .checked_add(varint_len(value))?
+        .checked_add(value_bytes)?;
+    let record = i32::try_from(record.checked_add(behind)?).ok()?;
+    Some(NewLengths { record, value })
+}
