@@ -1,0 +1,247 @@
+"""The cells: what is run in each mode, and which figures bind.
+
+A cell's `run` gets the bench and a mode and returns one sample: a dictionary of figures. The bench
+adds what it alone can see (CPU of the mode's process, bytes it carried).
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from measure import Measure
+from processes import Failed, Process, run_json
+
+CPU_BAR, THROUGHPUT_BAR = 1.15, 0.95
+PING_P50_BAR, PING_P99_BAR = 1.10, 1.25
+IDLE_KB_MAX, RSS_MB_MAX, UNREAD_MB_MAX = 8, 60, 8
+OPEN_RATE, OPEN_SIZE = 150_000, 300
+BIG_FETCH, SMALL_FETCH = 50_000_000, 1_000_000
+SETTLE_SECONDS = 2.0
+
+CPU = Measure("cpu_s_per_gb", "s/GB", bar=CPU_BAR)
+SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """`rounds` overrides the bench's; `modes` names those that take part (None: all)."""
+
+    name: str
+    title: str
+    run: Callable
+    measures: tuple
+    topic: str | None = None
+    direction: str | None = None
+    rounds: int | None = None
+    modes: tuple | None = None
+    features: bool = False
+
+
+def java_produce(records, acks, codec):
+    def run(bench, mode):
+        return bench.java.ask(
+            "produce", mode.bootstrap, bench.topic, bench.scaled(records), 1000, acks, codec, 0
+        )
+    return run
+
+
+def java_consume(bench, mode):
+    return bench.java.ask("consume", mode.bootstrap, "read", 2, bench.read_records)
+
+
+def java_end_to_end(bench, mode):
+    return bench.java.ask("end2end", mode.bootstrap, bench.topic, bench.scaled(8000), 1000, 2000)
+
+
+def rdk_produce(bench, mode):
+    return rdk(bench, mode, bench.topic, bench.scaled(400_000), "produce")
+
+
+def rdk_consume(bench, mode):
+    return rdk(bench, mode, "read", bench.read_records, "consume", "--partitions", 2)
+
+
+def rdk(bench, mode, topic, records, *words):
+    return run_json(
+        [bench.binary("rdk"), "--bootstrap", mode.bootstrap, "--topic", topic,
+         "--records", records, *words],
+        bench.log("rdk"),
+    )
+
+
+def load(bench, mode, topic, *words):
+    return run_json(load_command(bench, mode, topic, *words), bench.log("load"))
+
+
+def load_command(bench, mode, topic, *words):
+    return [bench.binary("load"), "--bootstrap", mode.bootstrap, "--topic", topic, *words]
+
+
+def raw_produce(bench, mode):
+    return load(bench, mode, bench.topic, "produce", "--requests", bench.scaled(2000))
+
+
+def raw_fetch(bytes_max, total_bytes):
+    def run(bench, mode):
+        return load(
+            bench, mode, "fetch", "fetch", "--bytes-max", bytes_max,
+            "--total-bytes", bench.scaled(total_bytes),
+        )
+    return run
+
+
+def ping(bench, mode):
+    return load(bench, mode, bench.topic, "ping", "--seconds", bench.scaled(3.0))
+
+
+def many(bench, mode):
+    return load(bench, mode, bench.topic, "many", "--seconds", max(2, int(bench.scaled(5.0))))
+
+
+def open_loop(bench, mode):
+    sample = load(
+        bench, mode, bench.topic, "open", "--rate", OPEN_RATE, "--size", OPEN_SIZE,
+        "--partitions", 2, "--seconds", bench.options.open_seconds,
+    )
+    sample["records_per_s"] = sample["records"] / sample["seconds"]
+    return sample
+
+
+def idle(words, connections):
+    """A fresh process; its memory before and after, its CPU for opening and for being idle."""
+    def run(bench, mode):
+        mode.fresh()
+        before = mode.process.memory_kb()
+        begun = mode.process.cpu_s()
+        holder = Process(
+            load_command(bench, mode, "fetch", "idle", "--connections", connections, *words),
+            bench.log("load"), talks=True,
+        )
+        try:
+            sample = holder.answer()
+            opened = mode.process.cpu_s()
+            time.sleep(SETTLE_SECONDS)
+            grown = mode.process.memory_kb() - before
+            idle_from = mode.process.cpu_s()
+            time.sleep(SETTLE_SECONDS)
+            idle_cpu = mode.process.cpu_s() - idle_from
+        finally:
+            holder.close()
+        if sample["open"] != connections:
+            raise Failed(f"{sample['open']} of {connections} connections open")
+        sample["kb_per_connection"] = grown / connections
+        sample["open_cpu_us"] = (opened - begun) / connections * 1e6
+        sample["idle_cpu_ms_per_s"] = idle_cpu / SETTLE_SECONDS * 1000
+        sample["fresh_rss_mb"] = before / 1024
+        return sample
+    return run
+
+
+def rss_after_load(bench, mode):
+    """A fresh process, every kind of load in turn, then its memory at rest."""
+    mode.fresh()
+    fresh = mode.process.memory_kb()
+    raw = [
+        load(bench, mode, bench.topic, "produce", "--requests", bench.scaled(1500)),
+        load(bench, mode, "fetch", "fetch", "--total-bytes", bench.scaled(500_000_000)),
+        load(bench, mode, "fetch", "fetch", "--connections", 4, "--bytes-max", BIG_FETCH,
+             "--total-bytes", bench.scaled(200_000_000)),
+        load(bench, mode, bench.topic, "many", "--seconds", 1),
+        bench.java.ask("consume", mode.bootstrap, "read", 2, bench.read_records),
+    ]
+    peak = mode.process.memory_kb("VmHWM")
+    time.sleep(SETTLE_SECONDS)
+    return {
+        "bytes_sent": sum(one["bytes_sent"] for one in raw),
+        "bytes_received": sum(one["bytes_received"] for one in raw),
+        "fresh_rss_mb": fresh / 1024,
+        "peak_rss_mb": peak / 1024,
+        "rss_mb": mode.process.memory_kb() / 1024,
+    }
+
+
+def unread(bench, mode):
+    """16 readers that do not read, another client beside them, then 40 readers that drain."""
+    mode.fresh()
+    alone = load(bench, mode, bench.topic, "ping", "--seconds", 1)
+    before = mode.process.memory_kb()
+    readers = Process(
+        load_command(bench, mode, "fetch", "unread", "--readers", 16, "--bytes-max", BIG_FETCH),
+        bench.log("load"), talks=True,
+    )
+    try:
+        readers.answer()
+        beside = load(bench, mode, bench.topic, "ping", "--seconds", 1)
+        time.sleep(SETTLE_SECONDS)
+        grown = mode.process.memory_kb("VmHWM") - before
+        drained = readers.ask("drain")
+    finally:
+        readers.close()
+    drainers = Process(
+        load_command(bench, mode, "fetch", "unread", "--readers", 40, "--bytes-max", BIG_FETCH),
+        bench.log("load"), talks=True,
+    )
+    try:
+        drainers.answer()
+        time.sleep(SETTLE_SECONDS)
+        all_drained = drainers.ask("drain")
+    finally:
+        drainers.close()
+    if (drained["drained"], all_drained["drained"]) != (16, 40):
+        raise Failed("not every reader drained")
+    return {
+        "growth_mb": max(grown, 0) / 1024,
+        "ping_p50_us": beside["p50_us"],
+        "ping_slowdown": beside["p50_us"] / alone["p50_us"],
+        "drain_40_s": all_drained["seconds"],
+        "rss_after_mb": mode.process.memory_kb() / 1024,
+        "bytes_received": drained["bytes_received"] + all_drained["bytes_received"],
+        "bytes_sent": 0,
+    }
+
+
+PROXIED = ("relay", "relay2", "firebreak")
+
+CELLS = (
+    Cell("produce_java", "Java, acks=1, no codec, 1,000 B", java_produce(400_000, "1", "none"),
+         (CPU, SPEED), topic="write", direction="up", features=True),
+    Cell("produce_java_lz4", "Java, acks=all, lz4, 1,000 B", java_produce(400_000, "all", "lz4"),
+         (CPU, SPEED), topic="write", direction="up", features=True),
+    Cell("consume_java", "Java, 1,000 B", java_consume, (CPU, SPEED), direction="down",
+         features=True),
+    Cell("produce_rdk", "librdkafka, acks=1, no codec, 1,000 B", rdk_produce, (CPU, SPEED),
+         topic="write", direction="up"),
+    Cell("consume_rdk", "librdkafka, 1,000 B", rdk_consume, (CPU, SPEED), direction="down"),
+    Cell("produce_raw", "prebuilt batches of 100 x 1,000 B, 2 connections", raw_produce,
+         (CPU, SPEED), topic="write", direction="up"),
+    Cell("fetch_1mb", "raw, 1 MB fetches, discarded", raw_fetch(SMALL_FETCH, 1_500_000_000),
+         (CPU, SPEED), direction="down"),
+    Cell("fetch_50mb", "raw, 50 MB fetches, discarded", raw_fetch(BIG_FETCH, 2_000_000_000),
+         (CPU, SPEED), direction="down"),
+    Cell("ping", "raw Produce of one record, 1 in flight", ping,
+         (Measure("p50_us", "us", bar=PING_P50_BAR), Measure("p99_us", "us", bar=PING_P99_BAR)),
+         topic="write"),
+    Cell("java_2000", "Java, 2,000 records/s, acks=1, linger 0", java_end_to_end,
+         (Measure("ack_p50_us", "us"), Measure("end_p50_us", "us")), topic="write"),
+    Cell("many", "200 connections x 10 requests/s, open loop", many,
+         (Measure("cpu_us_per_request", "us", bar=CPU_BAR), Measure("p50_us", "us")),
+         topic="write"),
+    Cell("idle", "2,000 idle connections, fresh process", idle((), 2000),
+         (Measure("kb_per_connection", "KB", limit=IDLE_KB_MAX), Measure("open_cpu_us", "us"),
+          Measure("idle_cpu_ms_per_s", "ms/s")), modes=PROXIED),
+    Cell("idle_used", "500 connections idle after a 1 MB fetch each, fresh process",
+         idle(("--fetch-bytes", SMALL_FETCH), 500),
+         (Measure("kb_per_connection", "KB", limit=IDLE_KB_MAX),), modes=PROXIED),
+    Cell("unread", "16 readers ask 50 MB and do not read, one pings; then 40 drain", unread,
+         (Measure("growth_mb", "MB", limit=UNREAD_MB_MAX),
+          Measure("ping_p50_us", "us", bar=PING_P50_BAR), Measure("ping_slowdown", "x"),
+          Measure("drain_40_s", "s")),
+         topic="write", modes=PROXIED),
+    Cell("rss", "memory after every kind of load, fresh process", rss_after_load,
+         (Measure("rss_mb", "MB", limit=RSS_MB_MAX), Measure("peak_rss_mb", "MB"),
+          Measure("fresh_rss_mb", "MB")), topic="write", modes=PROXIED),
+    Cell("open", "150,000 records/s of 300 B, open loop", open_loop,
+         (Measure("p50_us", "us"), Measure("p99_us", "us"), Measure("records_per_s", "/s"),
+          Measure("late_p99_us", "us")),
+         topic="write", modes=("direct", "relay", "firebreak"), rounds=1),
+)

@@ -1,0 +1,77 @@
+"""What a cell measures, and the verdict: paired ratios to the relay, the relay against itself, the bar.
+
+A bar on a ratio is met when the median of the paired ratios keeps it with the spread of the relay
+against itself as allowance, and never when it is missed by more than a tenth.
+"""
+
+import dataclasses
+import statistics
+
+CLAIM_ROUNDS = 5
+NEVER = 0.10
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One figure of a cell's samples. `bar` binds the ratio to the relay, `limit` the figure itself."""
+
+    key: str
+    unit: str
+    bar: float | None = None
+    higher_is_better: bool = False
+    limit: float | None = None
+
+
+def judge(measure, samples, mode, binding):
+    """Judges one mode of a cell. `samples`: mode name -> list of samples, one per round.
+    Unless `binding`, the bar is told but not judged."""
+    own = column(samples, mode, measure.key)
+    relay = column(samples, "relay", measure.key)
+    again = column(samples, "relay2", measure.key)
+    ratios = paired(own, relay)
+    noise = paired(again, relay)
+    verdict = {
+        "measure": measure.key,
+        "unit": measure.unit,
+        "mode": mode,
+        "rounds": len(own),
+        "median": {name: middle(column(samples, name, measure.key)) for name in samples},
+        "ratio": middle(ratios),
+        "ratio_min": min(ratios, default=None),
+        "ratio_max": max(ratios, default=None),
+        "relay_again": middle(noise),
+        "spread": abs(middle(noise) - 1) if noise else None,
+        "bar": measure.bar,
+        "limit": measure.limit,
+        "met": None,
+    }
+    if not own or not binding:
+        return verdict
+    met = []
+    if measure.limit is not None:
+        met.append(middle(own) <= measure.limit)
+    if measure.bar is not None and ratios:
+        met.append(keeps(measure, verdict["ratio"], verdict["spread"] or 0.0))
+    verdict["met"] = all(met) if met else None
+    return verdict
+
+
+def keeps(measure, ratio, spread):
+    allowance = min(spread, NEVER)
+    if measure.higher_is_better:
+        return ratio >= measure.bar - allowance
+    return ratio <= measure.bar + allowance
+
+
+def column(samples, mode, key):
+    return [sample[key] for sample in samples.get(mode, []) if sample.get(key) is not None]
+
+
+def paired(own, base):
+    if len(own) != len(base):
+        return []
+    return [one / other for one, other in zip(own, base) if other]
+
+
+def middle(values):
+    return statistics.median(values) if values else None

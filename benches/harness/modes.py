@@ -1,0 +1,141 @@
+"""The modes that take turns: direct, the relay, the same relay again, Firebreak, Firebreak with features.
+
+A mode keeps its address for the whole bench; `fresh` starts its process anew on the same ports.
+"""
+
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+
+from processes import Failed, Process
+
+READY_SECONDS = 30
+NODE_PORTS = 4
+
+
+class Direct:
+    """Clients talk to the broker itself."""
+
+    name = "direct"
+    process = None
+
+    def __init__(self, bootstrap):
+        self.bootstrap = bootstrap
+
+    def fresh(self):
+        """Nothing to start anew."""
+
+    def carried(self):
+        return None
+
+    def close(self):
+        """Nothing to end."""
+
+
+class Relay:
+    """The bare relay: `relay` in ../src/bin."""
+
+    def __init__(self, name, binary, listen, stats, log):
+        self.name = name
+        self.binary = binary
+        self.bootstrap = listen
+        self.stats = stats
+        self.log = log
+        self.upstream = None
+        self.process = None
+
+    def start(self, upstream):
+        self.upstream = upstream
+        self.fresh()
+
+    def fresh(self):
+        self.close()
+        self.process = Process(
+            [self.binary, "--listen", self.bootstrap, "--upstream", self.upstream,
+             "--stats", self.stats],
+            self.log,
+        )
+        await_answer(self, self.carried)
+
+    def carried(self):
+        """Bytes carried so far: from clients, to clients."""
+        host, port = self.stats.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=5) as asked:
+            with asked.makefile() as lines:
+                counts = json.loads(lines.readline())
+        return {"up": counts["up"], "down": counts["down"]}
+
+    def close(self):
+        if self.process:
+            self.process.close()
+            self.process = None
+
+
+class Firebreak:
+    """The proxy: `settings` are lines of its configuration file; none, it runs by its flags alone."""
+
+    def __init__(self, name, binary, ports, host, folder, settings=None):
+        self.name = name
+        self.binary = binary
+        self.bootstrap = f"{host}:{ports[0]}"
+        self.node_ports = f"{ports[1]}-{ports[NODE_PORTS]}"
+        self.admin = f"{host}:{ports[NODE_PORTS + 1]}"
+        self.folder = folder
+        self.settings = settings
+        self.upstream = None
+        self.process = None
+
+    def start(self, upstream):
+        self.upstream = upstream
+        self.fresh()
+
+    def fresh(self):
+        self.close()
+        command = [self.binary, "--upstream", self.upstream, "--listen", self.bootstrap,
+                   "--ports", self.node_ports, "--admin", self.admin]
+        if self.settings:
+            file = self.folder / f"{self.name}.toml"
+            file.write_text(self.settings)
+            command += ["--config", str(file)]
+        self.process = Process(command, self.folder / f"{self.name}.log")
+        await_answer(self, lambda: self.get("/readyz"))
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def carried(self):
+        """`firebreak_bytes_total` by direction."""
+        counts = {}
+        for labels, value in re.findall(
+            r"^firebreak_bytes_total\{([^}]*)\} (\S+)$", self.get("/metrics"), re.MULTILINE
+        ):
+            direction = re.search('direction="([^"]*)"', labels).group(1)
+            counts[direction] = counts.get(direction, 0) + int(float(value))
+        return counts
+
+    def close(self):
+        if self.process:
+            self.process.close()
+            self.process = None
+
+
+def ports_of_firebreak():
+    """Bootstrap, virtual brokers, admin."""
+    return NODE_PORTS + 2
+
+
+def await_answer(mode, question):
+    end = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            return question()
+        except (OSError, urllib.error.URLError) as error:
+            if not mode.process.alive():
+                raise Failed(f"{mode.name} has ended{mode.process.last_words()}") from None
+            if time.monotonic() > end:
+                raise Failed(f"{mode.name} is not ready: {error}") from None
+        time.sleep(0.05)

@@ -1,0 +1,385 @@
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.locks.LockSupport;
+import javax.management.MBeanServerConnection;
+import javax.management.ObjectName;
+import javax.management.remote.JMXConnector;
+import javax.management.remote.JMXConnectorFactory;
+import javax.management.remote.JMXServiceURL;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.Metric;
+import org.apache.kafka.common.MetricName;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.AppInfoParser;
+
+/**
+ * The Java driver: one warm JVM that obeys commands on standard input and answers each with one
+ * line of JSON, so that the modes of a bench take turns in the same JVM.
+ *
+ * <p>Start: java -cp 'JARS/*' Bench.java. Commands, words separated by blanks:
+ *
+ * <pre>
+ * topic   BOOTSTRAP NAME PARTITIONS [KEY=VALUE ...]
+ * delete  BOOTSTRAP NAME
+ * produce BOOTSTRAP TOPIC RECORDS SIZE ACKS CODEC RATE     RATE in records/s, 0: as fast as it goes
+ * consume BOOTSTRAP TOPIC PARTITIONS RECORDS               from the beginning
+ * end2end BOOTSTRAP TOPIC RECORDS SIZE RATE                one partition, acks=1
+ * counts  JMX_PORT                                         requests by API and version, bytes by listener
+ * version
+ * </pre>
+ */
+public final class Bench {
+    private static final int VALUES = 512;
+    private static final Duration POLL = Duration.ofMillis(100);
+    private static final long STUCK_NS = 120_000_000_000L;
+
+    public static void main(String[] args) throws Exception {
+        BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = commands.readLine(); line != null; line = commands.readLine()) {
+            Map<String, Object> answer;
+            try {
+                answer = obey(line.trim().split(" +"));
+            } catch (Exception error) {
+                answer = new TreeMap<>(Map.of("error", String.valueOf(error)));
+            }
+            System.out.println(json(answer));
+            System.out.flush();
+        }
+    }
+
+    private static Map<String, Object> obey(String[] words) throws Exception {
+        switch (words[0]) {
+            case "topic":
+                return topic(words);
+            case "delete":
+                return delete(words[1], words[2]);
+            case "produce":
+                return produce(words[1], words[2], Integer.parseInt(words[3]),
+                        Integer.parseInt(words[4]), words[5], words[6], Integer.parseInt(words[7]));
+            case "consume":
+                return consume(words[1], words[2], Integer.parseInt(words[3]),
+                        Long.parseLong(words[4]));
+            case "end2end":
+                return endToEnd(words[1], words[2], Integer.parseInt(words[3]),
+                        Integer.parseInt(words[4]), Integer.parseInt(words[5]));
+            case "counts":
+                return counts(Integer.parseInt(words[1]));
+            case "version":
+                return new TreeMap<>(Map.of("client", AppInfoParser.getVersion(),
+                        "java", System.getProperty("java.version")));
+            default:
+                throw new IllegalArgumentException("no command '" + words[0] + "'");
+        }
+    }
+
+    private static Map<String, Object> topic(String[] words) throws Exception {
+        Map<String, String> configs = new HashMap<>();
+        for (String pair : Arrays.copyOfRange(words, 4, words.length)) {
+            configs.put(pair.substring(0, pair.indexOf('=')), pair.substring(pair.indexOf('=') + 1));
+        }
+        NewTopic topic = new NewTopic(words[2], Integer.parseInt(words[3]), (short) 1);
+        try (Admin admin = Admin.create(config(words[1]))) {
+            admin.createTopics(List.of(topic.configs(configs))).all().get();
+        }
+        return new TreeMap<>(Map.of("topic", words[2]));
+    }
+
+    private static Map<String, Object> delete(String bootstrap, String topic) throws Exception {
+        try (Admin admin = Admin.create(config(bootstrap))) {
+            admin.deleteTopics(List.of(topic)).all().get();
+        }
+        return new TreeMap<>(Map.of("topic", topic));
+    }
+
+    private static Map<String, Object> produce(String bootstrap, String topic, int records,
+            int size, String acks, String codec, int rate) throws Exception {
+        byte[][] values = values(size);
+        long[] acked = new long[records];
+        AtomicInteger count = new AtomicInteger();
+        AtomicReference<Exception> failure = new AtomicReference<>();
+        try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap, acks, codec)) {
+            producer.partitionsFor(topic);
+            long start = System.nanoTime();
+            for (int i = 0; i < records; i++) {
+                long due = rate == 0 ? System.nanoTime() : start + i * 1_000_000_000L / rate;
+                if (rate != 0) {
+                    waitUntil(due);
+                }
+                int number = i;
+                producer.send(new ProducerRecord<>(topic, values[i % VALUES]), (where, error) -> {
+                    acked[number] = System.nanoTime() - due;
+                    count.incrementAndGet();
+                    if (error != null) {
+                        failure.compareAndSet(null, error);
+                    }
+                });
+            }
+            producer.flush();
+            double seconds = (System.nanoTime() - start) / 1e9;
+            if (failure.get() != null) {
+                throw failure.get();
+            }
+            if (count.get() != records) {
+                throw new IllegalStateException(count.get() + " of " + records + " acknowledged");
+            }
+            Map<String, Object> answer = traffic(producer.metrics(), "producer-metrics");
+            answer.put("records", records);
+            answer.put("bytes", (long) records * size);
+            answer.put("seconds", seconds);
+            latencies(answer, "ack", acked);
+            return answer;
+        }
+    }
+
+    private static Map<String, Object> consume(String bootstrap, String topic, int partitions,
+            long records) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap)) {
+            List<TopicPartition> all = assign(consumer, topic, partitions);
+            consumer.seekToBeginning(all);
+            long start = System.nanoTime();
+            long seen = 0;
+            long bytes = 0;
+            while (seen < records) {
+                if (System.nanoTime() - start > STUCK_NS) {
+                    throw new IllegalStateException(seen + " of " + records + " read");
+                }
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(POLL)) {
+                    seen++;
+                    bytes += record.value().length;
+                }
+            }
+            double seconds = (System.nanoTime() - start) / 1e9;
+            Map<String, Object> answer = traffic(consumer.metrics(), "consumer-metrics");
+            answer.put("records", seen);
+            answer.put("bytes", bytes);
+            answer.put("seconds", seconds);
+            return answer;
+        }
+    }
+
+    /** Every record carries its due time; the same JVM reads it back. */
+    private static Map<String, Object> endToEnd(String bootstrap, String topic, int records,
+            int size, int rate) throws Exception {
+        long[] acked = new long[records];
+        long[] read = new long[records];
+        AtomicInteger acknowledged = new AtomicInteger();
+        AtomicReference<Exception> failure = new AtomicReference<>();
+        Map<String, Object> answer = new TreeMap<>();
+        Thread reader;
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap);
+                KafkaProducer<byte[], byte[]> producer = producer(bootstrap, "1", "none", "0")) {
+            producer.partitionsFor(topic);
+            consumer.seekToEnd(assign(consumer, topic, 1));
+            consumer.position(new TopicPartition(topic, 0));
+            reader = new Thread(() -> {
+                try {
+                    readBack(consumer, read);
+                } catch (RuntimeException error) {
+                    failure.compareAndSet(null, error);
+                }
+            });
+            reader.start();
+            long start = System.nanoTime() + 50_000_000L;
+            for (int i = 0; i < records; i++) {
+                long due = start + i * 1_000_000_000L / rate;
+                byte[] value = new byte[size];
+                java.nio.ByteBuffer.wrap(value).putInt(i).putLong(due);
+                waitUntil(due);
+                int number = i;
+                producer.send(new ProducerRecord<>(topic, 0, null, value), (where, error) -> {
+                    acked[number] = System.nanoTime() - due;
+                    acknowledged.incrementAndGet();
+                    if (error != null) {
+                        failure.compareAndSet(null, error);
+                    }
+                });
+            }
+            producer.flush();
+            reader.join();
+            if (failure.get() != null) {
+                throw failure.get();
+            }
+            answer.putAll(traffic(producer.metrics(), "producer-metrics"));
+            Map<String, Object> reading = traffic(consumer.metrics(), "consumer-metrics");
+            reading.forEach((key, value) -> answer.merge(key, value, (a, b) -> (long) a + (long) b));
+        }
+        answer.put("records", acknowledged.get());
+        latencies(answer, "ack", acked);
+        latencies(answer, "end", read);
+        return answer;
+    }
+
+    private static void readBack(KafkaConsumer<byte[], byte[]> consumer, long[] read) {
+        long start = System.nanoTime();
+        for (int seen = 0; seen < read.length;) {
+            for (ConsumerRecord<byte[], byte[]> record : consumer.poll(POLL)) {
+                java.nio.ByteBuffer value = java.nio.ByteBuffer.wrap(record.value());
+                read[value.getInt()] = System.nanoTime() - value.getLong();
+                seen++;
+            }
+            if (System.nanoTime() - start > STUCK_NS) {
+                throw new IllegalStateException(seen + " of " + read.length + " read back");
+            }
+        }
+    }
+
+    /** What the broker itself counted since it started. */
+    private static Map<String, Object> counts(int port) throws Exception {
+        String url = "service:jmx:rmi:///jndi/rmi://127.0.0.1:" + port + "/jmxrmi";
+        Map<String, Object> requests = new TreeMap<>();
+        Map<String, Object> listeners = new TreeMap<>();
+        try (JMXConnector connector = JMXConnectorFactory.connect(new JMXServiceURL(url))) {
+            MBeanServerConnection broker = connector.getMBeanServerConnection();
+            ObjectName all =
+                    new ObjectName("kafka.network:type=RequestMetrics,name=RequestsPerSec,*");
+            for (ObjectName name : broker.queryNames(all, null)) {
+                String key = name.getKeyProperty("request") + " " + name.getKeyProperty("version");
+                requests.put(key, broker.getAttribute(name, "Count"));
+            }
+            ObjectName sockets = new ObjectName("kafka.server:type=socket-server-metrics,*");
+            for (ObjectName name : broker.queryNames(sockets, null)) {
+                if (name.getKeyProperty("listener") == null
+                        || name.getKeyProperty("networkProcessor") == null
+                        || name.getKeyProperty("clientSoftwareName") != null) {
+                    continue;
+                }
+                for (String direction : List.of("incoming", "outgoing")) {
+                    double bytes = (double) broker.getAttribute(name, direction + "-byte-total");
+                    listeners.merge(name.getKeyProperty("listener") + " " + direction,
+                            (long) bytes, (a, b) -> (long) a + (long) b);
+                }
+            }
+        }
+        return new TreeMap<>(Map.of("requests", requests, "listeners", listeners));
+    }
+
+    private static Properties config(String bootstrap) {
+        Properties config = new Properties();
+        config.put("bootstrap.servers", bootstrap);
+        return config;
+    }
+
+    private static KafkaProducer<byte[], byte[]> producer(String bootstrap, String acks,
+            String codec) {
+        return producer(bootstrap, acks, codec, "5");
+    }
+
+    private static KafkaProducer<byte[], byte[]> producer(String bootstrap, String acks,
+            String codec, String lingerMs) {
+        Properties config = config(bootstrap);
+        config.put("acks", acks);
+        config.put("compression.type", codec);
+        config.put("linger.ms", lingerMs);
+        config.put("batch.size", "131072");
+        config.put("buffer.memory", "67108864");
+        ByteArraySerializer bytes = new ByteArraySerializer();
+        return new KafkaProducer<>(config, bytes, bytes);
+    }
+
+    private static KafkaConsumer<byte[], byte[]> consumer(String bootstrap) {
+        Properties config = config(bootstrap);
+        config.put("enable.auto.commit", "false");
+        config.put("max.poll.records", "5000");
+        ByteArrayDeserializer bytes = new ByteArrayDeserializer();
+        return new KafkaConsumer<>(config, bytes, bytes);
+    }
+
+    private static List<TopicPartition> assign(KafkaConsumer<byte[], byte[]> consumer,
+            String topic, int partitions) {
+        List<TopicPartition> all = new ArrayList<>();
+        for (int partition = 0; partition < partitions; partition++) {
+            all.add(new TopicPartition(topic, partition));
+        }
+        consumer.assign(all);
+        return all;
+    }
+
+    private static void waitUntil(long due) {
+        for (long left = due - System.nanoTime(); left > 0; left = due - System.nanoTime()) {
+            LockSupport.parkNanos(left);
+        }
+    }
+
+    /** JSON records of stations, so that a codec finds what it would find in practice. */
+    private static byte[][] values(int size) {
+        java.util.Random random = new java.util.Random(42);
+        byte[][] values = new byte[VALUES][];
+        for (int i = 0; i < VALUES; i++) {
+            StringBuilder text = new StringBuilder();
+            while (text.length() < size) {
+                text.append("{\"station\":\"st-").append(random.nextInt(10_000))
+                        .append("\",\"latitude\":").append(random.nextInt(90_000) / 1000.0)
+                        .append(",\"longitude\":").append(random.nextInt(180_000) / 1000.0)
+                        .append(",\"kelvin\":").append(random.nextInt(60_000) / 100.0)
+                        .append("}");
+            }
+            values[i] = Arrays.copyOf(text.toString().getBytes(), size);
+        }
+        return values;
+    }
+
+    private static Map<String, Object> traffic(Map<MetricName, ? extends Metric> metrics,
+            String group) {
+        Map<String, Object> answer = new TreeMap<>();
+        metrics.forEach((name, metric) -> {
+            if (name.group().equals(group) && name.name().equals("outgoing-byte-total")) {
+                answer.put("bytes_sent", (long) (double) metric.metricValue());
+            }
+            if (name.group().equals(group) && name.name().equals("incoming-byte-total")) {
+                answer.put("bytes_received", (long) (double) metric.metricValue());
+            }
+        });
+        return answer;
+    }
+
+    private static void latencies(Map<String, Object> answer, String what, long[] nanos) {
+        long[] sorted = nanos.clone();
+        Arrays.sort(sorted);
+        answer.put(what + "_p50_us", sorted[sorted.length / 2] / 1000.0);
+        answer.put(what + "_p99_us", sorted[(int) (sorted.length * 0.99)] / 1000.0);
+    }
+
+    private static String json(Map<?, ?> map) {
+        StringBuilder out = new StringBuilder("{");
+        map.forEach((key, value) -> {
+            out.append(out.length() > 1 ? "," : "").append(quote(String.valueOf(key))).append(':');
+            if (value instanceof Map<?, ?> inner) {
+                out.append(json(inner));
+            } else if (value instanceof Number) {
+                out.append(value);
+            } else {
+                out.append(quote(String.valueOf(value)));
+            }
+        });
+        return out.append('}').toString();
+    }
+
+    private static String quote(String text) {
+        StringBuilder out = new StringBuilder("\"");
+        for (char letter : text.toCharArray()) {
+            if (letter == '"' || letter == '\\') {
+                out.append('\\').append(letter);
+            } else {
+                out.append(letter < ' ' ? ' ' : letter);
+            }
+        }
+        return out.append('"').toString();
+    }
+}

@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Measures Firebreak beside direct, the bare relay and the relay again, by the rules of README.md.
+
+Started by run.sh, which builds and fetches what is needed. Modes take turns within a round and their
+order is reversed every second round; every mode's process must have carried the bytes.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parent
+sys.path[:0] = [str(HERE / "harness"), str(REPO / "compose")]
+
+import net  # noqa: E402
+import report  # noqa: E402
+from cells import CELLS  # noqa: E402
+from kafka import Broker, Java  # noqa: E402
+from measure import CLAIM_ROUNDS, judge  # noqa: E402
+from modes import Direct, Firebreak, Relay, ports_of_firebreak  # noqa: E402
+from processes import Failed, machine_busy_s, run_json  # noqa: E402
+
+HOST = "127.0.0.1"
+CARRIED_MIN = 0.99
+MEMORY_DISK_MIN = 4 << 30
+READ_RECORDS = 600_000
+FETCH_REQUESTS = 700
+TOPIC_SETTINGS = ("retention.bytes=400000000", "segment.bytes=100000000")
+OFFLOAD_SETTINGS = """[store]
+kind = "local"
+path = "{store}"
+
+[[offload]]
+topics = ["*"]
+threshold_bytes = 100000
+"""
+
+
+class Bench:
+    """Everything that runs while cells are measured."""
+
+    def __init__(self, options, folder):
+        self.options = options
+        self.folder = folder
+        self.scale = 0.4 if options.quick else 1.0
+        self.read_records = self.scaled(READ_RECORDS)
+        self.topic = None
+        self.topics_made = 0
+        self.requests_seen = {}
+        self.modes = []
+        self.broker = None
+        self.java = None
+
+    def scaled(self, amount):
+        return type(amount)(amount * self.scale)
+
+    def binary(self, name):
+        return self.options.bin / name
+
+    def log(self, name):
+        return self.folder / f"{name}.log"
+
+    def start(self):
+        log4j = REPO / "compose" / "log4j2.properties"
+        relay_ports = net.free_ports(4, HOST)
+        relays = [
+            Relay(name, self.binary("relay"), f"{HOST}:{relay_ports[place]}",
+                  f"{HOST}:{relay_ports[place + 2]}", self.log(name))
+            for place, name in enumerate(("relay", "relay2"))
+        ]
+        proxies = self.firebreaks()
+        advertised = {"direct": None}
+        advertised.update({relay.name: relay.bootstrap for relay in relays})
+        advertised.update({proxy.name: None for proxy in proxies})
+        self.broker = Broker(self.options.jars, log4j, self.folder, HOST, advertised)
+        self.modes = [Direct(self.broker.addresses["direct"])]
+        for mode in relays + proxies:
+            self.modes.append(mode)
+            mode.start(self.broker.addresses[mode.name])
+        self.java = Java(self.options.jars, log4j, HERE / "java" / "Bench.java", self.log("java"))
+        self.fill()
+
+    def firebreaks(self):
+        """The proxy, and the proxy with a feature on, unless they are left out."""
+        if self.options.without_firebreak:
+            return []
+        wanted = {"firebreak": None}
+        if self.options.features:
+            wanted["offload"] = OFFLOAD_SETTINGS.format(store=self.folder / "objects")
+        made = []
+        for name, settings in wanted.items():
+            ports = net.free_ports(ports_of_firebreak(), HOST)
+            made.append(Firebreak(name, self.binary("firebreak"), ports, HOST, self.folder,
+                                  settings))
+        return made
+
+    def fill(self):
+        """Topics that are read, and a warm broker and JVM."""
+        direct = self.modes[0].bootstrap
+        self.java.ask("topic", direct, "read", 2, "segment.bytes=1073741824")
+        self.java.ask("topic", direct, "fetch", 1, "segment.bytes=1073741824")
+        self.java.ask("produce", direct, "read", self.read_records, 1000, "1", "none", 0)
+        self.java.ask("consume", direct, "read", 2, self.read_records)
+        run_json(
+            [self.binary("load"), "--bootstrap", direct, "--topic", "fetch", "produce",
+             "--connections", 1, "--requests", FETCH_REQUESTS],
+            self.log("load"),
+        )
+        self.new_requests()
+
+    def new_requests(self):
+        """Produce and Fetch requests that the broker counted since the last question, by version."""
+        told = self.java.ask("counts", self.broker.jmx_port)["requests"]
+        new = {key: count - self.requests_seen.get(key, 0) for key, count in told.items()}
+        self.requests_seen = told
+        return {
+            key: count for key, count in sorted(new.items())
+            if count and key.split()[0] in ("Produce", "Fetch")
+        }
+
+    def measure(self, cell):
+        """All rounds of one cell; a failure voids it."""
+        result = {"cell": cell.name, "title": cell.title, "notes": []}
+        try:
+            self.make_topic(cell)
+            self.new_requests()
+            busy = self.cpu_s(), machine_busy_s(), time.monotonic()
+            result.update(self.rounds(cell))
+            result["others_share"] = self.others_share(*busy)
+        except Failed as failure:
+            result["error"] = str(failure)
+        finally:
+            self.drop_topic()
+        return result
+
+    def rounds(self, cell):
+        modes = [mode for mode in self.modes if self.takes_part(cell, mode)]
+        rounds = cell.rounds or self.options.rounds
+        samples = {mode.name: [] for mode in modes}
+        versions = {mode.name: {} for mode in modes}
+        for number in range(rounds):
+            for mode in modes if number % 2 == 0 else reversed(modes):
+                samples[mode.name].append(self.sample(cell, mode))
+                for key, count in self.new_requests().items():
+                    versions[mode.name][key] = versions[mode.name].get(key, 0) + count
+        judged = [name for name in samples if name not in ("direct", "relay", "relay2")]
+        return {
+            "modes": list(samples),
+            "rounds": rounds,
+            "samples": samples,
+            "versions": versions,
+            "verdicts": [
+                judge(one, samples, name, binding=name == "firebreak")
+                for name in judged or ["relay2"] for one in cell.measures
+            ],
+            "notes": [versions_note(versions)] if any(versions.values()) else [],
+        }
+
+    def cpu_s(self):
+        """CPU seconds of the bench itself and of every process it started."""
+        started = [self.broker.process, self.java.process]
+        started += [mode.process for mode in self.modes if mode.process]
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (time.process_time() + ended.ru_utime + ended.ru_stime
+                + sum(process.cpu_s() for process in started))
+
+    def others_share(self, own_then, busy_then, then):
+        """How much of the machine something else used meanwhile: a claim wants it near zero."""
+        others = machine_busy_s() - busy_then - (self.cpu_s() - own_then)
+        return max(others, 0.0) / ((time.monotonic() - then) * os.cpu_count())
+
+    def takes_part(self, cell, mode):
+        if mode.name == "offload":
+            return cell.features
+        return cell.modes is None or mode.name in cell.modes
+
+    def sample(self, cell, mode):
+        """One run: the cell's own figures, CPU and bytes of the mode's process."""
+        fresh = cell.modes is not None and "direct" not in cell.modes
+        carried = {} if fresh else mode.carried()
+        begun = mode.process.cpu_s() if mode.process and not fresh else None
+        sample = cell.run(self, mode)
+        if mode.process:
+            sample["carried"] = self.carried_since(mode, carried, sample)
+        if begun is not None:
+            sample["cpu_s"] = mode.process.cpu_s() - begun
+        derive(cell, sample)
+        return sample
+
+    def carried_since(self, mode, before, sample):
+        """Bytes carried in this run, by direction. Too few void the run: somebody left."""
+        expected = sample["bytes_sent"] + sample["bytes_received"]
+        end = time.monotonic() + 2
+        while True:
+            now = mode.carried()
+            carried = {way: count - before.get(way, 0) for way, count in now.items()}
+            share = sum(carried.values()) / expected
+            if share >= CARRIED_MIN:
+                return {**carried, "share": share}
+            if time.monotonic() > end:
+                raise Failed(f"{mode.name} carried {share:.1%} of the bytes: {carried}")
+            time.sleep(0.05)
+
+    def make_topic(self, cell):
+        if cell.topic is None:
+            return
+        self.topics_made += 1
+        self.topic = f"{cell.topic}-{self.topics_made}"
+        self.java.ask("topic", self.modes[0].bootstrap, self.topic, 2, *TOPIC_SETTINGS)
+
+    def drop_topic(self):
+        if self.topic:
+            self.java.ask("delete", self.modes[0].bootstrap, self.topic)
+            self.topic = None
+
+    def close(self):
+        for one in [self.java, *reversed(self.modes), self.broker]:
+            if one:
+                one.close()
+
+
+def derive(cell, sample):
+    """CPU per GB on the wire, MB/s, CPU per request."""
+    if cell.direction:
+        on_wire = sample["bytes_sent" if cell.direction == "up" else "bytes_received"]
+        sample["mb_per_s"] = on_wire / sample["seconds"] / 1e6
+        if "cpu_s" in sample:
+            sample["cpu_s_per_gb"] = sample["cpu_s"] / (on_wire / 1e9)
+    if "cpu_s" in sample and sample.get("requests"):
+        sample["cpu_us_per_request"] = sample["cpu_s"] / sample["requests"] * 1e6
+
+
+def versions_note(versions):
+    """The versions on the wire; a mode that differs from the others is told."""
+    keys = {name: sorted(key for key in seen) for name, seen in versions.items()}
+    everywhere = {tuple(one) for one in keys.values()}
+    if len(everywhere) == 1:
+        return "versions on the wire: " + ", ".join(everywhere.pop())
+    told = "; ".join(f"{name}: {', '.join(one)}" for name, one in keys.items())
+    return "versions on the wire DIFFER: " + told
+
+
+def allocators():
+    """The relay is honest only with Firebreak's allocator."""
+    told = {}
+    for name, folder in (("relay", HERE / "src/bin/relay.rs"), ("firebreak", REPO / "proxy/src")):
+        files = [folder] if folder.is_file() else folder.rglob("*.rs")
+        told[name] = any("#[global_allocator]" in file.read_text() for file in files)
+    if told["relay"] != told["firebreak"]:
+        raise Failed(f"different allocators: {told}")
+    return "own" if told["relay"] else "system"
+
+
+def arguments():
+    names = ", ".join(cell.name for cell in CELLS)
+    parser = argparse.ArgumentParser(prog="benches/run.sh", description=__doc__.split("\n")[0],
+                                     epilog=f"cells: {names}")
+    parser.add_argument("--quick", action="store_true", help="one short round, no claims")
+    parser.add_argument("--only", metavar="CELL,...", help="these cells only")
+    parser.add_argument("--rounds", type=int, help=f"default {CLAIM_ROUNDS}, quick 1")
+    parser.add_argument("--open-seconds", type=int, help="length of the open loop (60, quick 4)")
+    parser.add_argument("--features", action="store_true", help="Firebreak with offload on, too")
+    parser.add_argument("--without-firebreak", action="store_true", help="the harness alone")
+    parser.add_argument("--out", type=pathlib.Path, help="where the JSON goes")
+    parser.add_argument("--dir", type=pathlib.Path, help="where the broker's data goes")
+    parser.add_argument("--bin", type=pathlib.Path, required=True, help="folder of the binaries")
+    parser.add_argument("--jars", type=pathlib.Path, required=True, help="folder of Kafka's jars")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else CLAIM_ROUNDS)
+    options.open_seconds = options.open_seconds or (4 if options.quick else 60)
+    wanted = options.only.split(",") if options.only else [cell.name for cell in CELLS]
+    options.cells = [cell for cell in CELLS if cell.name in wanted]
+    unknown = set(wanted) - {cell.name for cell in CELLS}
+    if unknown:
+        parser.error(f"no cell {', '.join(sorted(unknown))}; there are: {names}")
+    return options
+
+
+def data_folder(options):
+    """Memory, when there is room: a disk's pauses are noise."""
+    place = options.dir
+    if place is None:
+        memory = pathlib.Path("/dev/shm")
+        if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_DISK_MIN:
+            place = memory
+    return pathlib.Path(tempfile.mkdtemp(prefix="firebreak-bench-", dir=place))
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    folder = data_folder(options)
+    bench = Bench(options, folder)
+    results = []
+    begun = time.monotonic()
+    try:
+        head = {"machine": report.machine()}
+        allocator = allocators()
+        bench.start()
+        head["versions"] = {
+            "Firebreak": report.commit(REPO), "Kafka broker": bench.broker.version,
+            "Java client": bench.java.version["client"], "Java": bench.java.version["java"],
+            "allocator": allocator, "data in": str(folder.parent),
+        }
+        report.print_head(head)
+        for cell in options.cells:
+            results.append(bench.measure(cell))
+            report.print_cell(results[-1])
+            sys.stdout.flush()
+    except Failed as failure:
+        sys.exit(f"error: {failure}")
+    finally:
+        bench.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    report.print_foot(results)
+    print(f"{time.monotonic() - begun:.0f} s")
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    report.write(options.out or options.bin.parent / "benches" / f"{stamp}.json", head, results)
+    failed = any(one.get("error") for one in results)
+    missed = any(v["met"] is False for one in results for v in one.get("verdicts", []))
+    sys.exit(1 if failed or missed else 0)
+
+
+if __name__ == "__main__":
+    main()
