@@ -1,1 +1,25 @@
 //! Firebreak: a Kafka-protocol proxy.
+//!
+//! accept -> connection -> frame -> exchange -> filters -> router -> broker connection, and back.
+//! `ARCHITECTURE.md` has the map.
+
+pub mod accept;
+pub mod admin;
+pub mod buffer;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod data_plane;
+pub mod error;
+pub mod fault;
+pub mod limits;
+pub mod metrics;
+pub mod net;
+pub mod random;
+pub mod route;
+pub mod run;
+pub mod tasks;
+pub mod telemetry;
+pub mod upstream;

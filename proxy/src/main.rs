@@ -1,2 +1,68 @@
 //! The `firebreak` command.
-fn main() {}
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use firebreak::cli::{Cli, Command, RunArgs};
+use firebreak::config::raw::Flags;
+use firebreak::config::{Config, ConfigError};
+use firebreak::{run, telemetry};
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => start(&cli.run),
+        Some(Command::Run(args)) => start(&args),
+        Some(Command::Check { file }) => check(file.as_deref()),
+    }
+}
+
+fn check(file: Option<&Path>) -> ExitCode {
+    let upstream = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
+    match Config::load(file, Flags { upstream, ..Flags::default() }) {
+        Ok(_) => {
+            println!("configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    eprintln!("{error}:");
+    for problem in &error.0 {
+        eprintln!("  {problem}");
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn start(args: &RunArgs) -> ExitCode {
+    let config = match Config::load(args.config.as_deref(), args.flags()) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    telemetry::start(args.log);
+    let faults = fail::FailScenario::setup();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = args.workers {
+        runtime.worker_threads(workers.max(1));
+    }
+    let ran = runtime.enable_all().build().map_err(run::RunError::from);
+    let ran = ran.and_then(|runtime| {
+        let ran = runtime.block_on(run::run(config));
+        runtime.shutdown_background();
+        ran
+    });
+    faults.teardown();
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Every API key we know: name, first flexible version, and how its answers are treated.
+//!
+//! Source: Kafka's message definitions. A key that is not here is hidden from clients, since its
+//! answers may carry addresses that nobody rewrites.
+
+use crate::schema::{Message, responses};
+
+/// Produce.
+pub const PRODUCE: i16 = 0;
+/// Fetch.
+pub const FETCH: i16 = 1;
+/// ListOffsets.
+pub const LIST_OFFSETS: i16 = 2;
+/// Metadata.
+pub const METADATA: i16 = 3;
+/// SaslHandshake.
+pub const SASL_HANDSHAKE: i16 = 17;
+/// ApiVersions.
+pub const API_VERSIONS: i16 = 18;
+/// DescribeConfigs.
+pub const DESCRIBE_CONFIGS: i16 = 32;
+/// DescribeQuorum.
+pub const DESCRIBE_QUORUM: i16 = 55;
+/// Keys are below this.
+pub const KEY_END: usize = API.len();
+
+/// How the answers of an API are treated so that no upstream address reaches a client.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// Carries no address: passes unread, at any version.
+    Opaque,
+    /// Addresses anywhere: read whole and patched; versions beyond the layout's are clamped.
+    Patch(&'static Message),
+    /// Addresses only behind the records: the body streams through, the tail is patched.
+    Tail(&'static Message),
+    /// The table of versions itself.
+    Versions,
+    /// Passes unread up to this version; the next one carries addresses.
+    OpaqueUpTo(i16),
+    /// Not for clients: hidden.
+    Hidden,
+}
+
+/// One API.
+#[derive(Debug, Clone, Copy)]
+pub struct Api {
+    /// Its name, as in Kafka.
+    pub name: &'static str,
+    /// First version in the flexible format; `i16::MAX` if there is none.
+    pub flexible: i16,
+    /// How its answers are treated.
+    pub answer: Answer,
+}
+
+const fn api(name: &'static str, flexible: i16, answer: Answer) -> Api {
+    Api { name, flexible, answer }
+}
+
+const NEVER: i16 = i16::MAX;
+
+/// The API of a key, if it is known.
+pub fn get(key: i16) -> Option<&'static Api> {
+    API.get(usize::try_from(key).ok()?)
+}
+
+/// The name of a key, for logs.
+pub fn name(key: i16) -> &'static str {
+    get(key).map_or("unknown", |api| api.name)
+}
+
+/// Whether `version` of `key` is in the flexible format (KIP-482).
+pub fn is_flexible(key: i16, version: i16) -> bool {
+    get(key).is_some_and(|api| version >= api.flexible)
+}
+
+/// Whether answers of `key` at `version` can be passed to a client without an address leaking.
+pub fn is_servable(key: i16, version: i16) -> bool {
+    match get(key).map(|api| api.answer) {
+        None | Some(Answer::Hidden) => false,
+        Some(Answer::Opaque | Answer::Versions) => true,
+        Some(Answer::OpaqueUpTo(max)) => version <= max,
+        Some(Answer::Patch(message) | Answer::Tail(message)) => version <= message.max,
+    }
+}
+
+/// Versions of `key` that clients may use of those a broker has; `None` hides the key.
+pub fn servable_range(key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
+    let (low, high) = match get(key)?.answer {
+        Answer::Hidden => return None,
+        // Version 0 is followed by tokens without a frame head.
+        Answer::Opaque if key == SASL_HANDSHAKE => (1, max),
+        Answer::Opaque | Answer::Versions => (min, max),
+        Answer::OpaqueUpTo(known) => (min, known),
+        Answer::Patch(message) | Answer::Tail(message) => (message.min, message.max),
+    };
+    let (low, high) = (min.max(low), max.min(high));
+    (low <= high).then_some((low, high))
+}
+
+use Answer::{Hidden, Opaque, OpaqueUpTo, Patch, Tail, Versions};
+
+/// All APIs; the index is the key.
+#[rustfmt::skip]
+static API: [Api; 93] = [
+    /*  0 */ api("Produce", 9, Tail(&responses::PRODUCE)),
+    /*  1 */ api("Fetch", 12, Tail(&responses::FETCH)),
+    /*  2 */ api("ListOffsets", 6, Opaque),
+    /*  3 */ api("Metadata", 9, Patch(&responses::METADATA)),
+    /*  4 */ api("LeaderAndIsr", NEVER, Hidden),
+    /*  5 */ api("StopReplica", NEVER, Hidden),
+    /*  6 */ api("UpdateMetadata", NEVER, Hidden),
+    /*  7 */ api("ControlledShutdown", NEVER, Hidden),
+    /*  8 */ api("OffsetCommit", 8, Opaque),
+    /*  9 */ api("OffsetFetch", 6, Opaque),
+    /* 10 */ api("FindCoordinator", 3, Patch(&responses::FIND_COORDINATOR)),
+    /* 11 */ api("JoinGroup", 6, Opaque),
+    /* 12 */ api("Heartbeat", 4, Opaque),
+    /* 13 */ api("LeaveGroup", 4, Opaque),
+    /* 14 */ api("SyncGroup", 4, Opaque),
+    /* 15 */ api("DescribeGroups", 5, Opaque),
+    /* 16 */ api("ListGroups", 3, Opaque),
+    /* 17 */ api("SaslHandshake", NEVER, Opaque),
+    /* 18 */ api("ApiVersions", 3, Versions),
+    /* 19 */ api("CreateTopics", 5, Opaque),
+    /* 20 */ api("DeleteTopics", 4, Opaque),
+    /* 21 */ api("DeleteRecords", 2, Opaque),
+    /* 22 */ api("InitProducerId", 2, Opaque),
+    /* 23 */ api("OffsetForLeaderEpoch", 4, Opaque),
+    /* 24 */ api("AddPartitionsToTxn", 3, Opaque),
+    /* 25 */ api("AddOffsetsToTxn", 3, Opaque),
+    /* 26 */ api("EndTxn", 3, Opaque),
+    /* 27 */ api("WriteTxnMarkers", 1, Opaque),
+    /* 28 */ api("TxnOffsetCommit", 3, Opaque),
+    /* 29 */ api("DescribeAcls", 2, Opaque),
+    /* 30 */ api("CreateAcls", 2, Opaque),
+    /* 31 */ api("DeleteAcls", 2, Opaque),
+    /* 32 */ api("DescribeConfigs", 4, Patch(&responses::DESCRIBE_CONFIGS)),
+    /* 33 */ api("AlterConfigs", 2, Opaque),
+    /* 34 */ api("AlterReplicaLogDirs", 2, Opaque),
+    /* 35 */ api("DescribeLogDirs", 2, Opaque),
+    /* 36 */ api("SaslAuthenticate", 2, Opaque),
+    /* 37 */ api("CreatePartitions", 2, Opaque),
+    /* 38 */ api("CreateDelegationToken", 2, Opaque),
+    /* 39 */ api("RenewDelegationToken", 2, Opaque),
+    /* 40 */ api("ExpireDelegationToken", 2, Opaque),
+    /* 41 */ api("DescribeDelegationToken", 2, Opaque),
+    /* 42 */ api("DeleteGroups", 2, Opaque),
+    /* 43 */ api("ElectLeaders", 2, Opaque),
+    /* 44 */ api("IncrementalAlterConfigs", 1, Opaque),
+    /* 45 */ api("AlterPartitionReassignments", 0, Opaque),
+    /* 46 */ api("ListPartitionReassignments", 0, Opaque),
+    /* 47 */ api("OffsetDelete", NEVER, Opaque),
+    /* 48 */ api("DescribeClientQuotas", 1, Opaque),
+    /* 49 */ api("AlterClientQuotas", 1, Opaque),
+    /* 50 */ api("DescribeUserScramCredentials", 0, Opaque),
+    /* 51 */ api("AlterUserScramCredentials", 0, Opaque),
+    /* 52 */ api("Vote", 0, Hidden),
+    /* 53 */ api("BeginQuorumEpoch", 1, Hidden),
+    /* 54 */ api("EndQuorumEpoch", 1, Hidden),
+    /* 55 */ api("DescribeQuorum", 0, OpaqueUpTo(1)),
+    /* 56 */ api("AlterPartition", 0, Hidden),
+    /* 57 */ api("UpdateFeatures", 0, Opaque),
+    /* 58 */ api("Envelope", 0, Hidden),
+    /* 59 */ api("FetchSnapshot", 0, Hidden),
+    /* 60 */ api("DescribeCluster", 0, Patch(&responses::DESCRIBE_CLUSTER)),
+    /* 61 */ api("DescribeProducers", 0, Opaque),
+    /* 62 */ api("BrokerRegistration", 0, Hidden),
+    /* 63 */ api("BrokerHeartbeat", 0, Hidden),
+    /* 64 */ api("UnregisterBroker", 0, Opaque),
+    /* 65 */ api("DescribeTransactions", 0, Opaque),
+    /* 66 */ api("ListTransactions", 0, Opaque),
+    /* 67 */ api("AllocateProducerIds", 0, Hidden),
+    /* 68 */ api("ConsumerGroupHeartbeat", 0, Opaque),
+    /* 69 */ api("ConsumerGroupDescribe", 0, Opaque),
+    /* 70 */ api("ControllerRegistration", 0, Hidden),
+    /* 71 */ api("GetTelemetrySubscriptions", 0, Opaque),
+    /* 72 */ api("PushTelemetry", 0, Opaque),
+    /* 73 */ api("AssignReplicasToDirs", 0, Hidden),
+    /* 74 */ api("ListConfigResources", 0, Opaque),
+    /* 75 */ api("DescribeTopicPartitions", 0, Opaque),
+    /* 76 */ api("ShareGroupHeartbeat", 0, Opaque),
+    /* 77 */ api("ShareGroupDescribe", 0, Opaque),
+    /* 78 */ api("ShareFetch", 0, Tail(&responses::SHARE_FETCH)),
+    /* 79 */ api("ShareAcknowledge", 0, Tail(&responses::SHARE_ACKNOWLEDGE)),
+    /* 80 */ api("AddRaftVoter", 0, Opaque),
+    /* 81 */ api("RemoveRaftVoter", 0, Opaque),
+    /* 82 */ api("UpdateRaftVoter", 0, Hidden),
+    /* 83 */ api("InitializeShareGroupState", 0, Opaque),
+    /* 84 */ api("ReadShareGroupState", 0, Opaque),
+    /* 85 */ api("WriteShareGroupState", 0, Opaque),
+    /* 86 */ api("DeleteShareGroupState", 0, Opaque),
+    /* 87 */ api("ReadShareGroupStateSummary", 0, Opaque),
+    /* 88 */ api("StreamsGroupHeartbeat", 0, Opaque),
+    /* 89 */ api("StreamsGroupDescribe", 0, Opaque),
+    /* 90 */ api("DescribeShareGroupOffsets", 0, Opaque),
+    /* 91 */ api("AlterShareGroupOffsets", 0, Opaque),
+    /* 92 */ api("DeleteShareGroupOffsets", 0, Opaque),
+];

@@ -1,0 +1,111 @@
+//! Requests whose topics or records are looked at.
+
+use super::{
+    Field, Kind, Message, Role, array, i8f, i16f, i32f, i64f, records, string, structure, uuid,
+};
+
+/// ProduceRequest.
+pub const PRODUCE: Message = Message {
+    api: 0,
+    flexible: 9,
+    min: 0,
+    max: 13,
+    fields: &[
+        string("TransactionalId").since(3).role(Role::TransactionalId),
+        i16f("Acks").role(Role::Acks),
+        i32f("TimeoutMs"),
+        array("TopicData", PRODUCE_TOPIC),
+    ],
+};
+
+const PRODUCE_TOPIC: &[Field] = &[
+    string("Name").until(12).role(Role::Topic),
+    uuid("TopicId").since(13).role(Role::TopicId),
+    array("PartitionData", &[i32f("Index").role(Role::Partition), records("Records")]),
+];
+
+/// FetchRequest.
+pub const FETCH: Message = Message {
+    api: 1,
+    flexible: 12,
+    min: 0,
+    max: 18,
+    fields: &[
+        string("ClusterId").since(12).tag(0),
+        i32f("ReplicaId").until(14),
+        structure("ReplicaState", &[i32f("ReplicaId"), i64f("ReplicaEpoch")]).since(15).tag(1),
+        i32f("MaxWaitMs"),
+        i32f("MinBytes"),
+        i32f("MaxBytes").since(3),
+        i8f("IsolationLevel").since(4),
+        i32f("SessionId").since(7).role(Role::SessionId),
+        i32f("SessionEpoch").since(7),
+        array("Topics", FETCH_TOPIC),
+        array("ForgottenTopicsData", FORGOTTEN).since(7),
+        string("RackId").since(11),
+    ],
+};
+
+const FETCH_TOPIC: &[Field] = &[
+    string("Topic").until(12).role(Role::Topic),
+    uuid("TopicId").since(13).role(Role::TopicId),
+    array("Partitions", FETCH_PARTITION),
+];
+
+const FETCH_PARTITION: &[Field] = &[
+    i32f("Partition").role(Role::Partition),
+    i32f("CurrentLeaderEpoch").since(9),
+    i64f("FetchOffset"),
+    i32f("LastFetchedEpoch").since(12),
+    i64f("LogStartOffset").since(5),
+    i32f("PartitionMaxBytes"),
+    uuid("ReplicaDirectoryId").since(17).tag(0),
+    i64f("HighWatermark").since(18).tag(1),
+];
+
+const FORGOTTEN: &[Field] = &[
+    string("Topic").until(12),
+    uuid("TopicId").since(13),
+    Field::new("Partitions", Kind::FixedList(4)),
+];
+
+/// MetadataRequest.
+pub const METADATA: Message = Message {
+    api: 3,
+    flexible: 9,
+    min: 0,
+    max: 13,
+    fields: &[
+        array(
+            "Topics",
+            &[uuid("TopicId").since(10).role(Role::TopicId), string("Name").role(Role::Topic)],
+        ),
+        i8f("AllowAutoTopicCreation").since(4),
+        i8f("IncludeClusterAuthorizedOperations").since(8).until(10),
+        i8f("IncludeTopicAuthorizedOperations").since(8),
+    ],
+};
+
+/// ListOffsetsRequest.
+pub const LIST_OFFSETS: Message = Message {
+    api: 2,
+    flexible: 6,
+    min: 0,
+    max: 11,
+    fields: &[
+        i32f("ReplicaId"),
+        i8f("IsolationLevel").since(2),
+        array("Topics", LIST_OFFSETS_TOPIC),
+        i32f("TimeoutMs").since(10),
+    ],
+};
+
+const LIST_OFFSETS_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", LIST_OFFSETS_PARTITION)];
+
+const LIST_OFFSETS_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i32f("CurrentLeaderEpoch").since(4),
+    i64f("Timestamp"),
+    i32f("MaxNumOffsets").until(0),
+];

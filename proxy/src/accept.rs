@@ -1,0 +1,122 @@
+//! Listens for clients: bootstrap port and one port per virtual broker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+use crate::config::Listen;
+use crate::connection::{self, handle::Handle};
+use crate::data_plane::DataPlane;
+use crate::error::{Blame, ConnectionError};
+use crate::metrics::Side;
+use crate::net;
+use crate::route::addresses::Door;
+use crate::tasks::Tasks;
+use crate::telemetry::RateLimit;
+
+/// Log lines about broken connections per second; the rest is only counted.
+const LINES_PER_SECOND: u32 = 10;
+
+/// Binds every listener, or tells which address cannot be had.
+pub fn bind(listen: &Listen) -> Result<Vec<(Door, TcpListener)>, (SocketAddr, io::Error)> {
+    let nodes = listen
+        .ports
+        .all()
+        .map(|(node, port)| (Door::Node(node), SocketAddr::new(listen.bootstrap.ip(), port)));
+    let doors = std::iter::once((Door::Bootstrap, listen.bootstrap)).chain(nodes);
+    doors
+        .map(|(door, address)| match net::listen(address) {
+            Ok(listener) => Ok((door, listener)),
+            Err(error) => Err((address, error)),
+        })
+        .collect()
+}
+
+/// All client connections of the process.
+#[derive(Debug)]
+pub struct Clients {
+    plane: Arc<DataPlane>,
+    tasks: Tasks,
+    next: AtomicU64,
+    open: Mutex<std::collections::HashMap<u64, Arc<Handle>>>,
+    lines: RateLimit,
+}
+
+impl Clients {
+    /// No connection yet.
+    pub fn new(plane: Arc<DataPlane>, tasks: Tasks) -> Arc<Self> {
+        let lines = RateLimit::per_second(LINES_PER_SECOND);
+        Arc::new(Self { plane, tasks, next: AtomicU64::new(0), open: Mutex::default(), lines })
+    }
+
+    /// Accepts on one listener for ever; dropped at shutdown.
+    pub async fn accept(self: Arc<Self>, door: Door, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.admit(door, stream, peer),
+                Err(error) => {
+                    if self.lines.allows() {
+                        tracing::warn!(%error, "accept failed");
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let max = self.plane.limits.connections_max;
+        if usize::try_from(self.plane.metrics.open_connections(Side::Client)).unwrap_or(0) >= max {
+            if self.lines.allows() {
+                tracing::warn!(%peer, max, "connection refused: limits.connections_max reached");
+            }
+            return;
+        }
+        if let Err(error) = net::tune(&stream) {
+            tracing::debug!(%peer, %error, "client left at once");
+            return;
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = Arc::new(Handle::default());
+        self.open.lock().insert(id, handle.clone());
+        let clients = self.clone();
+        self.tasks.spawn(async move {
+            let served = connection::serve(stream, door, clients.plane.clone(), handle).await;
+            clients.open.lock().remove(&id);
+            if let Err(error) = served {
+                clients.report(door, peer, &error);
+            }
+        });
+    }
+
+    /// Counts an error and says it once, unless there are too many.
+    fn report(&self, door: Door, peer: SocketAddr, error: &ConnectionError) {
+        self.plane.metrics.error(error);
+        if error.is_hang_up() {
+            tracing::debug!(%peer, %door, %error, "connection ended");
+        } else if self.lines.allows() {
+            match error.blame() {
+                Blame::Ours => tracing::error!(%peer, %door, %error, "connection closed"),
+                Blame::Client | Blame::Upstream => {
+                    tracing::warn!(%peer, %door, %error, "connection closed");
+                }
+            }
+        }
+    }
+
+    /// Asks every connection to answer what is in flight and close.
+    pub fn drain(&self) {
+        for handle in self.open.lock().values() {
+            handle.drain();
+        }
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.lock().len()
+    }
+}

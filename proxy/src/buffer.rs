@@ -1,0 +1,145 @@
+//! I/O buffers: taken when bytes are there, given back when none are left.
+//!
+//! Invariant: an idle connection holds no buffer; a busy one holds one per direction.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{future::poll_fn, io};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::clock;
+use crate::limits::{IO_BUFFER_BYTES, IO_BUFFERS_KEPT};
+
+/// Buffers that nobody uses now.
+#[derive(Debug, Clone, Default)]
+pub struct Pool(Arc<Mutex<Vec<Box<[u8]>>>>);
+
+impl Pool {
+    fn take(&self) -> Box<[u8]> {
+        let kept = self.0.lock().pop();
+        kept.unwrap_or_else(|| vec![0; IO_BUFFER_BYTES].into_boxed_slice())
+    }
+
+    fn give(&self, buffer: Box<[u8]>) {
+        let mut kept = self.0.lock();
+        if kept.len() < IO_BUFFERS_KEPT {
+            kept.push(buffer);
+        }
+    }
+}
+
+/// Bytes read from one side and not yet passed to the other.
+#[derive(Debug)]
+pub struct Buffer {
+    pool: Pool,
+    bytes: Option<Box<[u8]>>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// An empty one, that holds no memory.
+    pub fn new(pool: &Pool) -> Self {
+        Self { pool: pool.clone(), bytes: None, start: 0, end: 0 }
+    }
+
+    /// The bytes held.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref().map_or(&[], |bytes| &bytes[self.start..self.end])
+    }
+
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether none are held.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Drops the first `n` bytes; the memory goes back to the pool with the last one.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n.min(self.len());
+        if self.is_empty() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        (self.start, self.end) = (0, 0);
+        if let Some(bytes) = self.bytes.take() {
+            self.pool.give(bytes);
+        }
+    }
+
+    /// Polls for more bytes behind those held; 0 at the end of the stream.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(from.as_ref().poll_read_ready(cx))?;
+        let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
+        if self.start > 0 {
+            bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut space = ReadBuf::new(&mut bytes[self.end..]);
+        if space.capacity() == 0 {
+            let full = io::Error::new(io::ErrorKind::InvalidData, "a value fills the buffer");
+            return Poll::Ready(Err(full));
+        }
+        let read = Pin::new(from).poll_read(cx, &mut space);
+        let filled = space.filled().len();
+        self.end += filled;
+        if self.is_empty() {
+            self.release();
+        }
+        ready!(read)?;
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Reads more bytes behind those held; 0 at the end of the stream.
+    pub async fn fill(&mut self, from: &mut ReadHalf<'_>) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, from)).await
+    }
+
+    /// Writes the first `n` bytes to `to` and drops them; gives the time spent waiting, if any.
+    pub async fn pass(
+        &mut self,
+        mut n: usize,
+        to: &mut WriteHalf<'_>,
+    ) -> io::Result<Option<Duration>> {
+        let mut blocked: Option<clock::Tick> = None;
+        while n > 0 {
+            let bytes = &self.bytes()[..n];
+            let written = poll_fn(|cx| {
+                let polled = Pin::new(&mut *to).poll_write(cx, bytes);
+                if polled.is_pending() {
+                    blocked.get_or_insert_with(clock::now);
+                }
+                polled
+            });
+            match written.await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => {
+                    self.consume(written);
+                    n -= written;
+                }
+            }
+        }
+        Ok(blocked.map(|since| clock::now() - since))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

@@ -1,0 +1,19 @@
+//! The one place that asks what time it is, so that a simulation can replace it.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A point in time that only moves forward.
+pub type Tick = Instant;
+
+/// Now, on the monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "this is the module that the rule points to")]
+pub fn now() -> Tick {
+    Instant::now()
+}
+
+/// Milliseconds since 1970 UTC.
+#[expect(clippy::disallowed_methods, reason = "this is the module that the rule points to")]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,155 @@
+//! Configuration: file and flags -> raw -> checked. Holding a [`Config`] proves that it is valid.
+//!
+//! All problems are found in one pass; each names the key, what is wrong and what to write.
+
+mod parse;
+pub mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::limits::Limits;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Address of the admin port.
+    pub admin: SocketAddr,
+    /// The cluster behind the proxy.
+    pub cluster: Cluster,
+    /// Where large values go; `None` if nothing is offloaded nor restored.
+    pub store: Option<Store>,
+    /// Which values are large, first matching rule wins.
+    pub offload: Vec<OffloadRule>,
+    /// Logical topics over several physical ones.
+    pub virtual_topics: Vec<VirtualTopic>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Where clients connect, and what they are told.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The bootstrap listener.
+    pub bootstrap: SocketAddr,
+    /// Host name that clients are told.
+    pub advertise: String,
+    /// Ports of the virtual brokers.
+    pub ports: Ports,
+}
+
+/// Which port stands for which broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// Port of node 0.
+    pub first: u16,
+    /// Last port of the range.
+    pub last: u16,
+    /// Ports of brokers whose id lies outside the range: (node, port).
+    pub mapped: Vec<(i32, u16)>,
+}
+
+impl Ports {
+    /// The port of a broker; `None` if it has none.
+    pub fn of(&self, node: i32) -> Option<u16> {
+        if let Some((_, port)) = self.mapped.iter().find(|(id, _)| *id == node) {
+            return Some(*port);
+        }
+        let port = i32::from(self.first).checked_add(node)?;
+        (node >= 0 && port <= i32::from(self.last)).then(|| u16::try_from(port).ok())?
+    }
+
+    /// All (node, port) pairs to listen on.
+    pub fn all(&self) -> impl Iterator<Item = (i32, u16)> + '_ {
+        let range = (self.first..=self.last).zip(0..);
+        let range = range.filter(|(port, node)| {
+            !self.mapped.iter().any(|(id, mapped)| id == node || mapped == port)
+        });
+        range.map(|(port, node)| (node, port)).chain(self.mapped.iter().copied())
+    }
+}
+
+/// A real cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Brokers to ask first: (host, port).
+    pub bootstrap: Vec<(String, u16)>,
+}
+
+/// The object store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Directory of the objects.
+    pub path: PathBuf,
+    /// File of the key that signs references; `None`: one is made beside the objects.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Values of these topics above the threshold are stored as objects.
+#[derive(Debug, Clone)]
+pub struct OffloadRule {
+    /// Topic names; `*` stands for anything.
+    pub topics: Vec<String>,
+    /// Values longer than this are stored.
+    pub threshold_bytes: usize,
+}
+
+/// One logical topic over several physical ones, routed by a record header.
+#[derive(Debug, Clone)]
+pub struct VirtualTopic {
+    /// The name clients use.
+    pub name: String,
+    /// Partitions of each slot.
+    pub partitions: i32,
+    /// Header whose value names the slot.
+    pub header: String,
+    /// Names of the slots; the last one is `other`.
+    pub slots: Vec<String>,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, as in the file.
+    pub key: String,
+    /// What is wrong, and what to write instead.
+    pub text: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}: {}", self.key, self.text)
+    }
+}
+
+/// A configuration that cannot be used, with everything that is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration has {} problem(s)", .0.len())]
+pub struct ConfigError(pub Vec<Problem>);
+
+impl Config {
+    /// Reads a file (if any), lays `flags` over it and checks the result.
+    pub fn load(file: Option<&Path>, flags: raw::Flags) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                let key = path.display().to_string();
+                ConfigError(vec![Problem { key, text: format!("cannot be read: {error}") }])
+            })?,
+        };
+        Self::parse(&text, flags)
+    }
+
+    /// Checks the text of a file with `flags` laid over it.
+    pub fn parse(text: &str, flags: raw::Flags) -> Result<Self, ConfigError> {
+        let file: raw::File = toml::from_str(text).map_err(|error| {
+            let text = error.to_string().trim_end().to_owned();
+            ConfigError(vec![Problem { key: "file".to_owned(), text }])
+        })?;
+        parse::config(file, flags)
+    }
+}

@@ -1,0 +1,289 @@
+//! Raw configuration -> checked configuration, with every problem found on the way.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::raw::{self, File, Flags};
+use super::{
+    Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, Store, VirtualTopic,
+};
+use crate::limits::Limits;
+
+const LISTEN: &str = "127.0.0.1:19092";
+const ADMIN: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9091));
+/// Virtual brokers served when no range is configured.
+const PORTS: u16 = 100;
+/// Largest offload threshold: values above it could not be sent in one request anyway.
+const THRESHOLD_BYTES_DEFAULT: i64 = 100_000;
+/// Slots of one virtual topic (the producer-id layout leaves four bits for them).
+const SLOTS_MAX: usize = 16;
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, text: impl Into<String>) {
+        self.0.push(Problem { key: key.to_owned(), text: text.into() });
+    }
+
+    /// A number within bounds, or the default if it is absent or refused.
+    fn number(&mut self, key: &str, given: Option<i64>, default: usize, min: i64) -> usize {
+        match given {
+            Some(n) if n < min => self.add(key, format!("{n} is too small, the least is {min}")),
+            Some(n) => return usize::try_from(n).unwrap_or(default),
+            None => {}
+        }
+        default
+    }
+
+    fn millis(&mut self, key: &str, given: Option<i64>, default: Duration) -> Duration {
+        let default_ms = usize::try_from(default.as_millis()).unwrap_or(usize::MAX);
+        let ms = self.number(key, given, default_ms, 1);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
+}
+
+pub(super) fn config(file: File, flags: Flags) -> Result<Config, ConfigError> {
+    let mut problems = Problems(Vec::new());
+    let p = &mut problems;
+    let listen = listen(p, file.listen.unwrap_or_default(), &flags);
+    let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
+    let cluster = cluster(p, &file.cluster, flags.upstream.as_deref());
+    let store = file.store.map(|s| store(p, s));
+    let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o)).collect();
+    if store.is_none() && !file.offload.is_empty() {
+        p.add("offload", "needs a store: add [store] with kind = \"local\" and path = \"DIR\"");
+    }
+    let regions = regions(p, &file.region, cluster.as_ref());
+    let virtual_topics = file.virtual_topic.iter().enumerate();
+    let virtual_topics = virtual_topics.filter_map(|(n, t)| virtual_topic(p, n, t, &regions));
+    let virtual_topics = virtual_topics.collect();
+    for (key, tables) in [("throttle", &file.throttle), ("quota", &file.quota)] {
+        if !tables.is_empty() {
+            p.add(key, "is not part of this version yet: remove it");
+        }
+    }
+    let limits = limits(p, &file.limits.unwrap_or_default());
+    match (listen, cluster) {
+        (Some(listen), Some(cluster)) if problems.0.is_empty() => {
+            Ok(Config { listen, admin, cluster, store, offload, virtual_topics, limits })
+        }
+        _ => Err(ConfigError(problems.0)),
+    }
+}
+
+fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags) -> Option<Listen> {
+    if raw.tls.is_some() || raw.sni.is_some() {
+        p.add("listen.tls", "TLS and SNI are not part of this version yet: remove them");
+    }
+    let text = flags.listen.clone().or(raw.bootstrap).unwrap_or_else(|| LISTEN.to_owned());
+    let Ok(bootstrap) = text.parse::<SocketAddr>() else {
+        p.add("listen.bootstrap", format!("\"{text}\" is not ADDRESS:PORT, such as {LISTEN}"));
+        return None;
+    };
+    let advertise = flags.advertise.clone().or(raw.advertise);
+    let advertise = advertise.unwrap_or_else(|| bootstrap.ip().to_string());
+    if advertise.is_empty() || advertise.len() > 255 || advertise.contains(['/', ':', ' ']) {
+        p.add(
+            "listen.advertise",
+            format!("\"{advertise}\" is not a host name: no scheme, no port"),
+        );
+    }
+    if advertise.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        let hint = "set it to the host name that clients can reach";
+        p.add("listen.advertise", format!("is missing and the listener is on {advertise}: {hint}"));
+    }
+    let ports = match flags.ports.clone().or(raw.ports) {
+        Some(text) => range(p, &text)?,
+        None if bootstrap.port() == 0 || bootstrap.port() > u16::MAX - PORTS => {
+            p.add("listen.ports", "is missing: no 100 ports follow the bootstrap port");
+            return None;
+        }
+        None => (bootstrap.port() + 1, bootstrap.port() + PORTS),
+    };
+    if (ports.0..=ports.1).contains(&bootstrap.port()) {
+        p.add("listen.ports", format!("contains the bootstrap port {}", bootstrap.port()));
+    }
+    let mapped = mapped(p, &raw.broker_ports);
+    Some(Listen { bootstrap, advertise, ports: Ports { first: ports.0, last: ports.1, mapped } })
+}
+
+fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {
+    let parts = text
+        .split_once('-')
+        .and_then(|(a, b)| Some((a.trim().parse::<u16>().ok()?, b.trim().parse::<u16>().ok()?)));
+    match parts {
+        Some((first, last)) if first > 0 && first <= last => return Some((first, last)),
+        Some(_) => p.add("listen.ports", format!("\"{text}\" is empty or starts at 0")),
+        None => {
+            let hint = "write FIRST-LAST, such as 19093-19192";
+            p.add("listen.ports", format!("\"{text}\" is not a range: {hint}"));
+        }
+    }
+    None
+}
+
+fn mapped(p: &mut Problems, raw: &std::collections::BTreeMap<String, u16>) -> Vec<(i32, u16)> {
+    let mut mapped = Vec::with_capacity(raw.len());
+    for (node, port) in raw {
+        match node.parse::<i32>() {
+            Ok(node) if node >= 0 && *port > 0 => mapped.push((node, *port)),
+            _ => {
+                p.add("listen.broker_ports", format!("\"{node}\" = {port}: write BROKER_ID = PORT"))
+            }
+        }
+    }
+    mapped
+}
+
+fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Option<Cluster> {
+    if raw.len() > 1 {
+        p.add("cluster", "several clusters are not part of this version yet: keep one");
+    }
+    let first = raw.first();
+    let name = first.and_then(|c| c.name.clone()).unwrap_or_else(|| "main".to_owned());
+    if first.is_some_and(|c| c.node_id_base != 0) {
+        p.add("cluster.node_id_base", "must be 0 while there is one cluster");
+    }
+    if first.is_some_and(|c| c.tls.is_some() || c.sasl.is_some()) {
+        p.add("cluster.tls", "TLS and SASL to brokers are not part of this version yet");
+    }
+    let hosts: Vec<String> = match (upstream, first) {
+        (Some(text), _) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        (None, Some(cluster)) => cluster.bootstrap.clone(),
+        (None, None) => Vec::new(),
+    };
+    if hosts.is_empty() {
+        p.add("cluster.bootstrap", "no brokers: give --upstream HOST:PORT or a [[cluster]]");
+    }
+    let bootstrap: Vec<_> = hosts.iter().filter_map(|text| host_port(p, text)).collect();
+    (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap })
+}
+
+fn host_port(p: &mut Problems, text: &str) -> Option<(String, u16)> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((host.to_owned(), port.parse::<u16>().ok()?))
+    });
+    let good = parts.filter(|(host, port)| !host.is_empty() && *port > 0 && !host.contains('/'));
+    if good.is_none() {
+        p.add("cluster.bootstrap", format!("\"{text}\" is not HOST:PORT, such as kafka-1:9092"));
+    }
+    good
+}
+
+fn store(p: &mut Problems, raw: raw::Store) -> Store {
+    match raw.kind.as_deref() {
+        Some("local") => {}
+        Some("s3") => p.add("store.kind", "\"s3\" is not part of this version yet: use \"local\""),
+        other => {
+            let got = other.unwrap_or("nothing");
+            p.add("store.kind", format!("is {got}: write \"local\""));
+        }
+    }
+    if raw.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+        p.add("store.path", "is missing: the directory that holds the objects");
+    }
+    Store { path: raw.path.unwrap_or_default(), key_file: raw.key_file }
+}
+
+fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
+    if raw.topics.is_empty() {
+        p.add(&format!("offload[{n}].topics"), "is empty: write [\"*\"] for every topic");
+    }
+    let threshold = raw.threshold_bytes.unwrap_or(THRESHOLD_BYTES_DEFAULT);
+    let least = i64::try_from(crate::limits::REFERENCE_BYTES).unwrap_or(i64::MAX);
+    let key = format!("offload[{n}].threshold_bytes");
+    let threshold_bytes = p.number(&key, Some(threshold), 0, least);
+    OffloadRule { topics: raw.topics.clone(), threshold_bytes }
+}
+
+fn regions(p: &mut Problems, raw: &[raw::Region], cluster: Option<&Cluster>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(raw.len());
+    for (n, region) in raw.iter().enumerate() {
+        let name = region.name.clone().unwrap_or_default();
+        if !is_topic_name(&name) || name == OTHER || names.contains(&name) {
+            let why = "is missing, taken, \"other\", or not of letters, digits, '.', '_', '-'";
+            p.add(&format!("region[{n}].name"), format!("\"{name}\" {why}"));
+        }
+        let known = cluster.map(|c| c.name.as_str());
+        if region.cluster.is_some() && known.is_some() && region.cluster.as_deref() != known {
+            p.add(&format!("region[{n}].cluster"), "names no [[cluster]]");
+        }
+        if region.area.is_some() {
+            p.add(&format!("region[{n}].area"), "areas are not part of this version yet");
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// The slot of records that name no region.
+const OTHER: &str = "other";
+
+fn virtual_topic(
+    p: &mut Problems,
+    n: usize,
+    raw: &raw::VirtualTopic,
+    regions: &[String],
+) -> Option<VirtualTopic> {
+    let key = |name: &str| format!("virtual_topic[{n}].{name}");
+    let before = p.0.len();
+    let name = raw.name.clone().unwrap_or_default();
+    if !is_topic_name(&name) {
+        p.add(&key("name"), format!("\"{name}\" is not a topic name"));
+    }
+    if raw.days || raw.retention_days.is_some() || raw.day_from.is_some() {
+        p.add(&key("days"), "day segments are not part of this version yet: remove it");
+    }
+    let partitions = raw.partitions.unwrap_or(1);
+    if !(1..=10_000).contains(&partitions) {
+        p.add(&key("partitions"), format!("{partitions} is not within 1 to 10000"));
+    }
+    let rule = raw.region.as_ref();
+    if rule.is_some_and(|r| r.latitude.is_some() || r.longitude.is_some()) {
+        p.add(&key("region"), "coordinates are not part of this version yet: use { header = .. }");
+    }
+    let header = rule.and_then(|r| r.header.clone()).unwrap_or_default();
+    if header.is_empty() {
+        p.add(&key("region"), "is missing: write { header = \"NAME\" }");
+    }
+    let slots: Vec<String> = regions.iter().cloned().chain([OTHER.to_owned()]).collect();
+    if !(2..=SLOTS_MAX).contains(&slots.len()) {
+        p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
+    }
+    (p.0.len() == before).then_some(VirtualTopic { name, partitions, header, slots })
+}
+
+fn is_topic_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.len() <= 200 && name != "." && name != ".." && name.chars().all(legal)
+}
+
+fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
+    let d = Limits::default();
+    Limits {
+        frame_bytes_max: p.number(
+            "limits.frame_bytes_max",
+            raw.frame_bytes_max,
+            d.frame_bytes_max,
+            1024,
+        ),
+        connections_max: p.number(
+            "limits.connections_max",
+            raw.connections_max,
+            d.connections_max,
+            1,
+        ),
+        buffered_bytes_max: p.number(
+            "limits.buffered_bytes_max",
+            raw.buffered_bytes_max,
+            d.buffered_bytes_max,
+            1 << 20,
+        ),
+        connect: p.millis("limits.connect_ms", raw.connect_ms, d.connect),
+        first_request: p.millis("limits.first_request_ms", raw.first_request_ms, d.first_request),
+        drain: p.millis("limits.drain_ms", raw.drain_ms, d.drain),
+        refresh: p.millis("limits.refresh_ms", raw.refresh_ms, d.refresh),
+    }
+}

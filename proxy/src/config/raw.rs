@@ -1,0 +1,129 @@
+//! The configuration as written: what serde reads, before anything is checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Flags and environment variables, which win over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// Brokers, `host:port[,host:port...]`.
+    pub upstream: Option<String>,
+    /// Bootstrap listener.
+    pub listen: Option<String>,
+    /// Range of ports of the virtual brokers, `first-last`.
+    pub ports: Option<String>,
+    /// Host name that clients are told.
+    pub advertise: Option<String>,
+    /// Admin listener.
+    pub admin: Option<SocketAddr>,
+}
+
+/// The file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub(super) listen: Option<Listen>,
+    pub(super) admin: Option<Admin>,
+    #[serde(default)]
+    pub(super) cluster: Vec<Cluster>,
+    pub(super) store: Option<Store>,
+    #[serde(default)]
+    pub(super) offload: Vec<Offload>,
+    #[serde(default)]
+    pub(super) virtual_topic: Vec<VirtualTopic>,
+    #[serde(default)]
+    pub(super) region: Vec<Region>,
+    #[serde(default)]
+    pub(super) throttle: Vec<toml::Table>,
+    #[serde(default)]
+    pub(super) quota: Vec<toml::Table>,
+    pub(super) limits: Option<Limits>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub bootstrap: Option<String>,
+    pub advertise: Option<String>,
+    pub ports: Option<String>,
+    #[serde(default)]
+    pub broker_ports: std::collections::BTreeMap<String, u16>,
+    pub tls: Option<toml::Value>,
+    pub sni: Option<toml::Value>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub address: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub name: Option<String>,
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
+    #[serde(default)]
+    pub node_id_base: i32,
+    pub tls: Option<toml::Value>,
+    pub sasl: Option<toml::Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub kind: Option<String>,
+    pub path: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offload {
+    #[serde(default)]
+    pub topics: Vec<String>,
+    pub threshold_bytes: Option<i64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VirtualTopic {
+    pub name: Option<String>,
+    pub partitions: Option<i32>,
+    #[serde(default)]
+    pub days: bool,
+    pub retention_days: Option<i64>,
+    pub day_from: Option<String>,
+    pub region: Option<RegionRule>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegionRule {
+    pub header: Option<String>,
+    pub latitude: Option<String>,
+    pub longitude: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Region {
+    pub name: Option<String>,
+    pub cluster: Option<String>,
+    pub area: Option<toml::Value>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub frame_bytes_max: Option<i64>,
+    pub connections_max: Option<i64>,
+    pub buffered_bytes_max: Option<i64>,
+    pub connect_ms: Option<i64>,
+    pub first_request_ms: Option<i64>,
+    pub drain_ms: Option<i64>,
+    pub refresh_ms: Option<i64>,
+}

@@ -1,0 +1,121 @@
+//! One client connection: two pumps in one task, and the queue of open exchanges between them.
+//!
+//! client -> requests -> (queue: exchange) -> home broker
+//! client <- responses <- (queue: exchange) <- home broker
+//!
+//! Invariants: answers leave in the order of requests; a side whose peer does not read is not read
+//! either; a connection without traffic holds no buffer; a silent client holds no broker.
+
+pub mod frames;
+pub mod handle;
+pub mod queue;
+mod requests;
+mod responses;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+
+use crate::buffer::Buffer;
+use crate::data_plane::DataPlane;
+use crate::error::ConnectionError;
+use crate::limits::HALF_CLOSED;
+use crate::metrics::Side;
+use crate::route::addresses::Door;
+use handle::Handle;
+use queue::Queue;
+use requests::{RequestEnd, Requests};
+use responses::Responses;
+
+/// Serves one client until either side closes, an error, or a drain.
+pub async fn serve(
+    mut client: TcpStream,
+    door: Door,
+    plane: Arc<DataPlane>,
+    handle: Arc<Handle>,
+) -> Result<(), ConnectionError> {
+    let _counted = plane.metrics.connection(Side::Client);
+    let (mut from_client, to_client) = client.split();
+    let mut input = Buffer::new(&plane.pool);
+    if !first_head(&mut input, &mut from_client, &plane, &handle).await? {
+        return Ok(());
+    }
+    let connecting = Box::pin(plane.directory.connect(door, &plane.limits));
+    let mut home = connecting
+        .await
+        .map_err(|error| ConnectionError::Unreachable { node: door.to_string(), error })?;
+    let _counted = plane.metrics.connection(Side::Broker);
+    let (from_home, to_home) = home.split();
+    let queue = Queue::default();
+    let requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
+    let responses = Responses::new(&plane, &queue, from_home, to_client);
+    both(requests.pump(), responses.pump(), &queue).await
+}
+
+/// Waits for the first bytes of a request; false if the client leaves or a drain begins before.
+async fn first_head(
+    input: &mut Buffer,
+    from: &mut ReadHalf<'_>,
+    plane: &DataPlane,
+    handle: &Handle,
+) -> Result<bool, ConnectionError> {
+    let limit = plane.limits.first_request;
+    let head = async {
+        while input.len() < frames::PREFIX_BYTES {
+            if input.fill(from).await.map_err(ConnectionError::ClientIo)? == 0 {
+                return Ok(false);
+            }
+            frames::check_protocol(input.bytes())?;
+        }
+        Ok(true)
+    };
+    tokio::select! {
+        head = head => head,
+        () = handle.drained() => Ok(false),
+        () = tokio::time::sleep(limit) => Err(ConnectionError::Silent(limit)),
+    }
+}
+
+/// Polls both pumps in one task: requests first, since they open the exchanges that responses
+/// close, and again when responses made room. Ends when the responses end, or with an error.
+async fn both(
+    requests: impl Future<Output = Result<RequestEnd, ConnectionError>>,
+    responses: impl Future<Output = Result<(), ConnectionError>>,
+    queue: &Queue,
+) -> Result<(), ConnectionError> {
+    let mut requests = pin!(requests);
+    let mut responses = pin!(responses);
+    let mut asking = true;
+    let mut hung_up = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if asking && let Poll::Ready(end) = requests.as_mut().poll(cx) {
+                asking = false;
+                match end {
+                    Ok(end) => hung_up = end == RequestEnd::HungUp,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
+                queue.close();
+            }
+            if let Poll::Ready(end) = responses.as_mut().poll(cx) {
+                return Poll::Ready(Some(end));
+            }
+            if hung_up {
+                return Poll::Ready(None);
+            }
+            if !queue.take_freed() {
+                return Poll::Pending;
+            }
+        }
+    });
+    if let Some(end) = ended.await {
+        return end;
+    }
+    // The client sent its last request and closed its side: what is in flight may still matter to
+    // the broker (acks=0), and a client that only shut down writing still reads.
+    tokio::time::timeout(HALF_CLOSED, responses).await.unwrap_or(Ok(()))
+}

@@ -1,0 +1,79 @@
+//! Frames at the edge of a socket: lengths, foreign protocols, whole frames, chains of slices.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use protocol_ext::header::HEAD_BYTES;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::buffer::Buffer;
+use crate::error::ConnectionError;
+
+/// Bytes needed to know a request: its length and head.
+pub const PREFIX_BYTES: usize = 4 + HEAD_BYTES;
+
+/// Slices handed to the kernel in one call.
+const SLICES_MAX: usize = 16;
+
+/// First bytes of protocols that are often sent to a Kafka port by mistake.
+const FOREIGN: [(&[u8], &str); 6] = [
+    (&[0x16, 0x03], "TLS"),
+    (b"GET ", "HTTP"),
+    (b"POST", "HTTP"),
+    (b"HEAD", "HTTP"),
+    (b"PUT ", "HTTP"),
+    (b"PRI ", "HTTP/2"),
+];
+
+/// Refuses bytes that begin another protocol.
+pub fn check_protocol(bytes: &[u8]) -> Result<(), ConnectionError> {
+    let foreign = FOREIGN.iter().find(|(start, _)| bytes.starts_with(start));
+    foreign.map_or(Ok(()), |(_, name)| Err(ConnectionError::NotKafka(name)))
+}
+
+/// The big-endian INT32 at the start of `bytes`; 0 if there are fewer than four.
+pub fn length_at(bytes: &[u8]) -> i32 {
+    bytes.first_chunk::<4>().map_or(0, |four| i32::from_be_bytes(*four))
+}
+
+/// Takes a whole frame of `n` bytes (without its length): what `buffer` has, then from the socket.
+/// The caller holds the byte permits for it.
+pub async fn gather(buffer: &mut Buffer, from: &mut ReadHalf<'_>, n: usize) -> io::Result<Bytes> {
+    let mut frame = BytesMut::with_capacity(n);
+    let held = buffer.len().min(n);
+    frame.extend_from_slice(&buffer.bytes()[..held]);
+    buffer.consume(held);
+    while frame.len() < n {
+        let left = n - frame.len();
+        if (&mut *from).take(left as u64).read_buf(&mut frame).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(frame.freeze())
+}
+
+/// Writes all pieces, in as few calls as the kernel lets.
+pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+    let (mut first, mut skip) = (0, 0);
+    while first < pieces.len() {
+        let slices: Vec<IoSlice<'_>> = pieces[first..]
+            .iter()
+            .take(SLICES_MAX)
+            .enumerate()
+            .map(|(n, piece)| IoSlice::new(if n == 0 { &piece[skip..] } else { piece }))
+            .collect();
+        let mut written = poll_fn(|cx| Pin::new(&mut *to).poll_write_vectored(cx, &slices)).await?;
+        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while first < pieces.len() && written >= pieces[first].len() - skip {
+            written -= pieces[first].len() - skip;
+            (first, skip) = (first + 1, 0);
+        }
+        skip += written;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The ordered queue of one connection: exchanges whose answers the client is still owed.
+//!
+//! Both pumps run in one task, so nobody waits on a lock here and no waker is kept: the join in
+//! `connection.rs` polls the other pump when the queue changed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use protocol_ext::schema::Message;
+
+use crate::clock::Tick;
+use crate::limits::PENDING_EXCHANGES_MAX;
+
+/// How the answer of an exchange is treated.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The next frame of the home broker, passed unread.
+    Opaque,
+    /// The next frame, read whole, addresses patched.
+    Patch(&'static Message),
+    /// The next frame, streamed, addresses in its tail patched.
+    Tail(&'static Message),
+    /// The next frame, read whole: the table of versions.
+    Versions,
+    /// The next frame, read whole: values restored, then as `Tail`.
+    Restore(&'static Message),
+    /// Made here: a whole frame, length first.
+    Local(Vec<Bytes>),
+}
+
+/// An exchange without an answer yet.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// API key.
+    pub api: i16,
+    /// Version.
+    pub version: i16,
+    /// The client's correlation id.
+    pub correlation: i32,
+    /// How its answer is treated.
+    pub answer: Answer,
+    /// When its head was read.
+    pub at: Tick,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: VecDeque<Exchange>,
+    closed: bool,
+    freed: bool,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue(Mutex<Inner>);
+
+impl Queue {
+    /// Whether another exchange may be opened.
+    pub fn has_room(&self) -> bool {
+        self.0.lock().open.len() < PENDING_EXCHANGES_MAX
+    }
+
+    /// Opens an exchange.
+    pub fn push(&self, exchange: Exchange) {
+        self.0.lock().open.push_back(exchange);
+    }
+
+    /// Takes the oldest exchange.
+    pub fn pop(&self) -> Option<Exchange> {
+        let mut inner = self.0.lock();
+        inner.freed |= inner.open.len() >= PENDING_EXCHANGES_MAX;
+        inner.open.pop_front()
+    }
+
+    /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
+    pub fn front_is_local(&self) -> Option<bool> {
+        self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(_)))
+    }
+
+    /// No exchange will be opened any more.
+    pub fn close(&self) {
+        self.0.lock().closed = true;
+    }
+
+    /// Whether nothing is open nor will be.
+    pub fn is_finished(&self) -> bool {
+        let inner = self.0.lock();
+        inner.closed && inner.open.is_empty()
+    }
+
+    /// Whether a full queue got room since the last call.
+    pub fn take_freed(&self) -> bool {
+        std::mem::take(&mut self.0.lock().freed)
+    }
+}

@@ -1,0 +1,332 @@
+//! Home broker -> client: closes exchanges in order, patches addresses, passes the rest.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use protocol_ext::address::Rewrite;
+use protocol_ext::scan::{Scan, Scanned};
+use protocol_ext::schema::Message;
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, header, tail, versions, walk};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::frames::{gather, length_at, write_chain};
+use super::queue::{Answer, Exchange, Queue};
+use crate::buffer::Buffer;
+use crate::data_plane::DataPlane;
+use crate::error::ConnectionError;
+use crate::limits::{PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX};
+use crate::metrics::{Direction, Side};
+use crate::{clock, fault};
+
+/// Length and correlation id.
+const PREFIX_BYTES: usize = 8;
+
+/// The pump of one connection's responses.
+pub struct Responses<'a> {
+    plane: &'a DataPlane,
+    queue: &'a Queue,
+    output: Buffer,
+    from_home: ReadHalf<'a>,
+    to_client: WriteHalf<'a>,
+    /// Bytes of opaque responses that are still to come.
+    passing: usize,
+}
+
+/// What to do next.
+enum Next {
+    /// Nothing more is owed.
+    Done,
+    /// The oldest exchange is answered here.
+    Local,
+    /// Bytes came from the broker.
+    Read,
+}
+
+impl<'a> Responses<'a> {
+    pub fn new(
+        plane: &'a DataPlane,
+        queue: &'a Queue,
+        from_home: ReadHalf<'a>,
+        to_client: WriteHalf<'a>,
+    ) -> Self {
+        let output = Buffer::new(&plane.pool);
+        Self { plane, queue, output, from_home, to_client, passing: 0 }
+    }
+
+    /// Runs until the broker closes, or nothing more is owed.
+    pub async fn pump(mut self) -> Result<(), ConnectionError> {
+        loop {
+            let (n, special) = self.front()?;
+            if n > 0 {
+                self.pass(n).await?;
+            }
+            if let Some((exchange, frame_bytes)) = special {
+                self.special(exchange, frame_bytes).await?;
+                continue;
+            }
+            match self.next().await? {
+                Next::Done => return Ok(()),
+                Next::Local => self.local().await?,
+                Next::Read => {}
+            }
+        }
+    }
+
+    /// Closes the opaque exchanges whose answers are in the output; gives the bytes that can go
+    /// and the first exchange, behind them, that needs more than passing.
+    fn front(&mut self) -> Result<(usize, Option<(Exchange, usize)>), ConnectionError> {
+        let mut at = 0;
+        loop {
+            let held = self.passing.min(self.output.len() - at);
+            at += held;
+            self.passing -= held;
+            if self.passing > 0 || self.output.len() - at < PREFIX_BYTES {
+                return Ok((at, None));
+            }
+            if self.queue.front_is_local() == Some(true) {
+                return Ok((at, None));
+            }
+            let exchange = self.queue.pop().ok_or(ConnectionError::Unasked)?;
+            let bytes = &self.output.bytes()[at..];
+            let (length, got) = (length_at(bytes), length_at(&bytes[4..]));
+            if got != exchange.correlation {
+                return Err(ConnectionError::Order { want: exchange.correlation, got });
+            }
+            let name = api::name(exchange.api);
+            let limit = i32::MAX as usize;
+            let frame_bytes = usize::try_from(length).ok().filter(|n| *n >= 4);
+            let frame_bytes =
+                frame_bytes.ok_or(ConnectionError::ResponseLength { name, length, limit })?;
+            self.plane.metrics.answered(exchange.api, clock::now() - exchange.at);
+            match exchange.answer {
+                Answer::Opaque => self.passing = 4 + frame_bytes,
+                _ => return Ok((at, Some((exchange, frame_bytes)))),
+            }
+        }
+    }
+
+    async fn special(&mut self, exchange: Exchange, n: usize) -> Result<(), ConnectionError> {
+        match exchange.answer {
+            Answer::Tail(message) => self.tail(message, &exchange, n).await,
+            Answer::Patch(message) => {
+                let frame = self.whole(&exchange, n).await?;
+                let patched = self.patched(message, &exchange, &frame);
+                let patched = patched.map_err(|error| response_error(exchange.api, error))?;
+                self.write_frame(patched).await
+            }
+            Answer::Versions => {
+                let frame = self.whole(&exchange, n).await?;
+                let limited = versions::limit(&frame, exchange.version, api::servable_range);
+                let limited = limited.map_err(|error| response_error(exchange.api, error))?;
+                self.write_frame(limited).await
+            }
+            Answer::Restore(_) | Answer::Opaque | Answer::Local(_) => {
+                Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
+            }
+        }
+    }
+
+    fn patched(
+        &self,
+        message: &'static Message,
+        exchange: &Exchange,
+        frame: &Bytes,
+    ) -> Result<Bytes, WireError> {
+        if fault::on(address_fault(exchange.api)) {
+            return Ok(frame.clone());
+        }
+        let at = header::response_body_at(exchange.api, exchange.version, frame)?;
+        let mut rewrite = Rewrite::new(&*self.plane.directory);
+        let edits = match exchange.api {
+            // Topics hold no address: only the brokers, in front, are walked.
+            api::METADATA => {
+                walk::walk_until(message, exchange.version, frame, at, "Brokers", &mut rewrite)
+            }
+            _ => walk::walk(message, exchange.version, frame, at, &mut rewrite),
+        };
+        Ok(edits?.apply(frame))
+    }
+
+    /// A response with addresses behind its records: whole if it is small, else streamed.
+    async fn tail(
+        &mut self,
+        message: &'static Message,
+        exchange: &Exchange,
+        frame_bytes: usize,
+    ) -> Result<(), ConnectionError> {
+        let key = exchange.api;
+        let scan = Scan::new(message, exchange.version, frame_bytes);
+        let mut scan = scan.map_err(|error| response_error(key, error))?;
+        let exact = frame_bytes <= WHOLE_TAIL_BYTES_MAX;
+        let mut before = 4;
+        if exact {
+            while self.output.len() < 4 + frame_bytes {
+                self.read().await?;
+            }
+        } else {
+            self.pass(4).await?;
+            before = 0;
+        }
+        let tail_bytes = loop {
+            let fed = scan.feed(&self.output.bytes()[before..]);
+            match fed.map_err(|error| response_error(key, error))? {
+                Scanned::More(n) => {
+                    self.pass(n).await?;
+                    self.read().await?;
+                }
+                Scanned::Tail(n) if exact => {
+                    before += n;
+                    break 4 + frame_bytes - before;
+                }
+                Scanned::Tail(n) => {
+                    self.pass(n).await?;
+                    break scan.left();
+                }
+            }
+        };
+        if tail_bytes > TAIL_BYTES_MAX {
+            let left = tail_bytes;
+            return Err(response_error(key, WireError::Trailing { left }));
+        }
+        while self.output.len() < before + tail_bytes {
+            self.read().await?;
+        }
+        self.write_tail(message, exchange, before, tail_bytes).await
+    }
+
+    /// Writes the `before` bytes held in front of a tail, and the tail with clients' addresses.
+    async fn write_tail(
+        &mut self,
+        message: &'static Message,
+        exchange: &Exchange,
+        before: usize,
+        tail_bytes: usize,
+    ) -> Result<(), ConnectionError> {
+        let held = &self.output.bytes()[before..before + tail_bytes];
+        if is_bare(held) || fault::on(address_fault(exchange.api)) {
+            return self.pass(before + tail_bytes).await;
+        }
+        let old = Bytes::copy_from_slice(held);
+        let (version, addresses) = (exchange.version, &*self.plane.directory);
+        let new = if before > 0 {
+            tail::exact(message, version, &old, addresses)
+        } else {
+            tail::same_length(message, version, &old, addresses)
+        };
+        let new = new.map_err(|error| response_error(exchange.api, error))?;
+        let mut head = BytesMut::from(&self.output.bytes()[..before]);
+        self.output.consume(before + tail_bytes);
+        if before > 0 {
+            let length = i32::try_from(before - 4 + new.len()).unwrap_or(i32::MAX);
+            head[..4].copy_from_slice(&length.to_be_bytes());
+        }
+        self.write(&[head.freeze(), new]).await
+    }
+
+    async fn whole(&mut self, exchange: &Exchange, n: usize) -> Result<Bytes, ConnectionError> {
+        if n > PATCHED_RESPONSE_BYTES_MAX {
+            return Err(ConnectionError::ResponseLength {
+                name: api::name(exchange.api),
+                length: i32::try_from(n).unwrap_or(i32::MAX),
+                limit: PATCHED_RESPONSE_BYTES_MAX,
+            });
+        }
+        self.output.consume(4);
+        let held = self.output.len().min(n);
+        let frame = gather(&mut self.output, &mut self.from_home, n).await;
+        self.plane.metrics.bytes(Direction::FromBroker, n - held);
+        frame.map_err(ConnectionError::BrokerIo)
+    }
+
+    async fn write_frame(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
+        let mut length = BytesMut::with_capacity(4);
+        length.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        self.write(&[length.freeze(), frame]).await
+    }
+
+    async fn write(&mut self, pieces: &[Bytes]) -> Result<(), ConnectionError> {
+        write_chain(&mut self.to_client, pieces).await.map_err(ConnectionError::ClientIo)?;
+        let n = pieces.iter().map(Bytes::len).sum();
+        self.plane.metrics.bytes(Direction::ToClient, n);
+        Ok(())
+    }
+
+    async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
+        let written = self.output.pass(n, &mut self.to_client).await;
+        if let Some(waited) = written.map_err(ConnectionError::ClientIo)? {
+            self.plane.metrics.paused(Side::Broker, waited);
+        }
+        self.plane.metrics.bytes(Direction::ToClient, n);
+        Ok(())
+    }
+
+    async fn local(&mut self) -> Result<(), ConnectionError> {
+        if let Some(Exchange { answer: Answer::Local(frame), api, at, .. }) = self.queue.pop() {
+            self.plane.metrics.answered(api, clock::now() - at);
+            self.write(&frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads more of a response that has begun.
+    async fn read(&mut self) -> Result<(), ConnectionError> {
+        let read = self.output.fill(&mut self.from_home).await;
+        match read.map_err(ConnectionError::BrokerIo)? {
+            0 => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
+            n => {
+                self.plane.metrics.bytes(Direction::FromBroker, n);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for what comes next between responses.
+    async fn next(&mut self) -> Result<Next, ConnectionError> {
+        let Self { queue, output, from_home, passing, .. } = self;
+        let between = *passing == 0;
+        let read = poll_fn(|cx| {
+            if between && queue.front_is_local() == Some(true) {
+                return Poll::Ready(Ok(None));
+            }
+            if between && queue.is_finished() {
+                return Poll::Ready(Ok(Some(0)));
+            }
+            output.poll_fill(cx, from_home).map_ok(Some)
+        });
+        match read.await.map_err(ConnectionError::BrokerIo)? {
+            None => Ok(Next::Local),
+            Some(0) if between && self.output.is_empty() => Ok(Next::Done),
+            Some(0) => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
+            Some(n) => {
+                self.plane.metrics.bytes(Direction::FromBroker, n);
+                Ok(Next::Read)
+            }
+        }
+    }
+}
+
+fn response_error(key: i16, error: WireError) -> ConnectionError {
+    ConnectionError::Response { name: api::name(key), error }
+}
+
+/// Whether a tail names no broker: no tags, or no endpoints and no tags.
+fn is_bare(tail: &[u8]) -> bool {
+    matches!(tail, [0] | [1, 0])
+}
+
+/// The fault that lets addresses of one API through.
+fn address_fault(key: i16) -> &'static str {
+    match key {
+        api::PRODUCE => "address-produce-tail",
+        api::FETCH => "address-fetch-tail",
+        api::METADATA => "address-metadata",
+        10 => "address-find-coordinator",
+        api::DESCRIBE_CONFIGS => "address-describe-configs",
+        60 => "address-describe-cluster",
+        78 => "address-share-fetch-tail",
+        _ => "address-share-acknowledge-tail",
+    }
+}

@@ -1,0 +1,3 @@
+//! Background jobs: they learn, decide and publish; they never touch a connection.
+
+pub mod cluster;

@@ -1,0 +1,152 @@
+//! Why a connection ends before its client wanted it to.
+
+use std::io;
+
+use protocol_ext::wire::WireError;
+
+/// Whose fault an error is: decides the metric label and the log level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The client sent what no broker accepts.
+    Client,
+    /// A broker or the way to it failed.
+    Upstream,
+    /// The proxy itself.
+    Ours,
+}
+
+/// What ended a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// Not Kafka's protocol at all.
+    #[error("client speaks {0}, not the Kafka protocol, to a plaintext port")]
+    NotKafka(&'static str),
+    /// A request frame of impossible length.
+    #[error("request of {length} bytes, limit is {limit}")]
+    FrameLength {
+        /// Length as sent.
+        length: i32,
+        /// Largest length taken.
+        limit: usize,
+    },
+    /// A request for an API or version that clients are not offered.
+    #[error("request for {name} (api key {api}) version {version}, which is not offered")]
+    NotOffered {
+        /// Name of the API, if known.
+        name: &'static str,
+        /// API key.
+        api: i16,
+        /// Version.
+        version: i16,
+    },
+    /// A request that cannot be read.
+    #[error("request of {name}: {error}")]
+    Request {
+        /// Name of the API.
+        name: &'static str,
+        /// What is wrong.
+        error: WireError,
+    },
+    /// A response that cannot be read, or that nobody asked for.
+    #[error("response of {name}: {error}")]
+    Response {
+        /// Name of the API.
+        name: &'static str,
+        /// What is wrong.
+        error: WireError,
+    },
+    /// A broker answered out of turn.
+    #[error("broker answered request {got} where {want} was due")]
+    Order {
+        /// Correlation id that was due.
+        want: i32,
+        /// Correlation id in the answer.
+        got: i32,
+    },
+    /// A broker sent bytes with no request open.
+    #[error("broker sent bytes that nobody asked for")]
+    Unasked,
+    /// A response frame of impossible length.
+    #[error("response of {name} of {length} bytes, limit is {limit}")]
+    ResponseLength {
+        /// Name of the API.
+        name: &'static str,
+        /// Length as sent.
+        length: i32,
+        /// Largest length taken.
+        limit: usize,
+    },
+    /// No broker to stand behind this virtual broker.
+    #[error("no way to broker {node}: {error}")]
+    Unreachable {
+        /// Which one, for people.
+        node: String,
+        /// The last error.
+        error: io::Error,
+    },
+    /// The client's socket failed.
+    #[error("client connection: {0}")]
+    ClientIo(io::Error),
+    /// The broker's socket failed.
+    #[error("broker connection: {0}")]
+    BrokerIo(io::Error),
+    /// Silence where a request was due.
+    #[error("no request within {0:?} of connecting")]
+    Silent(std::time::Duration),
+    /// A filter or leg failed in a way that has no answer.
+    #[error("{0}")]
+    Filter(String),
+}
+
+impl ConnectionError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::NotKafka(_)
+            | Self::FrameLength { .. }
+            | Self::NotOffered { .. }
+            | Self::Request { .. }
+            | Self::ClientIo(_)
+            | Self::Silent(_) => Blame::Client,
+            Self::Response { .. }
+            | Self::Order { .. }
+            | Self::Unasked
+            | Self::ResponseLength { .. }
+            | Self::Unreachable { .. }
+            | Self::BrokerIo(_) => Blame::Upstream,
+            Self::Filter(_) => Blame::Ours,
+        }
+    }
+
+    /// A short name, for the metric.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotKafka(_) => "not_kafka",
+            Self::FrameLength { .. } => "frame_length",
+            Self::NotOffered { .. } => "not_offered",
+            Self::Request { .. } => "request",
+            Self::Response { .. } => "response",
+            Self::Order { .. } => "order",
+            Self::Unasked => "unasked",
+            Self::ResponseLength { .. } => "response_length",
+            Self::Unreachable { .. } => "unreachable",
+            Self::ClientIo(_) => "client_io",
+            Self::BrokerIo(_) => "broker_io",
+            Self::Silent(_) => "silent",
+            Self::Filter(_) => "filter",
+        }
+    }
+
+    /// Whether the peer just went away, which is not worth a line.
+    pub fn is_hang_up(&self) -> bool {
+        let (Self::ClientIo(error) | Self::BrokerIo(error)) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected
+        )
+    }
+}

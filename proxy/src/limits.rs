@@ -1,0 +1,64 @@
+//! Every bound of the data plane, with its default and its reason.
+
+use std::time::Duration;
+
+/// Bytes of one I/O buffer. Smaller ones cost system calls; an idle connection holds none.
+pub const IO_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Buffers kept for reuse; more are given back to the allocator.
+pub const IO_BUFFERS_KEPT: usize = 64;
+
+/// A response that may carry a tail of addresses and is at most this long is rewritten whole;
+/// longer ones stream and keep their length.
+pub const WHOLE_TAIL_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest tail (endpoints of all brokers and tags) of a streamed response.
+pub const TAIL_BYTES_MAX: usize = IO_BUFFER_BYTES / 2;
+
+/// Longest response without records that is held whole to be patched.
+pub const PATCHED_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests of one connection without an answer; a client that sends more is read later.
+pub const PENDING_EXCHANGES_MAX: usize = 1024;
+
+/// Longest client id that is read, as brokers' strings are.
+pub const CLIENT_ID_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a reference: a value must be longer to be worth storing.
+pub const REFERENCE_BYTES: usize = 112;
+
+/// Time that answers in flight get once a client has closed its side.
+pub const HALF_CLOSED: Duration = Duration::from_secs(10);
+
+/// Times after which something is given up, and sizes set by configuration.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Longest request frame, as `socket.request.max.bytes` of a broker.
+    pub frame_bytes_max: usize,
+    /// Client connections at once.
+    pub connections_max: usize,
+    /// Bytes held for requests and responses that must be buffered.
+    pub buffered_bytes_max: usize,
+    /// Time to reach a broker.
+    pub connect: Duration,
+    /// Silence of a client before its first request.
+    pub first_request: Duration,
+    /// Time for the answers in flight at shutdown.
+    pub drain: Duration,
+    /// How often brokers are asked who they are.
+    pub refresh: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 104_857_600,
+            connections_max: 15_000,
+            buffered_bytes_max: 512 * 1024 * 1024,
+            connect: Duration::from_secs(5),
+            first_request: Duration::from_secs(60),
+            drain: Duration::from_secs(25),
+            refresh: Duration::from_secs(5),
+        }
+    }
+}

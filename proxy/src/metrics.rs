@@ -1,0 +1,280 @@
+//! Every metric, with handles that are resolved once: no label is looked up on the data path.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use protocol_ext::api;
+
+use crate::error::{Blame, ConnectionError};
+
+/// How deep an exchange is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Passed unread.
+    Opaque,
+    /// A few fields are read.
+    Peek,
+    /// Changed in place or at its tail.
+    Patch,
+    /// Read whole.
+    Full,
+}
+
+const CLASSES: [&str; 4] = ["opaque", "peek", "patch", "full"];
+
+/// Which side a connection or a pause belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Clients.
+    Client,
+    /// Brokers.
+    Broker,
+}
+
+const SIDES: [&str; 2] = ["client", "broker"];
+
+/// Where bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Read from clients.
+    FromClient,
+    /// Written to brokers.
+    ToBroker,
+    /// Read from brokers.
+    FromBroker,
+    /// Written to clients.
+    ToClient,
+}
+
+const DIRECTIONS: [&str; 4] = ["from_client", "to_broker", "from_broker", "to_client"];
+
+/// What happens to a large value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffloadOp {
+    /// Written to the store.
+    Store,
+    /// Read back.
+    Restore,
+    /// A reference that is not ours or was changed: passed as it is.
+    Refused,
+    /// An object that is missing or damaged.
+    Damaged,
+}
+
+const OFFLOAD_OPS: [&str; 4] = ["store", "restore", "refused", "damaged"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiClass {
+    api: &'static str,
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ApiOnly {
+    api: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BlameKind {
+    blame: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    side: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Towards {
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Op {
+    op: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct PerApi {
+    requests: [OnceLock<Counter>; CLASSES.len()],
+    seconds: OnceLock<Histogram>,
+}
+
+/// The registry and all handles.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<ApiClass, Counter>,
+    seconds: Family<ApiOnly, Histogram, fn() -> Histogram>,
+    errors: Family<BlameKind, Counter>,
+    apis: Vec<PerApi>,
+    connections: [Gauge; SIDES.len()],
+    bytes: [Counter; DIRECTIONS.len()],
+    paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
+    offload_bytes: [Counter; OFFLOAD_OPS.len()],
+    offload_objects: [Counter; OFFLOAD_OPS.len()],
+    /// Legacy message sets that record features passed by.
+    pub legacy_batches: Counter,
+    /// Records routed to slots of virtual topics.
+    pub routed_records: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("firebreak");
+        let requests = Family::<ApiClass, Counter>::default();
+        let seconds =
+            Family::<ApiOnly, Histogram, fn() -> Histogram>::new_with_constructor(buckets);
+        let errors = Family::<BlameKind, Counter>::default();
+        let connections = Family::<Named, Gauge<i64, AtomicI64>>::default();
+        let bytes = Family::<Towards, Counter>::default();
+        let paused = Family::<Named, Counter<f64, std::sync::atomic::AtomicU64>>::default();
+        let offload_bytes = Family::<Op, Counter>::default();
+        let offload_objects = Family::<Op, Counter>::default();
+        let legacy_batches = Counter::default();
+        let routed_records = Counter::default();
+        let r = &mut registry;
+        r.register("requests", "Requests by API and how deep they were read", requests.clone());
+        let help = "Time from a request's head to its answer's head";
+        r.register("request_seconds", help, seconds.clone());
+        r.register("errors", "Connections ended by an error", errors.clone());
+        r.register("connections", "Open connections", connections.clone());
+        r.register("bytes", "Bytes read and written", bytes.clone());
+        let help = "Time in which a side was not read since the other did not take its bytes";
+        r.register("reads_paused_seconds", help, paused.clone());
+        r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
+        r.register("offload_objects", "Large values", offload_objects.clone());
+        let help = "Batches of message formats 0 and 1, which record features pass by";
+        r.register("legacy_batches", help, legacy_batches.clone());
+        let help = "Records routed to slots of virtual topics";
+        r.register("routed_records", help, routed_records.clone());
+        let named = |side| Named { side };
+        Self {
+            apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
+            connections: SIDES.map(|side| connections.get_or_create(&named(side)).clone()),
+            bytes: DIRECTIONS.map(|direction| bytes.get_or_create(&Towards { direction }).clone()),
+            paused: SIDES.map(|side| paused.get_or_create(&named(side)).clone()),
+            offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
+            offload_objects: OFFLOAD_OPS
+                .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
+            registry: Mutex::new(registry),
+            requests,
+            seconds,
+            errors,
+            legacy_batches,
+            routed_records,
+        }
+    }
+
+    /// The Prometheus text of everything.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        match prometheus_client::encoding::text::encode(&mut out, &self.registry.lock()) {
+            Ok(()) => out,
+            Err(_) => String::new(),
+        }
+    }
+
+    /// Counts a request.
+    pub fn request(&self, key: i16, class: Class) {
+        let Some(per_api) = self.per_api(key) else {
+            return;
+        };
+        let counter = per_api.requests[class as usize].get_or_init(|| {
+            let labels = ApiClass { api: api::name(key), class: CLASSES[class as usize] };
+            self.requests.get_or_create(&labels).clone()
+        });
+        counter.inc();
+    }
+
+    /// Notes how long an exchange took.
+    pub fn answered(&self, key: i16, took: Duration) {
+        let Some(per_api) = self.per_api(key) else {
+            return;
+        };
+        let seconds = per_api
+            .seconds
+            .get_or_init(|| self.seconds.get_or_create(&ApiOnly { api: api::name(key) }).clone());
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts an error.
+    pub fn error(&self, error: &ConnectionError) {
+        let blame = match error.blame() {
+            Blame::Client => "client",
+            Blame::Upstream => "upstream",
+            Blame::Ours => "ours",
+        };
+        self.errors.get_or_create(&BlameKind { blame, kind: error.kind() }).inc();
+    }
+
+    /// Counts bytes.
+    pub fn bytes(&self, direction: Direction, n: usize) {
+        self.bytes[direction as usize].inc_by(n as u64);
+    }
+
+    /// Bytes counted so far.
+    pub fn bytes_so_far(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].get()
+    }
+
+    /// Counts time in which reading from `side` stood still.
+    pub fn paused(&self, side: Side, time: Duration) {
+        self.paused[side as usize].inc_by(time.as_secs_f64());
+    }
+
+    /// Counts a large value.
+    pub fn offload(&self, op: OffloadOp, bytes: usize) {
+        self.offload_bytes[op as usize].inc_by(bytes as u64);
+        self.offload_objects[op as usize].inc();
+    }
+
+    /// Counts a connection until the guard drops.
+    pub fn connection(&self, side: Side) -> ConnectionGuard {
+        let gauge = self.connections[side as usize].clone();
+        gauge.inc();
+        ConnectionGuard(gauge)
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self, side: Side) -> i64 {
+        self.connections[side as usize].get()
+    }
+
+    fn per_api(&self, key: i16) -> Option<&PerApi> {
+        self.apis.get(usize::try_from(key).ok()?)
+    }
+}
+
+/// Holds a place in a connections gauge.
+#[derive(Debug)]
+pub struct ConnectionGuard(Gauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn buckets() -> Histogram {
+    Histogram::new([
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        5.0, 10.0, 30.0,
+    ])
+}

@@ -1,0 +1,3 @@
+//! Where exchanges go.
+
+pub mod addresses;

@@ -1,0 +1,204 @@
+//! Which broker stands behind which virtual broker, both ways.
+//!
+//! control/cluster.rs learns the brokers; connections ask here where to connect; responses ask
+//! here what to tell clients. Invariant: what clients are told depends on the configuration only,
+//! never on how many brokers are known.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use protocol_ext::address::Addresses;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+
+use crate::config::{Cluster, Listen, Ports};
+use crate::limits::Limits;
+use crate::{net, random};
+
+/// A real broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its id.
+    pub node: i32,
+    /// Its advertised host.
+    pub host: String,
+    /// Its advertised port.
+    pub port: u16,
+}
+
+/// Which virtual broker a listener stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Any broker that answers.
+    Bootstrap,
+    /// This one.
+    Node(i32),
+}
+
+impl std::fmt::Display for Door {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bootstrap => out.write_str("any"),
+            Self::Node(node) => write!(out, "{node}"),
+        }
+    }
+}
+
+/// Brokers known and addresses told.
+#[derive(Debug)]
+pub struct Directory {
+    bootstrap: Vec<(String, u16)>,
+    advertise: Bytes,
+    bootstrap_port: u16,
+    ports: Ports,
+    brokers: RwLock<Arc<Vec<Broker>>>,
+    learned: watch::Sender<u64>,
+    ask: Notify,
+}
+
+impl Directory {
+    /// A directory that knows no broker yet.
+    pub fn new(listen: &Listen, cluster: &Cluster) -> Self {
+        Self {
+            bootstrap: cluster.bootstrap.clone(),
+            advertise: listen.advertise.clone().into(),
+            bootstrap_port: listen.bootstrap.port(),
+            ports: listen.ports.clone(),
+            brokers: RwLock::default(),
+            learned: watch::Sender::new(0),
+            ask: Notify::new(),
+        }
+    }
+
+    /// The brokers known now, by id.
+    pub fn brokers(&self) -> Arc<Vec<Broker>> {
+        self.brokers.read().clone()
+    }
+
+    /// Takes a new list of brokers; gives those that have no port of their own.
+    pub fn learn(&self, mut brokers: Vec<Broker>) -> Vec<Broker> {
+        brokers.sort_by_key(|broker| broker.node);
+        let portless = brokers.iter().filter(|b| self.ports.of(b.node).is_none()).cloned();
+        let portless = portless.collect();
+        *self.brokers.write() = Arc::new(brokers);
+        self.learned.send_modify(|count| *count += 1);
+        portless
+    }
+
+    /// Resolves when someone wants the brokers to be asked again.
+    pub async fn asked(&self) {
+        self.ask.notified().await;
+    }
+
+    /// Has the brokers asked again and waits for the answer, at most `limits.connect`.
+    async fn refresh(&self, limits: &Limits) {
+        let mut learned = self.learned.subscribe();
+        learned.mark_unchanged();
+        self.ask.notify_one();
+        let answered = tokio::time::timeout(limits.connect, learned.changed()).await;
+        tracing::debug!(answered = answered.is_ok(), "brokers asked again");
+    }
+
+    /// Where a broker is.
+    fn find(&self, node: i32) -> Option<Broker> {
+        self.brokers.read().iter().find(|broker| broker.node == node).cloned()
+    }
+
+    /// Connects to the broker behind `door`. An address that fails is learned anew once.
+    pub async fn connect(&self, door: Door, limits: &Limits) -> io::Result<TcpStream> {
+        match door {
+            Door::Bootstrap => self.connect_any(limits).await,
+            Door::Node(node) => self.connect_node(node, limits).await,
+        }
+    }
+
+    async fn connect_node(&self, node: i32, limits: &Limits) -> io::Result<TcpStream> {
+        let known = self.find(node);
+        let failed = match &known {
+            None => io::Error::new(io::ErrorKind::NotFound, "no such broker is known"),
+            Some(broker) => match net::connect(&broker.host, broker.port, limits.connect).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            },
+        };
+        self.refresh(limits).await;
+        match self.find(node).filter(|broker| Some(broker) != known.as_ref()) {
+            Some(moved) => net::connect(&moved.host, moved.port, limits.connect).await,
+            None => Err(failed),
+        }
+    }
+
+    /// Connects to any broker: the known ones in random order, then the configured ones. Each gets
+    /// a head start over the next, and the first that answers wins.
+    pub async fn connect_any(&self, limits: &Limits) -> io::Result<TcpStream> {
+        let known = self.brokers();
+        let first = random::below(known.len());
+        let known = known.iter().cycle().skip(first).take(known.len());
+        let mut places: Vec<(String, u16)> = known.map(|b| (b.host.clone(), b.port)).collect();
+        for place in &self.bootstrap {
+            if !places.contains(place) {
+                places.push(place.clone());
+            }
+        }
+        race(places, limits).await
+    }
+
+    /// Port of a virtual broker, for `status`.
+    pub fn port_of(&self, node: i32) -> Option<u16> {
+        self.ports.of(node)
+    }
+
+    /// Host and port of bootstrap as clients should write it.
+    pub fn bootstrap_address(&self) -> String {
+        format!("{}:{}", String::from_utf8_lossy(&self.advertise), self.bootstrap_port)
+    }
+}
+
+/// Head start of a connection attempt over the next one (RFC 8305 advises 250 ms).
+const HEAD_START: std::time::Duration = std::time::Duration::from_millis(250);
+
+async fn race(places: Vec<(String, u16)>, limits: &Limits) -> io::Result<TcpStream> {
+    let mut attempts = tokio::task::JoinSet::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no broker is configured");
+    let mut places = places.into_iter();
+    loop {
+        let next = places.next();
+        let more = next.is_some();
+        if let Some((host, port)) = next {
+            let limit = limits.connect;
+            attempts.spawn(async move { net::connect(&host, port, limit).await });
+        }
+        let head_start = if more { HEAD_START } else { limits.connect };
+        match tokio::time::timeout(head_start, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = io::Error::other(error),
+            Ok(None) => return Err(last),
+            Err(_) if more => {}
+            Err(_) => return Err(last),
+        }
+    }
+}
+
+impl Addresses for Directory {
+    fn of(&self, node: i32) -> (Bytes, u16) {
+        (self.advertise.clone(), self.ports.of(node).unwrap_or(self.bootstrap_port))
+    }
+
+    fn scrub(&self, text: &str) -> Option<String> {
+        let advertise = String::from_utf8_lossy(&self.advertise);
+        let mut clean = text.to_owned();
+        for broker in self.brokers.read().iter() {
+            let upstream = format!("{}:{}", broker.host, broker.port);
+            let (_, port) = self.of(broker.node);
+            clean = clean.replace(&upstream, &format!("{advertise}:{port}"));
+            clean = clean.replace(&broker.host, &advertise);
+        }
+        for (host, _) in &self.bootstrap {
+            clean = clean.replace(host, &advertise);
+        }
+        (clean != text).then_some(clean)
+    }
+}

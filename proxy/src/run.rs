@@ -1,0 +1,93 @@
+//! A process from start to end: bind, learn the cluster, ready, serve, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::accept::{self, Clients};
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::control::cluster::{self, Known};
+use crate::data_plane::DataPlane;
+use crate::metrics::Metrics;
+use crate::route::addresses::Directory;
+use crate::tasks::Tasks;
+use crate::{clock, net};
+
+/// Why a process could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener's address is taken or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The runtime or its signals cannot be had.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let bind = |(address, error)| RunError::Bind { address, error };
+    let doors = accept::bind(&config.listen).map_err(bind)?;
+    let admin_listener = net::listen(config.admin).map_err(|error| bind((config.admin, error)))?;
+
+    let metrics = Arc::new(Metrics::new());
+    let directory = Arc::new(Directory::new(&config.listen, &config.cluster));
+    let plane = Arc::new(DataPlane::new(&config, directory.clone(), metrics));
+    let (jobs, connections) = (Tasks::default(), Tasks::default());
+    let clients = Clients::new(plane.clone(), connections.clone());
+    let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
+    let (draining_to, draining) = watch::channel(false);
+    let admin = Admin {
+        config: config.clone(),
+        plane: plane.clone(),
+        clients: clients.clone(),
+        known: known.clone(),
+        draining,
+        started: clock::now(),
+    };
+    let Config { listen, limits, .. } = config;
+    let bootstrap = directory.bootstrap_address();
+    tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
+        "started: give this bootstrap address to clients");
+    jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
+    jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
+
+    let accepting = Tasks::default();
+    for (door, listener) in doors {
+        accepting.spawn_until_cut(clients.clone().accept(door, listener));
+    }
+    tracing::debug!(first = listen.ports.first, last = listen.ports.last, "listening");
+    let serving = async {
+        let reached = known.wait_for(|known| matches!(known, Known::Yes(_))).await.is_ok();
+        tracing::info!(reached, "ready");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = serving => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+
+    draining_to.send_replace(true);
+    accepting.cut();
+    tracing::info!(connections = clients.open(), "draining");
+    clients.drain();
+    if connections.wait(limits.drain).await {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!(aborted = clients.open(), "stopped: drain_ms ran out");
+    }
+    jobs.cut();
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Tracked tasks: what is spawned here can be waited for and, at the end, cut off.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A group of tasks with one end.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    cut: Arc<CancellationToken>,
+}
+
+impl Tasks {
+    /// Runs `task` until it ends or the group is cut off.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(task);
+    }
+
+    /// Runs a job that never ends by itself; it stops when the group is cut off.
+    pub fn spawn_until_cut(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = job => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+
+    /// Ends the jobs that never end by themselves.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits for all tasks, at most `limit`; false if some are left.
+    pub async fn wait(&self, limit: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}

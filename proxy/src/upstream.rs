@@ -1,0 +1,97 @@
+//! Connections of the proxy's own to brokers: questions, and legs of routed exchanges.
+//!
+//! One request at a time, as brokers serve them; correlation ids count up.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use protocol_ext::{api, header};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::limits::PATCHED_RESPONSE_BYTES_MAX;
+
+/// What the proxy calls itself towards brokers.
+const CLIENT_ID: &[u8] = b"firebreak";
+
+/// A connection to one broker.
+#[derive(Debug)]
+pub struct BrokerConnection {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl BrokerConnection {
+    /// Speaks over `stream`.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, correlation: 0 }
+    }
+
+    /// Sends a typed request and reads its typed answer.
+    pub async fn call<Q, A>(&mut self, key: i16, version: i16, request: &Q) -> io::Result<A>
+    where
+        Q: Encodable + HeaderVersion,
+        A: Decodable,
+    {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(invalid)?;
+        let mut answer = self.exchange(key, version, &[body.freeze()]).await?;
+        A::decode(&mut answer, version).map_err(invalid)
+    }
+
+    /// Sends a request body and reads the answer's body.
+    pub async fn exchange(&mut self, key: i16, version: i16, body: &[Bytes]) -> io::Result<Bytes> {
+        self.send(key, version, body).await?;
+        self.receive(key, version).await
+    }
+
+    /// Sends a request body in pieces.
+    pub async fn send(&mut self, key: i16, version: i16, body: &[Bytes]) -> io::Result<()> {
+        self.correlation = self.correlation.wrapping_add(1);
+        let mut head = BytesMut::with_capacity(64);
+        head.put_i32(0);
+        head.put_i16(key);
+        head.put_i16(version);
+        head.put_i32(self.correlation);
+        head.put_i16(i16::try_from(CLIENT_ID.len()).unwrap_or(0));
+        head.put_slice(CLIENT_ID);
+        if api::is_flexible(key, version) {
+            head.put_u8(0);
+        }
+        let length = head.len() - 4 + body.iter().map(Bytes::len).sum::<usize>();
+        let length = i32::try_from(length).map_err(invalid)?;
+        head[..4].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&head).await?;
+        for piece in body {
+            self.stream.write_all(piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the answer to the last request sent.
+    pub async fn receive(&mut self, key: i16, version: i16) -> io::Result<Bytes> {
+        let length = self.stream.read_i32().await?;
+        let length = usize::try_from(length).ok().filter(|n| *n <= PATCHED_RESPONSE_BYTES_MAX);
+        let Some(length) = length.filter(|n| *n >= 4) else {
+            return Err(invalid("impossible length of a response"));
+        };
+        let mut frame = BytesMut::with_capacity(length.min(1 << 20));
+        while frame.len() < length {
+            let left = length - frame.len();
+            if (&mut self.stream).take(left as u64).read_buf(&mut frame).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let frame = frame.freeze();
+        if frame[..4] != self.correlation.to_be_bytes() {
+            return Err(invalid("answer out of turn"));
+        }
+        let at = header::response_body_at(key, version, &frame).map_err(invalid)?;
+        Ok(frame.slice(at..))
+    }
+}
+
+fn invalid(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
