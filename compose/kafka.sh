@@ -42,7 +42,11 @@ parse() {
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 }
 
-nodes() { find "$dir" -mindepth 1 -maxdepth 1 -name 'node-*' 2>/dev/null | sort; }
+# Sets `nodes` to the nodes' folders, a controller of its own last: brokers stop before it, since
+# they hand their leadership over through it.
+find_nodes() {
+    mapfile -t nodes < <(find "$dir" -mindepth 1 -maxdepth 1 -name 'node-*' 2>/dev/null | sort -V)
+}
 
 # The word by which `running` knows a node's process.
 node_mark() { printf '%s/server.properties' "$1"; }
@@ -115,17 +119,19 @@ start_node() {
 
 start() {
     local node pids=()
-    for node in $(nodes); do
+    find_nodes
+    for node in "${nodes[@]}"; do
         ! running "$node/pid" "$(node_mark "$node")" || die "already running in $dir: stop it first"
         rm -rf "$node"
     done
     jars=$(kafka_jars "$version")
     mkdir -p "$dir"
     lay_out
-    for node in $(nodes); do format_node "$node"; done
-    for node in $(nodes); do start_node "$node"; pids+=("$(<"$node/pid")"); done
+    find_nodes
+    for node in "${nodes[@]}"; do format_node "$node"; done
+    for node in "${nodes[@]}"; do start_node "$node" && pids+=("$(<"$node/pid")"); done
     if ! python3 "$compose/net.py" wait-kafka "$bootstrap" "$brokers" 90 "${pids[@]}"; then
-        for node in $(nodes); do tail -n 15 "$node/log" >&2; done
+        for node in "${nodes[@]}"; do tail -n 15 "$node/log" >&2; done
         stop
         die "Kafka $version did not come up; its log files are in $dir"
     fi
@@ -157,19 +163,16 @@ lay_out() {
 
 stop() {
     local node
-    # Brokers first: they hand their leadership over through the controller (node-100 sorts first).
-    for node in $(nodes | sort -rV); do
-        if [ "${node##*/}" != node-100 ]; then stop_pid "$node/pid" "$(node_mark "$node")"; fi
-    done
-    stop_pid "$dir/node-100/pid" "$(node_mark "$dir/node-100")"
+    find_nodes
+    for node in "${nodes[@]}"; do stop_pid "$node/pid" "$(node_mark "$node")"; done
 }
 
 status() {
-    local node up=0 all=0
+    local node up=0
     [ -f "$dir/state" ] || { say "nothing was started in $dir" && return 1; }
     cat "$dir/state"
-    for node in $(nodes); do
-        all=$((all + 1))
+    find_nodes
+    for node in "${nodes[@]}"; do
         if running "$node/pid" "$(node_mark "$node")"; then
             up=$((up + 1))
             echo "${node##*/}=running pid $(<"$node/pid")"
@@ -177,7 +180,7 @@ status() {
             echo "${node##*/}=stopped"
         fi
     done
-    [ "$up" = "$all" ]
+    [ "$up" = ${#nodes[@]} ]
 }
 
 run() {
