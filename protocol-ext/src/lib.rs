@@ -8,6 +8,7 @@ pub mod header;
 pub mod records;
 pub mod reference;
 pub mod replace;
+pub mod reply;
 pub mod scan;
 pub mod schema;
 pub mod split;

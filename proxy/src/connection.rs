@@ -8,6 +8,7 @@
 
 pub mod frames;
 pub mod handle;
+mod peek;
 pub mod queue;
 mod requests;
 mod responses;

@@ -27,6 +27,12 @@ pub const CLIENT_ID_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a reference: a value must be longer to be worth storing.
 pub const REFERENCE_BYTES: usize = 112;
 
+/// Restored values of one Fetch response: clients drop responses beyond 100 MB.
+pub const RESTORED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Largest responses of restored values held at once.
+pub const RESTORES_AT_ONCE: usize = 4;
+
 /// Time that answers in flight get once a client has closed its side.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 

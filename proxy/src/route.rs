@@ -1,3 +1,4 @@
 //! Where exchanges go.
 
 pub mod addresses;
+pub mod topics;

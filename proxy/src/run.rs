@@ -28,6 +28,9 @@ pub enum RunError {
         /// Why.
         error: io::Error,
     },
+    /// The object store or its key cannot be used.
+    #[error("object store: {0}")]
+    Store(io::Error),
     /// The runtime or its signals cannot be had.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -43,7 +46,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let metrics = Arc::new(Metrics::new());
     let directory = Arc::new(Directory::new(&config.listen, &config.cluster));
-    let plane = Arc::new(DataPlane::new(&config, directory.clone(), metrics));
+    let plane = DataPlane::new(&config, directory.clone(), metrics).map_err(RunError::Store)?;
+    let plane = Arc::new(plane);
     let (jobs, connections) = (Tasks::default(), Tasks::default());
     let clients = Clients::new(plane.clone(), connections.clone());
     let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));

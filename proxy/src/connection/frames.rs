@@ -55,6 +55,14 @@ pub async fn gather(buffer: &mut Buffer, from: &mut ReadHalf<'_>, n: usize) -> i
     Ok(frame.freeze())
 }
 
+/// A frame in pieces with its length in front.
+pub fn framed(mut pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
+    pieces
+}
+
 /// Writes all pieces, in as few calls as the kernel lets.
 pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
     let (mut first, mut skip) = (0, 0);

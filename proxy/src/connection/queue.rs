@@ -23,8 +23,8 @@ pub enum Answer {
     Tail(&'static Message),
     /// The next frame, read whole: the table of versions.
     Versions,
-    /// The next frame, read whole: values restored, then as `Tail`.
-    Restore(&'static Message),
+    /// The next frame, read whole: values restored, so many bytes at most, addresses patched.
+    Restore(&'static Message, usize),
     /// Made here: a whole frame, length first.
     Local(Vec<Bytes>),
 }

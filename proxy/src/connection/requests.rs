@@ -3,20 +3,24 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use bytes::Bytes;
 use protocol_ext::api::{self, Answer as Treatment};
 use protocol_ext::header::Head;
-use protocol_ext::schema::Message;
-use protocol_ext::wire::{Reader, WireError};
+use protocol_ext::reply;
+use protocol_ext::schema::{Message, responses};
+use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::frames::{PREFIX_BYTES, length_at};
+use super::frames::{PREFIX_BYTES, check_protocol, framed, gather, length_at, write_chain};
 use super::handle::Handle;
+use super::peek;
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
+use crate::filters::offload::{Offload, Produced};
 use crate::metrics::{Class, Direction, Side};
 
 /// Why no more requests come.
@@ -48,6 +52,18 @@ enum Front {
     More,
     /// The queue is full.
     Full,
+    /// A request of so many bytes that must be held whole.
+    Whole(Head, usize),
+}
+
+/// What the head of a request says about its way.
+enum Opened {
+    /// The exchange is open, its so many bytes pass.
+    Pass(usize),
+    /// More of it must be read first.
+    More,
+    /// It must be held whole.
+    Whole(Head, usize),
 }
 
 impl<'a> Requests<'a> {
@@ -69,6 +85,9 @@ impl<'a> Requests<'a> {
             match self.front()? {
                 Front::Pass(n) => self.pass(n).await?,
                 Front::Full => self.room().await,
+                Front::Whole(head, frame_bytes) => {
+                    Box::pin(self.whole(head, frame_bytes)).await?;
+                }
                 Front::More => match self.more().await? {
                     Some(RequestEnd::HungUp) => {
                         // A broker that is gone makes this fail; the responses tell.
@@ -99,45 +118,123 @@ impl<'a> Requests<'a> {
                 return Ok(if at == 0 { Front::Full } else { Front::Pass(at) });
             }
             match self.open(at)? {
-                Some(frame_bytes) => self.passing = 4 + frame_bytes,
-                None => break,
+                Opened::Pass(frame_bytes) => self.passing = 4 + frame_bytes,
+                Opened::Whole(head, frame_bytes) if at == 0 => {
+                    return Ok(Front::Whole(head, frame_bytes));
+                }
+                Opened::More | Opened::Whole(..) => break,
             }
         }
         Ok(if at == 0 { Front::More } else { Front::Pass(at) })
     }
 
-    /// Opens the exchange whose head stands at `at`; `None` if more of it must be read first.
-    fn open(&self, at: usize) -> Result<Option<usize>, ConnectionError> {
+    /// Opens the exchange whose head stands at `at`.
+    fn open(&self, at: usize) -> Result<Opened, ConnectionError> {
         let bytes = &self.input.bytes()[at..];
         let length = length_at(bytes);
         let limit = self.plane.limits.frame_bytes_max;
         let frame_bytes = usize::try_from(length).unwrap_or(0);
         if frame_bytes < PREFIX_BYTES - 4 || frame_bytes > limit {
-            super::frames::check_protocol(bytes)?;
+            check_protocol(bytes)?;
             return Err(ConnectionError::FrameLength { length, limit });
         }
         let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
-        if !api::is_servable(head.api, head.version) {
-            let name = api::name(head.api);
-            let Head { api, version, .. } = head;
-            return Err(ConnectionError::NotOffered { name, api, version });
+        let Head { api, version, .. } = head;
+        if !self.plane.is_servable(api, version) {
+            return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
         }
-        let (answer, class) = treatment(head);
-        if head.api == api::PRODUCE {
-            match acks(head, &bytes[4..], frame_bytes) {
-                Ok(Some(0)) => {
-                    self.plane.metrics.request(head.api, Class::Peek);
-                    return Ok(Some(frame_bytes));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(request_error(head.api, error)),
+        let opened = match api {
+            api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
+            api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
+            _ => {
+                let (answer, class) = treatment(head);
+                self.push(head, answer, class);
+                Ok(Opened::Pass(frame_bytes))
             }
+        };
+        opened.map_err(|error| request_error(api, error))
+    }
+
+    fn open_produce(
+        &self,
+        head: Head,
+        held: &[u8],
+        frame_bytes: usize,
+    ) -> Result<Opened, WireError> {
+        let offload = self.plane.offload.as_ref();
+        let offload = offload.filter(|o| head.version >= 3 && o.may_hold_large(frame_bytes));
+        let Some(peeked) = peek::produce(head, held, frame_bytes, offload.is_some())? else {
+            return Ok(Opened::More);
+        };
+        let concerned = |offload: &Offload| {
+            peeked.only_topic.as_ref().is_none_or(|topic| offload.concerns(topic))
+        };
+        if offload.is_some_and(concerned) {
+            return Ok(Opened::Whole(head, frame_bytes));
         }
-        self.plane.metrics.request(head.api, class);
+        if peeked.acks == 0 {
+            self.plane.metrics.request(head.api, Class::Peek);
+        } else {
+            let (answer, class) = treatment(head);
+            self.push(head, answer, class);
+        }
+        Ok(Opened::Pass(frame_bytes))
+    }
+
+    fn open_fetch(&self, head: Head, held: &[u8], frame_bytes: usize) -> Result<Opened, WireError> {
+        let (mut answer, mut class) = treatment(head);
+        if self.plane.offload.is_some() && head.version >= 4 {
+            let Some(bytes_max) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
+                return Ok(Opened::More);
+            };
+            (answer, class) = (Answer::Restore(&responses::FETCH, bytes_max), Class::Full);
+        }
+        self.push(head, answer, class);
+        Ok(Opened::Pass(frame_bytes))
+    }
+
+    fn push(&self, head: Head, answer: Answer, class: Class) {
         let Head { api, version, correlation } = head;
+        self.plane.metrics.request(api, class);
         self.queue.push(Exchange { api, version, correlation, answer, at: clock::now() });
-        Ok(Some(frame_bytes))
+    }
+
+    /// A Produce request whose values may have to be stored: held whole, changed, forwarded.
+    async fn whole(&mut self, head: Head, frame_bytes: usize) -> Result<(), ConnectionError> {
+        let _room = self.plane.requests.take(frame_bytes).await;
+        self.input.consume(4);
+        let held = self.input.len().min(frame_bytes);
+        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes).await;
+        let frame = gathered.map_err(ConnectionError::ClientIo)?;
+        self.plane.metrics.bytes(Direction::FromClient, frame_bytes - held);
+        let wrong = |error| request_error(head.api, error);
+        let peeked = peek::produce(head, &frame, frame_bytes, false).map_err(wrong)?;
+        let acks = peeked.map_or(0, |peeked| peeked.acks);
+        let Some(offload) = &self.plane.offload else {
+            return Err(ConnectionError::Filter("no filter for a request held whole".to_owned()));
+        };
+        let pieces = match offload.produce(head, &frame).await.map_err(wrong)? {
+            Produced::Same => vec![frame],
+            Produced::New(pieces) => pieces,
+            Produced::Refused if acks == 0 => {
+                // As a broker does that cannot answer: the closed connection tells.
+                return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
+            }
+            Produced::Refused => {
+                let answer = reply::produce_error(head, &frame, STORAGE_ERROR).map_err(wrong)?;
+                self.push(head, Answer::Local(framed(vec![answer])), Class::Full);
+                return Ok(());
+            }
+        };
+        if acks == 0 {
+            self.plane.metrics.request(head.api, Class::Full);
+        } else {
+            self.push(head, treatment(head).0, Class::Full);
+        }
+        let pieces = framed(pieces);
+        write_chain(&mut self.to_home, &pieces).await.map_err(ConnectionError::BrokerIo)?;
+        self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
+        Ok(())
     }
 
     async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
@@ -206,24 +303,5 @@ fn has_tail(message: &Message, version: i16) -> bool {
     endpoints.is_some_and(|f| version >= f.since)
 }
 
-/// The acks of a Produce request; `None` if more of the frame must be read.
-fn acks(head: Head, held: &[u8], frame_bytes: usize) -> Result<Option<i16>, WireError> {
-    let frame = &held[..held.len().min(frame_bytes)];
-    let read = || {
-        let at = protocol_ext::header::request_body_at(head, frame)?;
-        let mut read = Reader::new(frame, at);
-        if head.version >= 3 {
-            read.bytes(api::is_flexible(head.api, head.version), false)?;
-        }
-        read.i16()
-    };
-    match read() {
-        Ok(acks) => Ok(Some(acks)),
-        // A length that does not fit what is held may fit what is still to come.
-        Err(_) if frame.len() < frame_bytes && frame.len() < PEEK_BYTES_MAX => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Within so many bytes every field before the records of a request must end.
-const PEEK_BYTES_MAX: usize = crate::limits::IO_BUFFER_BYTES - 4;
+/// KAFKA_STORAGE_ERROR: retriable, nothing was appended.
+const STORAGE_ERROR: i16 = 56;

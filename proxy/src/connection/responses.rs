@@ -4,15 +4,17 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use protocol_ext::address::Rewrite;
+use protocol_ext::batch::HEADER_BYTES;
+use protocol_ext::reference::REFERENCE_BYTES;
 use protocol_ext::scan::{Scan, Scanned};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::frames::{gather, length_at, write_chain};
+use super::frames::{framed, gather, length_at, write_chain};
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
@@ -23,6 +25,9 @@ use crate::{clock, fault};
 
 /// Length and correlation id.
 const PREFIX_BYTES: usize = 8;
+
+/// A shorter Fetch response cannot hold a reference in a batch.
+const REFERRING_BYTES_MIN: usize = HEADER_BYTES + REFERENCE_BYTES;
 
 /// The pump of one connection's responses.
 pub struct Responses<'a> {
@@ -112,21 +117,50 @@ impl<'a> Responses<'a> {
         match exchange.answer {
             Answer::Tail(message) => self.tail(message, &exchange, n).await,
             Answer::Patch(message) => {
-                let frame = self.whole(&exchange, n).await?;
+                let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let patched = self.patched(message, &exchange, &frame);
                 let patched = patched.map_err(|error| response_error(exchange.api, error))?;
                 self.write_frame(patched).await
             }
             Answer::Versions => {
-                let frame = self.whole(&exchange, n).await?;
-                let limited = versions::limit(&frame, exchange.version, api::servable_range);
+                let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
+                let limited = versions::limit(&frame, exchange.version, |key, min, max| {
+                    self.plane.servable_range(key, min, max)
+                });
                 let limited = limited.map_err(|error| response_error(exchange.api, error))?;
                 self.write_frame(limited).await
             }
-            Answer::Restore(_) | Answer::Opaque | Answer::Local(_) => {
+            Answer::Restore(message, _) if n < REFERRING_BYTES_MIN => {
+                self.tail(message, &exchange, n).await
+            }
+            Answer::Restore(message, budget) => {
+                Box::pin(self.restored(message, &exchange, n, budget)).await
+            }
+            Answer::Opaque | Answer::Local(_) => {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
             }
         }
+    }
+
+    /// A response whose records may refer to stored values.
+    async fn restored(
+        &mut self,
+        message: &'static Message,
+        exchange: &Exchange,
+        n: usize,
+        budget: usize,
+    ) -> Result<(), ConnectionError> {
+        let limit = self.plane.limits.buffered_bytes_max / 2;
+        let _room = self.plane.responses.take(n).await;
+        let frame = self.whole(exchange, n, limit).await?;
+        let Some(offload) = &self.plane.offload else {
+            return Err(ConnectionError::Filter("no filter for a response".to_owned()));
+        };
+        let addresses = &*self.plane.directory;
+        let restored = offload.restore(message, exchange.version, &frame, budget, addresses).await;
+        let restored = restored.map_err(|error| response_error(exchange.api, error))?;
+        let _values = restored.room;
+        self.write(&framed(restored.frame)).await
     }
 
     fn patched(
@@ -226,12 +260,17 @@ impl<'a> Responses<'a> {
         self.write(&[head.freeze(), new]).await
     }
 
-    async fn whole(&mut self, exchange: &Exchange, n: usize) -> Result<Bytes, ConnectionError> {
-        if n > PATCHED_RESPONSE_BYTES_MAX {
+    async fn whole(
+        &mut self,
+        exchange: &Exchange,
+        n: usize,
+        limit: usize,
+    ) -> Result<Bytes, ConnectionError> {
+        if n > limit {
             return Err(ConnectionError::ResponseLength {
                 name: api::name(exchange.api),
                 length: i32::try_from(n).unwrap_or(i32::MAX),
-                limit: PATCHED_RESPONSE_BYTES_MAX,
+                limit,
             });
         }
         self.output.consume(4);
@@ -242,9 +281,7 @@ impl<'a> Responses<'a> {
     }
 
     async fn write_frame(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
-        let mut length = BytesMut::with_capacity(4);
-        length.put_u32(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-        self.write(&[length.freeze(), frame]).await
+        self.write(&framed(vec![frame])).await
     }
 
     async fn write(&mut self, pieces: &[Bytes]) -> Result<(), ConnectionError> {
@@ -314,7 +351,7 @@ fn response_error(key: i16, error: WireError) -> ConnectionError {
 
 /// Whether a tail names no broker: no tags, or no endpoints and no tags.
 fn is_bare(tail: &[u8]) -> bool {
-    matches!(tail, [0] | [1, 0])
+    matches!(tail, [] | [0] | [1, 0])
 }
 
 /// The fault that lets addresses of one API through.

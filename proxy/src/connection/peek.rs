@@ -1,0 +1,120 @@
+//! The few fields of a request that decide its way, read from the bytes held so far.
+
+use protocol_ext::api;
+use protocol_ext::header::{self, Head};
+use protocol_ext::wire::{Reader, WireError};
+
+use crate::filters::offload::TopicRef;
+use crate::limits::IO_BUFFER_BYTES;
+
+/// Within so many bytes the fields before the records of a request must end.
+const PEEK_BYTES_MAX: usize = IO_BUFFER_BYTES - 4;
+
+/// The start of a Produce request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProducePeek {
+    /// Acknowledgements wanted; 0: there will be no answer.
+    pub acks: i16,
+    /// The topic, if the request has exactly one.
+    pub only_topic: Option<TopicRef>,
+}
+
+/// Peeks into a Produce request; `None` if more of the frame must be read.
+pub fn produce(
+    head: Head,
+    held: &[u8],
+    frame_bytes: usize,
+    topic_too: bool,
+) -> Result<Option<ProducePeek>, WireError> {
+    peek(held, frame_bytes, |frame| {
+        let flexible = api::is_flexible(head.api, head.version);
+        let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
+        if head.version >= 3 {
+            read.bytes(flexible, false)?;
+        }
+        let acks = read.i16()?;
+        if !topic_too {
+            return Ok(ProducePeek { acks, only_topic: None });
+        }
+        read.i32()?;
+        let one = read.length(flexible, true)? == Some(1);
+        let only_topic = match (one, head.version >= 13) {
+            (false, _) => None,
+            (true, true) => {
+                let mut id = [0; 16];
+                id.copy_from_slice(read.take(16)?);
+                Some(TopicRef::Id(id))
+            }
+            (true, false) => {
+                let name = read.bytes(flexible, false)?.unwrap_or_default();
+                Some(TopicRef::Name(String::from_utf8_lossy(name).into_owned()))
+            }
+        };
+        Ok(ProducePeek { acks, only_topic })
+    })
+}
+
+/// The bytes a Fetch request asks for at most; `None` if more of the frame must be read.
+pub fn fetch_bytes_max(
+    head: Head,
+    held: &[u8],
+    frame_bytes: usize,
+) -> Result<Option<usize>, WireError> {
+    peek(held, frame_bytes, |frame| {
+        let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
+        if head.version <= 14 {
+            read.i32()?;
+        }
+        read.i32()?;
+        read.i32()?;
+        let bytes_max = if head.version >= 3 { read.i32()? } else { i32::MAX };
+        Ok(usize::try_from(bytes_max).unwrap_or(0))
+    })
+}
+
+fn peek<T>(
+    held: &[u8],
+    frame_bytes: usize,
+    read: impl FnOnce(&[u8]) -> Result<T, WireError>,
+) -> Result<Option<T>, WireError> {
+    let frame = &held[..held.len().min(frame_bytes)];
+    match read(frame) {
+        Ok(peeked) => Ok(Some(peeked)),
+        // A length that does not fit what is held may fit what is still to come.
+        Err(_) if frame.len() < frame_bytes && frame.len() < PEEK_BYTES_MAX => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Head = Head { api: 0, version: 3, correlation: 1 };
+
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0, 0, 0, 3, 0, 0, 0, 1, 0, 2, b'm', b'e', 0xff, 0xff, 0xff, 0xff];
+        frame.extend([0, 0, 0, 9, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 0]);
+        frame
+    }
+
+    #[test]
+    fn acks_and_the_only_topic_are_read_and_nothing_is_guessed_from_a_part() {
+        let frame = frame();
+        for held in 0..frame.len() {
+            let peeked = produce(HEAD, &frame[..held], frame.len(), true).expect("no error");
+            if let Some(peeked) = peeked {
+                assert_eq!(peeked.acks, -1);
+                assert_eq!(peeked.only_topic, Some(TopicRef::Name("t".to_owned())));
+            } else {
+                assert!(held < 27, "{held} bytes are enough");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_whole_and_cut_inside_is_an_error() {
+        let frame = frame();
+        assert!(produce(HEAD, &frame[..14], 14, false).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! Large values move to an object store; a signed reference takes their place in the log.
+//!
+//! Produce: walk -> large values -> store (durable) -> rewrite -> forward. Fetch: walk ->
+//! references, verified -> store -> rewrite -> client. Invariants: a reference is forwarded only
+//! after its object is durable; a value is followed only if its signature fits the topic; a value
+//! is restored only if its checksum fits.
+
+mod fetch;
+mod keys;
+mod produce;
+mod sections;
+
+use std::io;
+use std::sync::Arc;
+
+use protocol_ext::batch::Caps;
+use protocol_ext::reference::{Binding, KeyRing, Reference};
+
+use crate::config::{Config, OffloadRule};
+use crate::data_plane::Budget;
+use crate::limits::{RESTORED_BYTES_MAX, RESTORES_AT_ONCE};
+use crate::metrics::Metrics;
+use crate::route::topics::Topics;
+use crate::store::ObjectStore;
+pub use produce::Produced;
+pub use sections::TopicRef;
+
+/// Tenant that references are bound to while there is one virtual cluster.
+const TENANT: &str = "";
+
+/// The filter.
+#[derive(Debug)]
+pub struct Offload {
+    rules: Vec<OffloadRule>,
+    threshold_min: usize,
+    cluster: String,
+    keys: KeyRing,
+    store: ObjectStore,
+    topics: Arc<Topics>,
+    metrics: Arc<Metrics>,
+    caps: Caps,
+    restored: Budget,
+}
+
+impl Offload {
+    /// The filter of a configuration; `None` without a store.
+    pub fn open(
+        config: &Config,
+        topics: Arc<Topics>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Option<Self>> {
+        let Some(store) = &config.store else { return Ok(None) };
+        let object_store = ObjectStore::open(store)?;
+        let keys = keys::ring(store)?;
+        let body_bytes_max = config.limits.frame_bytes_max;
+        let threshold = |rule: &OffloadRule| rule.threshold_bytes;
+        Ok(Some(Self {
+            rules: config.offload.clone(),
+            threshold_min: config.offload.iter().map(threshold).min().unwrap_or(usize::MAX),
+            cluster: config.cluster.name.clone(),
+            keys,
+            store: object_store,
+            topics,
+            metrics,
+            caps: Caps {
+                body_bytes_max,
+                rewritten_bytes_max: body_bytes_max.max(RESTORED_BYTES_MAX * 2),
+            },
+            restored: Budget::new(RESTORES_AT_ONCE * RESTORED_BYTES_MAX),
+        }))
+    }
+
+    /// Whether a Produce request of so many bytes can hold a value that is large by any rule.
+    pub fn may_hold_large(&self, frame_bytes: usize) -> bool {
+        frame_bytes > self.threshold_min
+    }
+
+    /// Bytes above which values of `topic` are large; `None` if they always stay.
+    fn threshold(&self, topic: &str) -> Option<usize> {
+        let matches = |rule: &&OffloadRule| rule.topics.iter().any(|p| glob(p, topic));
+        self.rules.iter().find(matches).map(|rule| rule.threshold_bytes)
+    }
+
+    fn binding<'a>(&self, topic: &'a str) -> Binding<'a> {
+        Binding { topic, tenant: TENANT }
+    }
+
+    fn key_of(&self, reference: &Reference, partition: i32) -> String {
+        let hex = |id: [u8; 16]| uuid::Uuid::from_bytes(id).simple().to_string();
+        let Reference { shard, topic_id, pack_id, .. } = *reference;
+        let (cluster, topic, pack) = (&self.cluster, hex(topic_id), hex(pack_id));
+        format!("v1/{shard:02x}/{cluster}/{topic}/{partition}/{pack}")
+    }
+
+    /// Whether values of a topic may be stored; an id that was not asked for yet counts as yes.
+    pub fn concerns(&self, topic: &TopicRef) -> bool {
+        match topic {
+            TopicRef::Name(name) => self.threshold(name).is_some(),
+            TopicRef::Id(id) => {
+                let name = self.topics.known_name(id);
+                name.is_none_or(|name| self.threshold(&name).is_some())
+            }
+        }
+    }
+}
+
+/// Runs work that may keep a core busy for long without holding up other connections.
+fn busy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let many = matches!(
+        tokio::runtime::Handle::current().runtime_flavor(),
+        tokio::runtime::RuntimeFlavor::MultiThread
+    );
+    if many && bytes > BUSY_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Work on more bytes than this leaves the core to others.
+const BUSY_BYTES: usize = 256 * 1024;
+
+/// Whether `text` fits `pattern`, in which `*` stands for anything.
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            let mut ends = (0..=text.len()).filter(|n| text.is_char_boundary(*n));
+            rest.is_empty() || ends.any(|n| glob(rest, &text[n..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        assert!(glob("satellite-*", "satellite-images"));
+        assert!(glob("satellite-*", "satellite-"));
+        assert!(glob("*", "x"));
+        assert!(glob("a*b*c", "a-b-b-c"));
+        assert!(!glob("a*b*c", "a-b-b-d"));
+        assert!(!glob("satellite-*", "satellite"));
+        assert!(!glob("x", "xx"));
+    }
+}

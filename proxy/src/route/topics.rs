@@ -1,0 +1,118 @@
+//! Names and ids of topics: asked of the brokers on a miss, never guessed.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use parking_lot::RwLock;
+use protocol_ext::api;
+use tokio::sync::Mutex;
+
+use super::addresses::Directory;
+use crate::clock::{self, Tick};
+use crate::limits::Limits;
+use crate::upstream::BrokerConnection;
+
+/// Metadata version of the questions: the first that is asked by id (KIP-516 and KAFKA-10345).
+const METADATA_VERSION: i16 = 12;
+/// A name may be given to a new topic, so what is known of it ages.
+const NAME_AGE_MAX: Duration = Duration::from_secs(5);
+/// Topics remembered; beyond it everything is asked again.
+const TOPICS_MAX: usize = 100_000;
+
+/// A topic's id on the wire.
+pub type TopicId = [u8; 16];
+
+/// What is known of topics.
+#[derive(Debug)]
+pub struct Topics {
+    directory: Arc<Directory>,
+    limits: Limits,
+    names: RwLock<HashMap<TopicId, Arc<str>>>,
+    ids: RwLock<HashMap<Arc<str>, (TopicId, Tick)>>,
+    connection: Mutex<Option<BrokerConnection>>,
+}
+
+impl Topics {
+    /// Knows nothing yet.
+    pub fn new(directory: Arc<Directory>, limits: Limits) -> Self {
+        Self {
+            directory,
+            limits,
+            names: RwLock::default(),
+            ids: RwLock::default(),
+            connection: Mutex::new(None),
+        }
+    }
+
+    /// The name of a topic, if it was asked for before.
+    pub fn known_name(&self, id: &TopicId) -> Option<Arc<str>> {
+        self.names.read().get(id).cloned()
+    }
+
+    /// The name of a topic; `None` if the cluster has no topic of that id.
+    pub async fn name(&self, id: TopicId) -> io::Result<Option<Arc<str>>> {
+        if let Some(name) = self.known_name(&id) {
+            return Ok(Some(name));
+        }
+        let mut topic = MetadataRequestTopic::default();
+        topic.topic_id = uuid::Uuid::from_bytes(id);
+        topic.name = None;
+        self.ask(topic).await?;
+        Ok(self.known_name(&id))
+    }
+
+    /// The id of a topic; `None` if the cluster has no topic of that name.
+    pub async fn id(&self, name: &str) -> io::Result<Option<TopicId>> {
+        let known = |topics: &Self| {
+            let (id, since) = *topics.ids.read().get(name)?;
+            (clock::now() - since < NAME_AGE_MAX).then_some(id)
+        };
+        if let Some(id) = known(self) {
+            return Ok(Some(id));
+        }
+        let mut topic = MetadataRequestTopic::default();
+        topic.name = Some(TopicName(StrBytes::from_string(name.to_owned())));
+        self.ask(topic).await?;
+        Ok(known(self))
+    }
+
+    async fn ask(&self, topic: MetadataRequestTopic) -> io::Result<()> {
+        let mut request = MetadataRequest::default();
+        request.topics = Some(vec![topic]);
+        request.allow_auto_topic_creation = false;
+        let mut held = self.connection.lock().await;
+        let asked = tokio::time::timeout(self.limits.connect * 2, async {
+            let mut connection = match held.take() {
+                Some(connection) => connection,
+                None => BrokerConnection::new(self.directory.connect_any(&self.limits).await?),
+            };
+            let answer = connection.call(api::METADATA, METADATA_VERSION, &request).await?;
+            *held = Some(connection);
+            Ok::<MetadataResponse, io::Error>(answer)
+        });
+        let answer = asked.await.map_err(|_| io::ErrorKind::TimedOut)??;
+        for topic in answer.topics {
+            if let (0, Some(name)) = (topic.error_code, topic.name) {
+                self.learn(topic.topic_id.into_bytes(), &name);
+            }
+        }
+        Ok(())
+    }
+
+    fn learn(&self, id: TopicId, name: &str) {
+        let name: Arc<str> = name.into();
+        let mut names = self.names.write();
+        let mut ids = self.ids.write();
+        if names.len() >= TOPICS_MAX {
+            names.clear();
+            ids.clear();
+        }
+        names.insert(id, name.clone());
+        ids.insert(name, (id, clock::now()));
+    }
+}
