@@ -137,8 +137,9 @@ if [ -z "$direct" ]; then
     start_firebreak
 fi
 write_lines
-echo "$producers producers x $records records of $size bytes, $consumers consumers of all; $(nproc)" \
-    "cores, kcat $(kcat -V | sed -n 's/^Version \([^ ]*\).*\(librdkafka [^ ]*\).*/\1 \2/p')," \
+echo "$producers producers x $records records of $size bytes, $consumers consumers of all;" \
+    "$(nproc) cores, kcat" \
+    "$(kcat -V | sed -n 's/^Version \([^ ]*\).*\(librdkafka [^ ]*\).*/\1 \2/p')," \
     "$(date -u +%FT%TZ)"
 printf '%-8s %5s %10s %10s %12s %10s %12s %10s\n' path round written read 'write MB/s' ms \
     'read MB/s' ms

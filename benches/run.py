@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures Firebreak beside direct, the bare relay and the relay again, by the rules of README.md.
+"""Measures Firebreak beside direct, the bare relay and the relay again, as README.md says.
 
-Started by run.sh, which builds and fetches what is needed. Modes take turns within a round and their
-order is reversed every second round; every mode's process must have carried the bytes.
+Started by run.sh, which builds and fetches what is needed. Modes take turns within a round and
+their order is reversed every second round; every mode's process must have carried the bytes.
 """
 
 import argparse
@@ -117,7 +117,7 @@ class Bench:
         self.new_requests()
 
     def new_requests(self):
-        """Produce and Fetch requests that the broker counted since the last question, by version."""
+        """Produce and Fetch requests the broker counted since the last question, by version."""
         told = self.java.ask("counts", self.broker.jmx_port)["requests"]
         new = {key: count - self.requests_seen.get(key, 0) for key, count in told.items()}
         self.requests_seen = told
@@ -269,6 +269,7 @@ def arguments():
     parser.add_argument("--open-seconds", type=int, help="length of the open loop (60, quick 4)")
     parser.add_argument("--features", action="store_true", help="Firebreak with offload on, too")
     parser.add_argument("--without-firebreak", action="store_true", help="the harness alone")
+    parser.add_argument("--hold", action="store_true", help="wait for a line before the cells")
     parser.add_argument("--out", type=pathlib.Path, help="where the JSON goes")
     parser.add_argument("--dir", type=pathlib.Path, help="where the broker's data goes")
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="folder of the binaries")
@@ -276,12 +277,22 @@ def arguments():
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else CLAIM_ROUNDS)
     options.open_seconds = options.open_seconds or (4 if options.quick else 60)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    options.out = options.out or options.bin.parent.parent / "benches" / f"{stamp}.json"
     wanted = options.only.split(",") if options.only else [cell.name for cell in CELLS]
     options.cells = [cell for cell in CELLS if cell.name in wanted]
     unknown = set(wanted) - {cell.name for cell in CELLS}
     if unknown:
         parser.error(f"no cell {', '.join(sorted(unknown))}; there are: {names}")
     return options
+
+
+def hold(bench):
+    """Everything up, topics `read` and `fetch` filled: for a profiler or a look by hand."""
+    for mode in bench.modes:
+        print(f"{mode.name:10} {mode.bootstrap:16} pid {mode.process.pid if mode.process else '-'}")
+    print(f"data and logs in {bench.folder}; an empty line goes on", flush=True)
+    sys.stdin.readline()
 
 
 def data_folder(options):
@@ -301,10 +312,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     folder = data_folder(options)
     bench = Bench(options, folder)
-    results = []
+    head, results = {}, []
     begun = time.monotonic()
     try:
-        head = {"machine": report.machine()}
+        head["machine"] = report.machine()
         allocator = allocators()
         bench.start()
         head["versions"] = {
@@ -313,19 +324,23 @@ def main():
             "allocator": allocator, "data in": str(folder.parent),
         }
         report.print_head(head)
+        if options.hold:
+            hold(bench)
         for cell in options.cells:
             results.append(bench.measure(cell))
             report.print_cell(results[-1])
             sys.stdout.flush()
     except Failed as failure:
-        sys.exit(f"error: {failure}")
+        results.append({"cell": "start", "error": str(failure)})
+        print(f"error: {failure}")
     finally:
         bench.close()
+        if not results or any(one.get("error") for one in results):
+            report.keep_logs(folder, options.out.with_suffix(".logs"))
         shutil.rmtree(folder, ignore_errors=True)
     report.print_foot(results)
     print(f"{time.monotonic() - begun:.0f} s")
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    report.write(options.out or options.bin.parent / "benches" / f"{stamp}.json", head, results)
+    report.write(options.out, head, results)
     failed = any(one.get("error") for one in results)
     missed = any(v["met"] is False for one in results for v in one.get("verdicts", []))
     sys.exit(1 if failed or missed else 0)

@@ -3,8 +3,8 @@
 #
 #   benches/run.sh [--quick] [--only CELL,...] [--rounds N] [--features] [--help]
 #
-# Builds the release binaries, fetches Kafka's jars, starts one broker with a listener per mode, runs
-# the modes in turn, prints a table per cell and writes JSON. CARGO names another cargo.
+# Builds the release binaries, fetches Kafka's jars, starts one broker with a listener per mode,
+# runs the modes in turn, prints a table per cell and writes JSON. CARGO names another cargo.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../compose/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../compose/lib.sh"
@@ -13,7 +13,8 @@ need python3 python3
 need java default-jre-headless
 need mvn maven
 need cc build-essential
-command -v "${CARGO:-cargo}" >/dev/null || die "cargo is missing: install Rust from https://rustup.rs"
+command -v "${CARGO:-cargo}" >/dev/null ||
+    die "cargo is missing: install Rust from https://rustup.rs"
 jars=$("$compose/jars.sh")
 export PYTHONDONTWRITEBYTECODE=1
 cd "$repo"

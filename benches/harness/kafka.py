@@ -18,7 +18,7 @@ class Broker:
     """A single node, its own controller, data in `folder`."""
 
     def __init__(self, jars, log4j, folder, host, advertised):
-        """`advertised`: mode name -> address that clients of that listener are told (None: its own)."""
+        """`advertised`: mode -> address that clients of its listener are told (None: its own)."""
         self.folder = folder
         self.version = jar_version(jars)
         ports = net.free_ports(len(advertised) + 2, host)
@@ -83,6 +83,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
+socket.listen.backlog.size=4096
 auto.create.topics.enable=false
 log.retention.ms=-1
 log.retention.check.interval.ms=3000

@@ -1,4 +1,4 @@
-"""What a cell measures, and the verdict: paired ratios to the relay, the relay against itself, the bar.
+"""What a cell measures, and the verdict: ratios to the relay, the relay against itself, the bar.
 
 A bar on a ratio is met when the median of the paired ratios keeps it with the spread of the relay
 against itself as allowance, and never when it is missed by more than a tenth.
@@ -13,7 +13,7 @@ NEVER = 0.10
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One figure of a cell's samples. `bar` binds the ratio to the relay, `limit` the figure itself."""
+    """One figure of the samples. `bar` binds its ratio to the relay, `limit` the figure itself."""
 
     key: str
     unit: str

@@ -1,4 +1,4 @@
-"""The modes that take turns: direct, the relay, the same relay again, Firebreak, Firebreak with features.
+"""The modes that take turns: direct, the relay, the same relay again, Firebreak, with features.
 
 A mode keeps its address for the whole bench; `fresh` starts its process anew on the same ports.
 """
@@ -75,7 +75,7 @@ class Relay:
 
 
 class Firebreak:
-    """The proxy: `settings` are lines of its configuration file; none, it runs by its flags alone."""
+    """The proxy: `settings` are lines of its configuration file; without, flags alone."""
 
     def __init__(self, name, binary, ports, host, folder, settings=None):
         self.name = name
@@ -108,14 +108,15 @@ class Firebreak:
             return answer.read().decode()
 
     def carried(self):
-        """`firebreak_bytes_total` by direction."""
-        counts = {}
-        for labels, value in re.findall(
-            r"^firebreak_bytes_total\{([^}]*)\} (\S+)$", self.get("/metrics"), re.MULTILINE
-        ):
-            direction = re.search('direction="([^"]*)"', labels).group(1)
-            counts[direction] = counts.get(direction, 0) + int(float(value))
-        return counts
+        """Bytes carried so far: from clients, to clients (`firebreak_bytes_total`)."""
+        counts = dict(re.findall(
+            r'^firebreak_bytes_total\{direction="([^"]*)"\} (\S+)$', self.get("/metrics"),
+            re.MULTILINE,
+        ))
+        try:
+            return {"up": int(counts["from_client"]), "down": int(counts["to_client"])}
+        except KeyError:
+            raise Failed(f"{self.name} does not count its bytes") from None
 
     def close(self):
         if self.process:

@@ -1,4 +1,4 @@
-"""Processes of a bench: started and ended by pid, their CPU time and memory, lines to and from them.
+"""Processes of a bench: started and ended by pid, their CPU and memory, lines to and from them.
 
 CPU time is the kernel's process clock: every thread counts, those that have ended too.
 """
@@ -104,7 +104,8 @@ class Process:
 def machine_busy_s():
     """CPU seconds of the whole machine so far, the hypervisor's theft included."""
     with open("/proc/stat", encoding="ascii") as stat:
-        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    user, nice, system, _idle, _wait, irq, softirq, steal = ticks
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 

@@ -112,6 +112,14 @@ def print_foot(results):
         print(f"  void: {cell}")
 
 
+def keep_logs(folder, place):
+    """What the processes said, when a cell is void."""
+    place.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("*.log"):
+        (place / log.name).write_bytes(log.read_bytes())
+    print(f"logs: {place}")
+
+
 def write(path, head, results):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**head, "cells": results}, indent=1) + "\n")

@@ -38,10 +38,10 @@ import org.apache.kafka.common.utils.AppInfoParser;
  * <pre>
  * topic   BOOTSTRAP NAME PARTITIONS [KEY=VALUE ...]
  * delete  BOOTSTRAP NAME
- * produce BOOTSTRAP TOPIC RECORDS SIZE ACKS CODEC RATE     RATE in records/s, 0: as fast as it goes
+ * produce BOOTSTRAP TOPIC RECORDS SIZE ACKS CODEC RATE     RATE in records/s, 0: no limit
  * consume BOOTSTRAP TOPIC PARTITIONS RECORDS               from the beginning
  * end2end BOOTSTRAP TOPIC RECORDS SIZE RATE                one partition, acks=1
- * counts  JMX_PORT                                         requests by API and version, bytes by listener
+ * counts  JMX_PORT                                 requests by version, bytes by listener
  * version
  * </pre>
  */
@@ -92,7 +92,8 @@ public final class Bench {
     private static Map<String, Object> topic(String[] words) throws Exception {
         Map<String, String> configs = new HashMap<>();
         for (String pair : Arrays.copyOfRange(words, 4, words.length)) {
-            configs.put(pair.substring(0, pair.indexOf('=')), pair.substring(pair.indexOf('=') + 1));
+            String[] setting = pair.split("=", 2);
+            configs.put(setting[0], setting[1]);
         }
         NewTopic topic = new NewTopic(words[2], Integer.parseInt(words[3]), (short) 1);
         try (Admin admin = Admin.create(config(words[1]))) {
@@ -218,7 +219,8 @@ public final class Bench {
             }
             answer.putAll(traffic(producer.metrics(), "producer-metrics"));
             Map<String, Object> reading = traffic(consumer.metrics(), "consumer-metrics");
-            reading.forEach((key, value) -> answer.merge(key, value, (a, b) -> (long) a + (long) b));
+            reading.forEach((key, value) ->
+                    answer.merge(key, value, (a, b) -> (long) a + (long) b));
         }
         answer.put("records", acknowledged.get());
         latencies(answer, "ack", acked);

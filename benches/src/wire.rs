@@ -1,7 +1,7 @@
 //! Request frames, made once, and the few answer fields that a generator must look at.
 //!
-//! Envelopes are encoded by the kafka-protocol crate; answers are read in place, because the records
-//! of a Fetch answer are thrown away as they arrive and never form one buffer.
+//! Envelopes are encoded by the kafka-protocol crate; answers are read in place, because the
+//! records of a Fetch answer are thrown away as they arrive and never form one buffer.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};

@@ -1,5 +1,5 @@
-//! The honest bare relay that every figure is compared with: tokio `copy_bidirectional` with 64 KiB
-//! buffers, TCP_NODELAY, as many workers as cores, the same build profile and allocator as Firebreak.
+//! The honest bare relay that every figure is compared with: tokio `copy_bidirectional` with
+//! 64 KiB buffers, TCP_NODELAY, a worker per core, Firebreak's build profile and allocator.
 //!
 //! It counts the bytes it carried. Connect to the statistics address for one line of JSON; SIGTERM
 //! prints the same line and ends it.

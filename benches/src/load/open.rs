@@ -2,8 +2,8 @@
 //!
 //! Request `j` of the whole run is due at `start + j * interval` on connection `j % connections`. A
 //! connection's answers come in order, so its `k`-th answer belongs to its `k`-th request and the
-//! due time follows by arithmetic: sender and receiver share nothing. A record's latency counts from
-//! its own due time: the records of a batch are due evenly over the interval before the request.
+//! due time follows by arithmetic: sender and receiver share nothing. A record's latency counts
+//! from its own due time: a batch's records are due evenly over the interval before the request.
 
 use std::thread;
 use std::time::{Duration, Instant};
