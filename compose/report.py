@@ -27,19 +27,23 @@ def load(path):
 
 def differences(sent, back):
     """What is not as it was sent, in words; empty when all came back identical, in order."""
-    found = []
     sent_count = collections.Counter((one.key, one.sha256) for one in sent)
     back_count = collections.Counter((one.key, one.sha256) for one in back)
-    for words, left in [
-        ("did not come back as sent", sent_count - back_count),
-        ("came back but was never sent so", back_count - sent_count),
-    ]:
-        for (key, sha256), _ in list(left.items())[:3]:
-            name = "a record" if key == "-" else key
-            found.append(f"{name} (SHA-256 {sha256[:16]}...) {words}")
-        if len(left) > 3:
-            found.append(f"and {len(left) - 3} more that {words}")
+    missing, extra = sent_count - back_count, back_count - sent_count
+    found = examples("did not come back as sent", missing) + examples("was never sent so", extra)
+    if missing and not extra:
+        found.append("(one that cannot be restored holds up those behind it in its partition)")
     return found or out_of_order(sent, back)
+
+
+def examples(words, records):
+    """The first three by name, the others as a number."""
+    found = []
+    for key, sha256 in list(records)[:3]:
+        name = "a record" if key == "-" else key
+        found.append(f"{name} (SHA-256 {sha256[:16]}...) {words}")
+    more = records.total() - len(found)
+    return found + ([f"and {more:,} more"] if more > 0 else [])
 
 
 def out_of_order(sent, back):
