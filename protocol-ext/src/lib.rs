@@ -4,6 +4,7 @@ pub mod address;
 pub mod api;
 pub mod batch;
 pub mod codec;
+pub mod guard;
 pub mod header;
 pub mod records;
 pub mod reference;

@@ -37,6 +37,14 @@ pub enum WireError {
         /// How many.
         left: usize,
     },
+    /// The body is not one of its API and version.
+    #[error("body of api {api} version {version} cannot be decoded")]
+    Body {
+        /// API key.
+        api: i16,
+        /// Version.
+        version: i16,
+    },
     /// The version is not one whose layout we know.
     #[error("api {api} version {version} is not known here")]
     Version {
@@ -156,10 +164,10 @@ impl<'a> Reader<'a> {
 /// Appends an UNSIGNED_VARINT.
 pub fn put_uvarint(out: &mut Vec<u8>, mut value: u32) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
 }
 
 /// Bytes that an UNSIGNED_VARINT takes.

@@ -133,7 +133,7 @@ pub struct ConfigError(pub Vec<Problem>);
 
 impl Config {
     /// Reads a file (if any), lays `flags` over it and checks the result.
-    pub fn load(file: Option<&Path>, flags: raw::Flags) -> Result<Self, ConfigError> {
+    pub fn load(file: Option<&Path>, flags: &raw::Flags) -> Result<Self, ConfigError> {
         let text = match file {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path).map_err(|error| {
@@ -145,7 +145,7 @@ impl Config {
     }
 
     /// Checks the text of a file with `flags` laid over it.
-    pub fn parse(text: &str, flags: raw::Flags) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, flags: &raw::Flags) -> Result<Self, ConfigError> {
         let file: raw::File = toml::from_str(text).map_err(|error| {
             let text = error.to_string().trim_end().to_owned();
             ConfigError(vec![Problem { key: "file".to_owned(), text }])

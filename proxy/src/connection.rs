@@ -12,6 +12,7 @@ mod peek;
 pub mod queue;
 mod requests;
 mod responses;
+mod whole;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

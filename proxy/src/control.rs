@@ -1,3 +1,4 @@
 //! Background jobs: they learn, decide and publish; they never touch a connection.
 
 pub mod cluster;
+pub mod physical_topics;

@@ -12,7 +12,9 @@ use crate::filters::offload::Offload;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
+use crate::route::legs::Ways;
 use crate::route::topics::Topics;
+use crate::route::virtual_topics::VirtualTopics;
 
 /// Shared by all connections.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct DataPlane {
     pub metrics: Arc<Metrics>,
     /// Large values; `None` without a store.
     pub offload: Option<Offload>,
+    /// Topics over several physical ones; `None` without any.
+    pub routed: Option<VirtualTopics>,
     /// Room for requests held whole.
     pub requests: Budget,
     /// Room for responses held whole.
@@ -44,11 +48,16 @@ impl DataPlane {
     ) -> io::Result<Self> {
         let limits = config.limits.clone();
         let topics = Arc::new(Topics::new(directory.clone(), limits.clone()));
+        let routed = VirtualTopics::new(&config.virtual_topics);
+        for topic in routed.iter().flat_map(VirtualTopics::all) {
+            topics.learn_for_good(topic.id, &topic.name);
+        }
         let half = limits.buffered_bytes_max / 2;
         Ok(Self {
             offload: Offload::open(config, topics.clone(), metrics.clone())?,
             directory,
             topics,
+            routed,
             pool: Pool::default(),
             metrics,
             requests: Budget::new(half),
@@ -62,22 +71,39 @@ impl DataPlane {
     /// Versions of an API that clients may use of those a broker has; `None` hides it.
     pub fn servable_range(&self, key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
         let (min, max) = api::servable_range(key, min, max)?;
-        match key {
+        let range = match key {
             // Values of share groups are not restored, so nobody may read references by them.
-            SHARE_FIRST..=SHARE_LAST if self.offload.is_some() => None,
+            SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
+            // Later versions ask for offsets that segments cannot answer.
+            api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
+            // These two would show clients the topics of brokers instead of virtual ones.
+            DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
+            CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(0))),
             _ => Some((min, max)),
-        }
+        };
+        range.filter(|(min, max)| min <= max)
+    }
+
+    /// What legs need, if there is anything to route.
+    pub fn ways(&self) -> Option<Ways<'_>> {
+        let Self { directory, topics, limits, routed, .. } = self;
+        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed })
     }
 
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
-        api::is_servable(key, version) && self.servable_range(key, 0, i16::MAX).is_some()
+        let known = self.servable_range(key, 0, i16::MAX);
+        api::is_servable(key, version) && known.is_some_and(|(_, max)| version <= max)
     }
 }
 
 /// APIs of share groups (KIP-932).
 const SHARE_FIRST: i16 = 76;
 const SHARE_LAST: i16 = 79;
+
+const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
+const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+const LIST_OFFSETS_MAX: i16 = 7;
 
 /// A bound on bytes held at once. It is taken before the bytes are read, and whoever holds some
 /// never waits for more of the same.

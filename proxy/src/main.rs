@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 fn check(file: Option<&Path>) -> ExitCode {
     let upstream = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
-    match Config::load(file, Flags { upstream, ..Flags::default() }) {
+    match Config::load(file, &Flags { upstream, ..Flags::default() }) {
         Ok(_) => {
             println!("configuration is valid");
             ExitCode::SUCCESS
@@ -41,7 +41,7 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn start(args: &RunArgs) -> ExitCode {
-    let config = match Config::load(args.config.as_deref(), args.flags()) {
+    let config = match Config::load(args.config.as_deref(), &args.flags()) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };

@@ -1,4 +1,6 @@
 //! Where exchanges go.
 
 pub mod addresses;
+pub mod legs;
 pub mod topics;
+pub mod virtual_topics;

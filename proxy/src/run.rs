@@ -11,6 +11,7 @@ use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
+use crate::control::physical_topics;
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
@@ -65,6 +66,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
         "started: give this bootstrap address to clients");
     jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
+    jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
 
     let accepting = Tasks::default();

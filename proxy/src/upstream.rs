@@ -6,7 +6,7 @@ use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
-use protocol_ext::{api, header};
+use protocol_ext::{api, guard, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,6 +28,13 @@ impl BrokerConnection {
         Self { stream, correlation: 0 }
     }
 
+    /// Whether the broker has not closed the connection, as far as one can tell without waiting.
+    pub fn is_open(&self) -> bool {
+        let mut byte = [0];
+        // Between exchanges nothing may come: bytes or an end mean that it is of no use.
+        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Sends a typed request and reads its typed answer.
     pub async fn call<Q, A>(&mut self, key: i16, version: i16, request: &Q) -> io::Result<A>
     where
@@ -36,8 +43,8 @@ impl BrokerConnection {
     {
         let mut body = BytesMut::new();
         request.encode(&mut body, version).map_err(invalid)?;
-        let mut answer = self.exchange(key, version, &[body.freeze()]).await?;
-        A::decode(&mut answer, version).map_err(invalid)
+        let answer = self.exchange(key, version, &[body.freeze()]).await?;
+        guard::response(key, version, &answer, 0).map_err(invalid)
     }
 
     /// Sends a request body and reads the answer's body.

@@ -119,6 +119,49 @@ const METADATA_PARTITION: &[Field] = &[
     Field::new("OfflineReplicas", super::Kind::FixedList(4)).since(5),
 ];
 
+/// ListOffsetsResponse.
+pub const LIST_OFFSETS: Message = Message {
+    api: 2,
+    flexible: 6,
+    min: 1,
+    max: 11,
+    fields: &[i32f("ThrottleTimeMs").since(2), array("Topics", LIST_OFFSETS_TOPIC)],
+};
+
+const LIST_OFFSETS_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", LIST_OFFSETS_PARTITION)];
+
+const LIST_OFFSETS_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i16f("ErrorCode").role(Role::ErrorCode),
+    i64f("Timestamp").since(1),
+    i64f("Offset").since(1),
+    i32f("LeaderEpoch").since(4),
+];
+
+/// CreateTopicsResponse.
+pub const CREATE_TOPICS: Message = Message {
+    api: 19,
+    flexible: 5,
+    min: 2,
+    max: 7,
+    fields: &[i32f("ThrottleTimeMs").since(2), array("Topics", CREATED_TOPIC)],
+};
+
+const CREATED_TOPIC: &[Field] = &[
+    string("Name").role(Role::Topic),
+    uuid("TopicId").since(7).role(Role::TopicId),
+    i16f("ErrorCode").role(Role::ErrorCode),
+    string("ErrorMessage").since(1).role(Role::ErrorText),
+    i16f("TopicConfigErrorCode").since(5).tag(0),
+    i32f("NumPartitions").since(5),
+    i16f("ReplicationFactor").since(5),
+    array("Configs", CREATED_CONFIG).since(5),
+];
+
+const CREATED_CONFIG: &[Field] =
+    &[string("Name"), string("Value"), i8f("ReadOnly"), i8f("ConfigSource"), i8f("IsSensitive")];
+
 /// FindCoordinatorResponse: one coordinator up to version 3, a batch since 4 (KIP-699).
 pub const FIND_COORDINATOR: Message = Message {
     api: 10,

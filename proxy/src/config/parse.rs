@@ -43,10 +43,10 @@ impl Problems {
     }
 }
 
-pub(super) fn config(file: File, flags: Flags) -> Result<Config, ConfigError> {
+pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     let mut problems = Problems(Vec::new());
     let p = &mut problems;
-    let listen = listen(p, file.listen.unwrap_or_default(), &flags);
+    let listen = listen(p, file.listen.unwrap_or_default(), flags);
     let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
     let cluster = cluster(p, &file.cluster, flags.upstream.as_deref());
     let store = file.store.map(|s| store(p, s));

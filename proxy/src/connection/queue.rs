@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol_ext::schema::Message;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Tick;
 use crate::limits::PENDING_EXCHANGES_MAX;
+use crate::route::legs::metadata::Asked;
 
 /// How the answer of an exchange is treated.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Answer {
     /// The next frame of the home broker, passed unread.
     Opaque,
@@ -25,12 +27,14 @@ pub enum Answer {
     Versions,
     /// The next frame, read whole: values restored, so many bytes at most, addresses patched.
     Restore(&'static Message, usize),
-    /// Made here: a whole frame, length first.
-    Local(Vec<Bytes>),
+    /// The next frame, read whole: virtual topics merged in, addresses patched.
+    Metadata(Box<Asked>),
+    /// Made here: a whole frame, length first, and the room it takes.
+    Local(Vec<Bytes>, Option<OwnedSemaphorePermit>),
 }
 
 /// An exchange without an answer yet.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Exchange {
     /// API key.
     pub api: i16,
@@ -75,7 +79,7 @@ impl Queue {
 
     /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
     pub fn front_is_local(&self) -> Option<bool> {
-        self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(_)))
+        self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
     }
 
     /// No exchange will be opened any more.

@@ -3,16 +3,14 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use bytes::Bytes;
 use protocol_ext::api::{self, Answer as Treatment};
 use protocol_ext::header::Head;
-use protocol_ext::reply;
 use protocol_ext::schema::{Message, responses};
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::frames::{PREFIX_BYTES, check_protocol, framed, gather, length_at, write_chain};
+use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
@@ -20,8 +18,9 @@ use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
-use crate::filters::offload::{Offload, Produced};
+use crate::filters::offload::TopicRef;
 use crate::metrics::{Class, Direction, Side};
+use crate::route::legs::Legs;
 
 /// Why no more requests come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +33,14 @@ pub enum RequestEnd {
 
 /// The pump of one connection's requests.
 pub struct Requests<'a> {
-    plane: &'a DataPlane,
+    pub(super) plane: &'a DataPlane,
     queue: &'a Queue,
     handle: &'a Handle,
-    input: Buffer,
-    from_client: ReadHalf<'a>,
-    to_home: WriteHalf<'a>,
+    pub(super) input: Buffer,
+    pub(super) from_client: ReadHalf<'a>,
+    pub(super) to_home: WriteHalf<'a>,
+    /// Connections to other brokers; only where something is routed.
+    pub(super) legs: Option<Box<Legs>>,
     /// Bytes of the current request that are still to come.
     passing: usize,
 }
@@ -76,7 +77,7 @@ impl<'a> Requests<'a> {
         to_home: WriteHalf<'a>,
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
-        Self { plane, queue, handle, input, from_client, to_home, passing: 0 }
+        Self { plane, queue, handle, input, from_client, to_home, legs: None, passing: 0 }
     }
 
     /// Runs until the client stops asking.
@@ -146,6 +147,9 @@ impl<'a> Requests<'a> {
         let opened = match api {
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
+            api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             _ => {
                 let (answer, class) = treatment(head);
                 self.push(head, answer, class);
@@ -161,15 +165,23 @@ impl<'a> Requests<'a> {
         held: &[u8],
         frame_bytes: usize,
     ) -> Result<Opened, WireError> {
+        let batches = head.version >= PRODUCE_WITH_BATCHES;
         let offload = self.plane.offload.as_ref();
-        let offload = offload.filter(|o| head.version >= 3 && o.may_hold_large(frame_bytes));
-        let Some(peeked) = peek::produce(head, held, frame_bytes, offload.is_some())? else {
+        let offload = offload.filter(|o| batches && o.may_hold_large(frame_bytes));
+        let routed = self.plane.routed.as_ref().filter(|_| batches);
+        let topic_too = offload.is_some() || routed.is_some();
+        let Some(peeked) = peek::produce(head, held, frame_bytes, topic_too)? else {
             return Ok(Opened::More);
         };
-        let concerned = |offload: &Offload| {
-            peeked.only_topic.as_ref().is_none_or(|topic| offload.concerns(topic))
-        };
-        if offload.is_some_and(concerned) {
+        let topic = peeked.only_topic.as_ref();
+        let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
+        let split = routed.is_some_and(|r| {
+            topic.is_none_or(|topic| match topic {
+                TopicRef::Name(name) => r.by_name(name).is_some(),
+                TopicRef::Id(id) => r.by_id(id).is_some(),
+            })
+        });
+        if stored || split {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         if peeked.acks == 0 {
@@ -182,8 +194,12 @@ impl<'a> Requests<'a> {
     }
 
     fn open_fetch(&self, head: Head, held: &[u8], frame_bytes: usize) -> Result<Opened, WireError> {
+        let batches = head.version >= FETCH_WITH_BATCHES;
+        if self.plane.routed.is_some() && batches {
+            return Ok(Opened::Whole(head, frame_bytes));
+        }
         let (mut answer, mut class) = treatment(head);
-        if self.plane.offload.is_some() && head.version >= 4 {
+        if self.plane.offload.is_some() && batches {
             let Some(bytes_max) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
                 return Ok(Opened::More);
             };
@@ -193,48 +209,10 @@ impl<'a> Requests<'a> {
         Ok(Opened::Pass(frame_bytes))
     }
 
-    fn push(&self, head: Head, answer: Answer, class: Class) {
+    pub(super) fn push(&self, head: Head, answer: Answer, class: Class) {
         let Head { api, version, correlation } = head;
         self.plane.metrics.request(api, class);
         self.queue.push(Exchange { api, version, correlation, answer, at: clock::now() });
-    }
-
-    /// A Produce request whose values may have to be stored: held whole, changed, forwarded.
-    async fn whole(&mut self, head: Head, frame_bytes: usize) -> Result<(), ConnectionError> {
-        let _room = self.plane.requests.take(frame_bytes).await;
-        self.input.consume(4);
-        let held = self.input.len().min(frame_bytes);
-        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes).await;
-        let frame = gathered.map_err(ConnectionError::ClientIo)?;
-        self.plane.metrics.bytes(Direction::FromClient, frame_bytes - held);
-        let wrong = |error| request_error(head.api, error);
-        let peeked = peek::produce(head, &frame, frame_bytes, false).map_err(wrong)?;
-        let acks = peeked.map_or(0, |peeked| peeked.acks);
-        let Some(offload) = &self.plane.offload else {
-            return Err(ConnectionError::Filter("no filter for a request held whole".to_owned()));
-        };
-        let pieces = match offload.produce(head, &frame).await.map_err(wrong)? {
-            Produced::Same => vec![frame],
-            Produced::New(pieces) => pieces,
-            Produced::Refused if acks == 0 => {
-                // As a broker does that cannot answer: the closed connection tells.
-                return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
-            }
-            Produced::Refused => {
-                let answer = reply::produce_error(head, &frame, STORAGE_ERROR).map_err(wrong)?;
-                self.push(head, Answer::Local(framed(vec![answer])), Class::Full);
-                return Ok(());
-            }
-        };
-        if acks == 0 {
-            self.plane.metrics.request(head.api, Class::Full);
-        } else {
-            self.push(head, treatment(head).0, Class::Full);
-        }
-        let pieces = framed(pieces);
-        write_chain(&mut self.to_home, &pieces).await.map_err(ConnectionError::BrokerIo)?;
-        self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
-        Ok(())
     }
 
     async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
@@ -279,12 +257,12 @@ impl<'a> Requests<'a> {
     }
 }
 
-fn request_error(key: i16, error: WireError) -> ConnectionError {
+pub(super) fn request_error(key: i16, error: WireError) -> ConnectionError {
     ConnectionError::Request { name: api::name(key), error }
 }
 
 /// How the answer to a request is treated, and how deep that is.
-fn treatment(head: Head) -> (Answer, Class) {
+pub(super) fn treatment(head: Head) -> (Answer, Class) {
     match api::get(head.api).map(|api| api.answer) {
         Some(Treatment::Patch(message)) => (Answer::Patch(message), Class::Patch),
         Some(Treatment::Versions) => (Answer::Versions, Class::Patch),
@@ -303,5 +281,6 @@ fn has_tail(message: &Message, version: i16) -> bool {
     endpoints.is_some_and(|f| version >= f.since)
 }
 
-/// KAFKA_STORAGE_ERROR: retriable, nothing was appended.
-const STORAGE_ERROR: i16 = 56;
+/// First versions whose records are batches (KIP-98).
+const PRODUCE_WITH_BATCHES: i16 = 3;
+const FETCH_WITH_BATCHES: i16 = 4;

@@ -21,6 +21,7 @@ use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::limits::{PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX};
 use crate::metrics::{Direction, Side};
+use crate::route::legs::metadata;
 use crate::{clock, fault};
 
 /// Length and correlation id.
@@ -136,7 +137,16 @@ impl<'a> Responses<'a> {
             Answer::Restore(message, budget) => {
                 Box::pin(self.restored(message, &exchange, n, budget)).await
             }
-            Answer::Opaque | Answer::Local(_) => {
+            Answer::Metadata(ref asked) => {
+                let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
+                let Some(ways) = self.plane.ways() else {
+                    return Err(ConnectionError::Filter("nothing is routed".to_owned()));
+                };
+                let (routed, addresses) = (ways.routed, ways.directory);
+                let merged = metadata::response(routed, exchange.version, &frame, asked, addresses);
+                self.write_frame(merged.map_err(|e| response_error(exchange.api, e))?).await
+            }
+            Answer::Opaque | Answer::Local(..) => {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
             }
         }
@@ -301,7 +311,9 @@ impl<'a> Responses<'a> {
     }
 
     async fn local(&mut self) -> Result<(), ConnectionError> {
-        if let Some(Exchange { answer: Answer::Local(frame), api, at, .. }) = self.queue.pop() {
+        if let Some(Exchange { answer: Answer::Local(frame, _room), api, at, .. }) =
+            self.queue.pop()
+        {
             self.plane.metrics.answered(api, clock::now() - at);
             self.write(&frame).await?;
         }

@@ -1,4 +1,4 @@
-//! Names and ids of topics: asked of the brokers on a miss, never guessed.
+//! Names, ids and leaders of topics: asked of the brokers on a miss, never guessed.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +27,9 @@ const TOPICS_MAX: usize = 100_000;
 /// A topic's id on the wire.
 pub type TopicId = [u8; 16];
 
+/// The leader of each partition of a topic.
+type Leaders = Arc<HashMap<i32, i32>>;
+
 /// What is known of topics.
 #[derive(Debug)]
 pub struct Topics {
@@ -34,6 +37,8 @@ pub struct Topics {
     limits: Limits,
     names: RwLock<HashMap<TopicId, Arc<str>>>,
     ids: RwLock<HashMap<Arc<str>, (TopicId, Tick)>>,
+    leaders: RwLock<HashMap<Arc<str>, Leaders>>,
+    pinned: RwLock<HashMap<Arc<str>, TopicId>>,
     connection: Mutex<Option<BrokerConnection>>,
 }
 
@@ -45,6 +50,8 @@ impl Topics {
             limits,
             names: RwLock::default(),
             ids: RwLock::default(),
+            leaders: RwLock::default(),
+            pinned: RwLock::default(),
             connection: Mutex::new(None),
         }
     }
@@ -68,6 +75,9 @@ impl Topics {
 
     /// The id of a topic; `None` if the cluster has no topic of that name.
     pub async fn id(&self, name: &str) -> io::Result<Option<TopicId>> {
+        if let Some(id) = self.pinned.read().get(name) {
+            return Ok(Some(*id));
+        }
         let known = |topics: &Self| {
             let (id, since) = *topics.ids.read().get(name)?;
             (clock::now() - since < NAME_AGE_MAX).then_some(id)
@@ -79,6 +89,34 @@ impl Topics {
         topic.name = Some(TopicName(StrBytes::from_string(name.to_owned())));
         self.ask(topic).await?;
         Ok(known(self))
+    }
+
+    /// The leader of a partition; `None` if there is none now or the cluster cannot be asked.
+    pub async fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let known = |topics: &Self| topics.leaders.read().get(topic).cloned();
+        let leaders = match known(self) {
+            Some(leaders) => leaders,
+            None => {
+                let mut asked = MetadataRequestTopic::default();
+                asked.name = Some(TopicName(StrBytes::from_string(topic.to_owned())));
+                if let Err(error) = self.ask(asked).await {
+                    tracing::warn!(topic, %error, "leaders cannot be asked for");
+                }
+                known(self)?
+            }
+        };
+        leaders.get(&partition).copied().filter(|node| *node >= 0)
+    }
+
+    /// Forgets the leaders of a topic, since one of them was wrong.
+    pub fn forget(&self, topic: &str) {
+        self.leaders.write().remove(topic);
+    }
+
+    /// Takes the name and id of a topic that no broker knows.
+    pub fn learn_for_good(&self, id: TopicId, name: &Arc<str>) {
+        self.pinned.write().insert(name.clone(), id);
+        self.names.write().insert(id, name.clone());
     }
 
     async fn ask(&self, topic: MetadataRequestTopic) -> io::Result<()> {
@@ -99,6 +137,9 @@ impl Topics {
         for topic in answer.topics {
             if let (0, Some(name)) = (topic.error_code, topic.name) {
                 self.learn(topic.topic_id.into_bytes(), &name);
+                let leaders = topic.partitions.iter();
+                let leaders = leaders.map(|p| (p.partition_index, p.leader_id.0)).collect();
+                self.leaders.write().insert(name.as_str().into(), Arc::new(leaders));
             }
         }
         Ok(())
@@ -109,8 +150,12 @@ impl Topics {
         let mut names = self.names.write();
         let mut ids = self.ids.write();
         if names.len() >= TOPICS_MAX {
-            names.clear();
             ids.clear();
+            names.clear();
+            self.leaders.write().clear();
+            for (name, id) in self.pinned.read().iter() {
+                names.insert(*id, name.clone());
+            }
         }
         names.insert(id, name.clone());
         ids.insert(name, (id, clock::now()));

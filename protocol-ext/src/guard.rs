@@ -1,0 +1,77 @@
+//! Checks every length of a message before the kafka-protocol crate decodes it.
+//!
+//! The crate reserves memory for a count before it reads the items, so a hostile count of a few
+//! bytes would make it reserve gigabytes. A walk of the layout refuses such a count first.
+
+use bytes::Bytes;
+use kafka_protocol::protocol::Decodable;
+
+use crate::api;
+use crate::schema::{Message, requests, responses};
+use crate::walk::{Check, walk};
+use crate::wire::{Reader, WireError};
+
+/// Decodes a request's body that starts at `at` of `frame`.
+pub fn request<T: Decodable>(
+    key: i16,
+    version: i16,
+    frame: &Bytes,
+    at: usize,
+) -> Result<T, WireError> {
+    let layout = match key {
+        api::PRODUCE => &requests::PRODUCE,
+        api::FETCH => &requests::FETCH,
+        api::LIST_OFFSETS => &requests::LIST_OFFSETS,
+        api::METADATA => &requests::METADATA,
+        _ => return Err(WireError::Version { api: key, version }),
+    };
+    decode(layout, version, frame, at)
+}
+
+/// Decodes a response's body that starts at `at` of `frame`.
+pub fn response<T: Decodable>(
+    key: i16,
+    version: i16,
+    frame: &Bytes,
+    at: usize,
+) -> Result<T, WireError> {
+    let layout = match key {
+        api::PRODUCE => &responses::PRODUCE,
+        api::FETCH => &responses::FETCH,
+        api::LIST_OFFSETS => &responses::LIST_OFFSETS,
+        api::METADATA => &responses::METADATA,
+        api::CREATE_TOPICS => &responses::CREATE_TOPICS,
+        api::API_VERSIONS if version == 0 => {
+            let mut read = Reader::new(frame, at);
+            read.i16()?;
+            let rows = read.length(false, true)?.unwrap_or(0);
+            read.take(rows.saturating_mul(VERSION_ROW_BYTES))?;
+            return decode_checked(key, version, frame, at);
+        }
+        _ => return Err(WireError::Version { api: key, version }),
+    };
+    decode(layout, version, frame, at)
+}
+
+/// Bytes of one row of an ApiVersions version 0 answer.
+const VERSION_ROW_BYTES: usize = 6;
+
+fn decode<T: Decodable>(
+    layout: &Message,
+    version: i16,
+    frame: &Bytes,
+    at: usize,
+) -> Result<T, WireError> {
+    walk(layout, version, frame, at, &mut Check)?;
+    decode_checked(layout.api, version, frame, at)
+}
+
+fn decode_checked<T: Decodable>(
+    api: i16,
+    version: i16,
+    frame: &Bytes,
+    at: usize,
+) -> Result<T, WireError> {
+    let mut body = frame.slice(at.min(frame.len())..);
+    T::decode(&mut body, version).map_err(|_| WireError::Body { api, version })
+}

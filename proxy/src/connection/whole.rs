@@ -1,0 +1,165 @@
+//! Requests that are held whole: filters change them, the router sends their parts elsewhere.
+//!
+//! One order for all: large values are stored first, under the name that clients use; then
+//! batches are split. On the way back legs are merged first, then values restored.
+
+use bytes::{Bytes, BytesMut};
+use protocol_ext::header::Head;
+use protocol_ext::schema::responses;
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, batch, reply};
+
+use super::frames::{framed, gather, write_chain};
+use super::peek;
+use super::queue::Answer;
+use super::requests::{Requests, request_error, treatment};
+use crate::error::ConnectionError;
+use crate::filters::offload::Produced;
+use crate::metrics::{Class, Direction};
+use crate::route::legs::metadata;
+
+/// KAFKA_STORAGE_ERROR: retriable, nothing was appended.
+const STORAGE_ERROR: i16 = 56;
+
+impl Requests<'_> {
+    /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
+    pub(super) async fn whole(
+        &mut self,
+        head: Head,
+        frame_bytes: usize,
+    ) -> Result<(), ConnectionError> {
+        let _room = self.plane.requests.take(frame_bytes).await;
+        self.input.consume(4);
+        let held = self.input.len().min(frame_bytes);
+        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes).await;
+        let frame = gathered.map_err(ConnectionError::ClientIo)?;
+        self.plane.metrics.bytes(Direction::FromClient, frame_bytes - held);
+        match head.api {
+            api::PRODUCE => self.produce(head, frame).await,
+            api::FETCH => self.fetch(head, frame).await,
+            api::LIST_OFFSETS => self.list_offsets(head, frame).await,
+            _ => self.metadata(head, frame).await,
+        }
+    }
+
+    async fn produce(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
+        let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
+        let acks = peeked.map_or(0, |peeked| peeked.acks);
+        let stored = match &self.plane.offload {
+            Some(offload) => offload.produce(head, &frame).await.map_err(wrong)?,
+            None => Produced::Same,
+        };
+        let pieces = match stored {
+            Produced::Same => vec![frame],
+            Produced::New(pieces) => pieces,
+            Produced::Refused if acks == 0 => {
+                // As a broker does that cannot answer: the closed connection tells.
+                return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
+            }
+            Produced::Refused => {
+                let answer = reply::produce_error(head, &frame, STORAGE_ERROR).map_err(wrong)?;
+                return self.answer(head, answer);
+            }
+        };
+        if let Some(ways) = self.plane.ways() {
+            let frame = joined(&pieces);
+            let body_bytes_max = self.plane.limits.frame_bytes_max;
+            let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
+            let legs = self.legs.get_or_insert_default();
+            let routed = legs.produce(ways, &caps, &self.plane.metrics, head, &frame).await;
+            match routed.map_err(wrong)? {
+                Some(_) if acks == 0 => {
+                    self.plane.metrics.request(head.api, Class::Full);
+                    return Ok(());
+                }
+                Some(answer) => return self.answer(head, answer),
+                None => {}
+            }
+        }
+        if acks == 0 {
+            self.plane.metrics.request(head.api, Class::Full);
+        } else {
+            self.push(head, treatment(head).0, Class::Full);
+        }
+        self.forward(pieces).await
+    }
+
+    async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
+        let budget = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
+        let budget = budget.unwrap_or(0);
+        if let Some(ways) = self.plane.ways() {
+            let legs = self.legs.get_or_insert_default();
+            let read = legs.fetch(ways, head, &frame).await;
+            if let Some(answer) = read.map_err(wrong)? {
+                let Some(offload) = &self.plane.offload else { return self.answer(head, answer) };
+                let restored = offload
+                    .restore(&responses::FETCH, head.version, &answer, budget, ways.directory)
+                    .await;
+                let restored = restored.map_err(wrong)?;
+                let answer = Answer::Local(framed(restored.frame), restored.room);
+                self.push(head, answer, Class::Full);
+                return Ok(());
+            }
+        }
+        let answer = match &self.plane.offload {
+            Some(_) => Answer::Restore(&responses::FETCH, budget),
+            None => treatment(head).0,
+        };
+        self.push(head, answer, Class::Full);
+        self.forward(vec![frame]).await
+    }
+
+    async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        if let Some(ways) = self.plane.ways().filter(|_| head.version > 0) {
+            let legs = self.legs.get_or_insert_default();
+            let asked = legs.list_offsets(ways, head, &frame).await;
+            if let Some(answer) = asked.map_err(|error| request_error(head.api, error))? {
+                return self.answer(head, answer);
+            }
+        }
+        self.push(head, treatment(head).0, Class::Full);
+        self.forward(vec![frame]).await
+    }
+
+    async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let asked = match &self.plane.routed {
+            Some(routed) => metadata::request(routed, head, &frame),
+            None => Ok::<_, WireError>(None),
+        };
+        match asked.map_err(|error| request_error(head.api, error))? {
+            Some((frame, asked)) => {
+                self.push(head, Answer::Metadata(Box::new(asked)), Class::Full);
+                self.forward(vec![frame]).await
+            }
+            None => {
+                self.push(head, treatment(head).0, Class::Full);
+                self.forward(vec![frame]).await
+            }
+        }
+    }
+
+    fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        self.push(head, Answer::Local(framed(vec![frame]), None), Class::Full);
+        Ok(())
+    }
+
+    async fn forward(&mut self, pieces: Vec<Bytes>) -> Result<(), ConnectionError> {
+        let pieces = framed(pieces);
+        write_chain(&mut self.to_home, &pieces).await.map_err(ConnectionError::BrokerIo)?;
+        self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
+        Ok(())
+    }
+}
+
+fn joined(pieces: &[Bytes]) -> Bytes {
+    if let [one] = pieces {
+        return one.clone();
+    }
+    let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in pieces {
+        joined.extend_from_slice(piece);
+    }
+    joined.freeze()
+}

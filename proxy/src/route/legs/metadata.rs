@@ -1,0 +1,141 @@
+//! Metadata: virtual names are asked of the brokers as their physical topics, and merged back.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::address::Addresses;
+use protocol_ext::header::{self, Head};
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, guard};
+
+use super::{UNKNOWN_PARTITION, encoded};
+use crate::route::addresses::Directory;
+use crate::route::virtual_topics::{Routed, VirtualTopics};
+
+/// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
+const LEADER_NOT_AVAILABLE: i16 = 5;
+
+/// What a Metadata request asked for that the brokers do not know.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Every topic.
+    pub all: bool,
+    /// Ids of virtual topics.
+    pub virtual_topics: Vec<[u8; 16]>,
+    /// Names that clients must not see.
+    pub hidden: Vec<String>,
+}
+
+/// The request to forward in the place of `frame`; `None` if it asks for nothing virtual.
+pub fn request(
+    routed: &VirtualTopics,
+    head: Head,
+    frame: &Bytes,
+) -> Result<Option<(Bytes, Asked)>, WireError> {
+    let at = header::request_body_at(head, frame)?;
+    let mut body: MetadataRequest = guard::request(api::METADATA, head.version, frame, at)?;
+    let mut asked = Asked::default();
+    let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
+        return Ok(Some((frame.clone(), Asked { all: true, ..asked })));
+    };
+    let mut ask = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
+        match found {
+            Some(found) => {
+                asked.virtual_topics.push(found.id);
+                ask.extend(found.physical.iter().map(|name| {
+                    let name = TopicName(StrBytes::from_string(name.to_string()));
+                    MetadataRequestTopic::default().with_name(Some(name))
+                }));
+            }
+            None if routed.hides(&name) => asked.hidden.push(name),
+            None => ask.push(topic),
+        }
+    }
+    if asked.virtual_topics.is_empty() && asked.hidden.is_empty() {
+        return Ok(None);
+    }
+    body.topics = Some(ask);
+    body.allow_auto_topic_creation = false;
+    let mut new = BytesMut::from(&frame[..at]);
+    new.extend_from_slice(&encoded(api::METADATA, head.version, &body)?);
+    Ok(Some((new.freeze(), asked)))
+}
+
+/// The answer for the client: addresses of the proxy, virtual topics in, physical ones out.
+pub fn response(
+    routed: &VirtualTopics,
+    version: i16,
+    frame: &Bytes,
+    asked: &Asked,
+    addresses: &Directory,
+) -> Result<Bytes, WireError> {
+    let at = header::response_body_at(api::METADATA, version, frame)?;
+    let mut body: MetadataResponse = guard::response(api::METADATA, version, frame, at)?;
+    for broker in &mut body.brokers {
+        let (host, port) = addresses.of(broker.node_id.0);
+        broker.host = StrBytes::try_from(host).unwrap_or_default();
+        broker.port = i32::from(port);
+    }
+    let mut physical = HashMap::new();
+    let mut shown = Vec::with_capacity(body.topics.len());
+    for topic in std::mem::take(&mut body.topics) {
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        if routed.hides(&name) {
+            physical.insert(name, topic);
+        } else {
+            shown.push(topic);
+        }
+    }
+    for topic in routed.all() {
+        if asked.all || asked.virtual_topics.contains(&topic.id) {
+            shown.push(merged(topic, &physical));
+        }
+    }
+    for name in &asked.hidden {
+        let name = TopicName(StrBytes::from_string(name.clone()));
+        let unknown = MetadataResponseTopic::default().with_name(Some(name));
+        shown.push(unknown.with_error_code(UNKNOWN_PARTITION));
+    }
+    body.topics = shown;
+    let mut new = BytesMut::from(&frame[..at]);
+    new.extend_from_slice(&encoded(api::METADATA, version, &body)?);
+    Ok(new.freeze())
+}
+
+/// One virtual topic from the physical topics of its slots. The leader epoch is always -1, so
+/// that clients never see one go back.
+fn merged(
+    topic: &Routed,
+    physical: &HashMap<String, MetadataResponseTopic>,
+) -> MetadataResponseTopic {
+    let name = TopicName(StrBytes::from_string(topic.name.to_string()));
+    let mut merged = MetadataResponseTopic::default()
+        .with_name(Some(name))
+        .with_topic_id(uuid::Uuid::from_bytes(topic.id));
+    for q in 0..topic.logical() {
+        let place = topic.place(q);
+        let slot = place.and_then(|(slot, p)| Some((physical.get(&*topic.physical[slot])?, p)));
+        if let Some((slot, _)) = slot {
+            merged.topic_authorized_operations = slot.topic_authorized_operations;
+        }
+        let found = slot.and_then(|(slot, p)| {
+            slot.partitions.iter().find(|partition| partition.partition_index == p)
+        });
+        let partition = found.cloned().unwrap_or_else(|| {
+            MetadataResponsePartition::default()
+                .with_error_code(LEADER_NOT_AVAILABLE)
+                .with_leader_id(BrokerId(-1))
+        });
+        merged.partitions.push(partition.with_partition_index(q).with_leader_epoch(-1));
+    }
+    merged
+}

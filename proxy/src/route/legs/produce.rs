@@ -1,0 +1,282 @@
+//! Produce: batches are split by slot, each part goes to the leader of its physical partition.
+//!
+//! Only producers without sequence numbers are taken here. A partition is acknowledged when all
+//! its parts are. Brokers take one batch a partition and request, so parts that meet at the same
+//! physical partition go in rounds, in the order of the request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::batch::{Caps, OpenBatch};
+use protocol_ext::header::{self, Head};
+use protocol_ext::split::{SplitOptions, split};
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, guard, reply};
+
+use super::{Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
+use crate::metrics::Metrics;
+use crate::route::virtual_topics::Routed;
+
+/// Version of the legs: the first flexible one, the last without leader hints.
+const LEG_VERSION: i16 = 9;
+/// CORRUPT_MESSAGE.
+const CORRUPT: i16 = 2;
+/// REQUEST_TIMED_OUT: something may have been appended.
+const TIMED_OUT: i16 = 7;
+/// INVALID_TXN_STATE.
+const TRANSACTION: i16 = 48;
+/// INVALID_RECORD.
+const INVALID: i16 = 87;
+const NO_SEQUENCES: &str = "virtual topics take producers without idempotence only: \
+    set enable.idempotence=false";
+
+/// A batch for one physical partition.
+struct Part {
+    /// Topic and partition of the request that it is a part of.
+    of: (usize, usize),
+    physical: Arc<str>,
+    partition: i32,
+    batch: Bytes,
+    /// The offset it gets is the logical one.
+    native: bool,
+}
+
+/// What a client's partition is told.
+#[derive(Clone)]
+struct Outcome {
+    code: i16,
+    message: Option<&'static str>,
+    parts: usize,
+    answer: PartitionProduceResponse,
+}
+
+impl Legs {
+    /// Answers a Produce request that names a virtual topic; `None` if it names none.
+    pub async fn produce(
+        &mut self,
+        ways: Ways<'_>,
+        caps: &Caps,
+        metrics: &Metrics,
+        head: Head,
+        frame: &Bytes,
+    ) -> Result<Option<Bytes>, WireError> {
+        let at = header::request_body_at(head, frame)?;
+        let request: ProduceRequest = guard::request(api::PRODUCE, head.version, frame, at)?;
+        let of = |topic: &TopicProduceData| {
+            let routed = ways.routed.by_name(&topic.name);
+            routed.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes()))
+        };
+        if !request.topic_data.iter().any(|topic| of(topic).is_some()) {
+            return Ok(None);
+        }
+        let mut outcomes = HashMap::new();
+        let mut parts = Vec::new();
+        for (t, topic) in request.topic_data.iter().enumerate() {
+            let routed = of(topic);
+            let name = match (routed, topic.name.is_empty()) {
+                (None, true) => ways.topics.name(topic.topic_id.into_bytes()).await.ok().flatten(),
+                _ => Some(topic.name.as_str().into()),
+            };
+            for (p, data) in topic.partition_data.iter().enumerate() {
+                let split = match (routed, &name) {
+                    (Some(routed), _) => routed_parts(routed, caps, metrics, (t, p), data),
+                    (None, Some(name)) => Ok(vec![plain_part(name, (t, p), data)]),
+                    (None, None) => Err(Refusal { code: UNKNOWN_PARTITION, message: None }),
+                };
+                let mut outcome = Outcome::new(data.index);
+                match split {
+                    Ok(split) => {
+                        outcome.parts = split.len();
+                        parts.extend(split);
+                    }
+                    Err(refusal) => {
+                        (outcome.code, outcome.message) = (refusal.code, refusal.message);
+                    }
+                }
+                outcomes.insert((t, p), outcome);
+            }
+        }
+        for round in rounds(parts) {
+            self.send(ways, &request, round, &mut outcomes).await?;
+        }
+        Ok(Some(reply::frame(head, &merged(&request, &outcomes))?))
+    }
+
+    /// Sends parts that all have different physical partitions.
+    async fn send(
+        &mut self,
+        ways: Ways<'_>,
+        request: &ProduceRequest,
+        parts: Vec<Part>,
+        outcomes: &mut HashMap<(usize, usize), Outcome>,
+    ) -> Result<(), WireError> {
+        let (led, lost) = by_leader(ways.topics, parts, |p| (&p.physical, p.partition)).await;
+        for part in lost {
+            fail(outcomes, &part, NOT_LEADER);
+        }
+        let timeout = u64::try_from(request.timeout_ms).unwrap_or(0);
+        let limit = Duration::from_millis(timeout) + ways.limits.connect;
+        let mut legs = Vec::with_capacity(led.len());
+        for (node, parts) in &led {
+            let body = encoded(api::PRODUCE, LEG_VERSION, &leg_request(request, parts))?;
+            legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
+        }
+        let answers = self.run(ways, legs).await;
+        for (parts, ran) in led.into_values().zip(answers) {
+            let (answer, code) = match ran {
+                Ok(body) => (guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok(), TIMED_OUT),
+                Err(LegError::NotSent(_)) => (None, NOT_LEADER),
+                Err(LegError::Unknown(_)) => (None, TIMED_OUT),
+            };
+            for part in parts {
+                match answer.as_ref().and_then(|answer| find(answer, &part)) {
+                    Some(row) => settle(outcomes, &part, row),
+                    None => fail(outcomes, &part, code),
+                }
+                if outcomes.get(&part.of).is_none_or(|outcome| outcome.code != 0) {
+                    ways.topics.forget(&part.physical);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a batch is not taken.
+struct Refusal {
+    code: i16,
+    message: Option<&'static str>,
+}
+
+fn routed_parts(
+    routed: &Routed,
+    caps: &Caps,
+    metrics: &Metrics,
+    of: (usize, usize),
+    data: &PartitionProduceData,
+) -> Result<Vec<Part>, Refusal> {
+    let refuse = |code, message| Refusal { code, message };
+    let (native_slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
+    let records = data.records.clone().unwrap_or_default();
+    let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
+    let header = open.header();
+    if header.is_transactional() {
+        return Err(refuse(TRANSACTION, None));
+    }
+    if header.producer_id >= 0 {
+        return Err(refuse(INVALID, Some(NO_SEQUENCES)));
+    }
+    let options = SplitOptions::default();
+    let split = split(&open, &options, |record| routed.slot_of(record));
+    let split = split.map_err(|_| refuse(CORRUPT, None))?;
+    let whole = split.len() == 1;
+    let parts = split.into_iter().map(|sub| {
+        metrics.routed_records.inc_by(u64::from(sub.records));
+        let slot = usize::from(sub.slot);
+        Part {
+            of,
+            physical: routed.physical[slot].clone(),
+            partition: p,
+            batch: sub.batch,
+            native: whole && slot == native_slot,
+        }
+    });
+    Ok(parts.collect())
+}
+
+fn plain_part(name: &Arc<str>, of: (usize, usize), data: &PartitionProduceData) -> Part {
+    let batch = data.records.clone().unwrap_or_default();
+    Part { of, physical: name.clone(), partition: data.index, batch, native: true }
+}
+
+/// Parts in rounds: within one, no physical partition comes twice.
+fn rounds(parts: Vec<Part>) -> Vec<Vec<Part>> {
+    let mut seen: HashMap<(Arc<str>, i32), usize> = HashMap::new();
+    let mut rounds: Vec<Vec<Part>> = Vec::new();
+    for part in parts {
+        let round = seen.entry((part.physical.clone(), part.partition)).or_default();
+        if rounds.len() == *round {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(part);
+        *round += 1;
+    }
+    rounds
+}
+
+fn leg_request(request: &ProduceRequest, parts: &[Part]) -> ProduceRequest {
+    let topics = parts.iter().map(|part| {
+        let name = TopicName(StrBytes::from_string(part.physical.to_string()));
+        let data = PartitionProduceData::default()
+            .with_index(part.partition)
+            .with_records(Some(part.batch.clone()));
+        TopicProduceData::default().with_name(name).with_partition_data(vec![data])
+    });
+    ProduceRequest::default()
+        // The answer tells whether the next round may go, also for clients that want none.
+        .with_acks(if request.acks == 0 { 1 } else { request.acks })
+        .with_timeout_ms(request.timeout_ms)
+        .with_topic_data(topics.collect())
+}
+
+fn find<'a>(answer: &'a ProduceResponse, part: &Part) -> Option<&'a PartitionProduceResponse> {
+    let topics = answer.responses.iter().filter(|t| *t.name.0 == *part.physical);
+    topics.flat_map(|t| &t.partition_responses).find(|p| p.index == part.partition)
+}
+
+fn fail(outcomes: &mut HashMap<(usize, usize), Outcome>, part: &Part, code: i16) {
+    if let Some(outcome) = outcomes.get_mut(&part.of).filter(|outcome| outcome.code == 0) {
+        outcome.code = code;
+    }
+}
+
+fn settle(
+    outcomes: &mut HashMap<(usize, usize), Outcome>,
+    part: &Part,
+    row: &PartitionProduceResponse,
+) {
+    if row.error_code != 0 {
+        fail(outcomes, part, row.error_code);
+    } else if part.native
+        && let Some(outcome) = outcomes.get_mut(&part.of)
+    {
+        outcome.answer.base_offset = row.base_offset;
+        outcome.answer.log_append_time_ms = row.log_append_time_ms;
+        outcome.answer.log_start_offset = row.log_start_offset;
+    }
+}
+
+impl Outcome {
+    fn new(index: i32) -> Self {
+        let answer = PartitionProduceResponse::default()
+            .with_index(index)
+            .with_base_offset(-1)
+            .with_log_append_time_ms(-1)
+            .with_log_start_offset(-1);
+        Self { code: 0, message: None, parts: 0, answer }
+    }
+}
+
+fn merged(
+    request: &ProduceRequest,
+    outcomes: &HashMap<(usize, usize), Outcome>,
+) -> ProduceResponse {
+    let topics = request.topic_data.iter().enumerate().map(|(t, topic)| {
+        let rows = (0..topic.partition_data.len()).filter_map(|p| outcomes.get(&(t, p)));
+        let rows = rows.map(|outcome| {
+            let message = outcome.message.map(StrBytes::from_static_str);
+            outcome.answer.clone().with_error_code(outcome.code).with_error_message(message)
+        });
+        TopicProduceResponse::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partition_responses(rows.collect())
+    });
+    ProduceResponse::default().with_responses(topics.collect())
+}

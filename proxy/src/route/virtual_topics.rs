@@ -1,0 +1,144 @@
+//! Virtual topics: which physical topic-partition holds a record of a logical one.
+//!
+//! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
+//! Invariant: the slot is a pure function of the record's content and the configuration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use protocol_ext::records::RecordView;
+use sha2::{Digest, Sha256};
+
+use super::topics::TopicId;
+use crate::config::VirtualTopic;
+
+/// One virtual topic.
+#[derive(Debug)]
+pub struct Routed {
+    /// The name clients use.
+    pub name: Arc<str>,
+    /// Its id: derived from the name, so that it never changes.
+    pub id: TopicId,
+    /// Partitions of each slot.
+    pub partitions: i32,
+    /// The physical topic of each slot.
+    pub physical: Vec<Arc<str>>,
+    header: Vec<u8>,
+    slots: Vec<String>,
+}
+
+impl Routed {
+    fn new(config: &VirtualTopic) -> Self {
+        let name: Arc<str> = config.name.as_str().into();
+        let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
+        Self {
+            id: id_of(&name),
+            name,
+            partitions: config.partitions,
+            physical,
+            header: config.header.clone().into_bytes(),
+            slots: config.slots.clone(),
+        }
+    }
+
+    /// Logical partitions.
+    pub fn logical(&self) -> i32 {
+        self.partitions * i32::try_from(self.physical.len()).unwrap_or(i32::MAX)
+    }
+
+    /// Slot and physical partition of a logical partition; `None` beyond the last one.
+    pub fn place(&self, q: i32) -> Option<(usize, i32)> {
+        let slot = usize::try_from(q.checked_div(self.partitions)?).ok()?;
+        (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
+    }
+
+    /// The slot of a record: the one its header names, else the last, `other`.
+    pub fn slot_of(&self, record: &RecordView<'_>) -> u8 {
+        let named = record.headers().filter_map(Result::ok).find(|h| h.key == self.header);
+        let value = named.and_then(|header| header.value);
+        let slot = value.and_then(|value| self.slots.iter().position(|s| s.as_bytes() == value));
+        u8::try_from(slot.unwrap_or(self.slots.len() - 1)).unwrap_or(u8::MAX)
+    }
+}
+
+/// All virtual topics.
+#[derive(Debug)]
+pub struct VirtualTopics {
+    topics: Vec<Routed>,
+    names: HashMap<Arc<str>, usize>,
+    ids: HashMap<TopicId, usize>,
+    physical: HashMap<Arc<str>, usize>,
+}
+
+impl VirtualTopics {
+    /// The virtual topics of a configuration; `None` if there are none.
+    pub fn new(config: &[VirtualTopic]) -> Option<Self> {
+        let topics: Vec<Routed> = config.iter().map(Routed::new).collect();
+        let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
+        let ids = topics.iter().enumerate().map(|(n, t)| (t.id, n)).collect();
+        let physical = topics.iter().enumerate();
+        let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
+        let physical = physical.collect();
+        (!topics.is_empty()).then_some(Self { topics, names, ids, physical })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Routed] {
+        &self.topics
+    }
+
+    /// The virtual topic of a name.
+    pub fn by_name(&self, name: &str) -> Option<&Routed> {
+        self.names.get(name).map(|n| &self.topics[*n])
+    }
+
+    /// The virtual topic of an id.
+    pub fn by_id(&self, id: &TopicId) -> Option<&Routed> {
+        self.ids.get(id).map(|n| &self.topics[*n])
+    }
+
+    /// Whether clients must not see a topic, since it holds a part of a virtual one.
+    pub fn hides(&self, name: &str) -> bool {
+        self.physical.contains_key(name)
+    }
+}
+
+/// A version 8 UUID (RFC 9562) of a virtual topic's name.
+fn id_of(name: &str) -> TopicId {
+    let digest = Sha256::new().chain_update(b"firebreak virtual topic\0").chain_update(name);
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.finalize()[..16]);
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed() -> Routed {
+        Routed::new(&VirtualTopic {
+            name: "fires".to_owned(),
+            partitions: 3,
+            header: "region".to_owned(),
+            slots: vec!["norcal".to_owned(), "other".to_owned()],
+        })
+    }
+
+    #[test]
+    fn every_logical_partition_has_one_place_and_none_lies_beyond() {
+        let routed = routed();
+        let places: Vec<_> = (-1..=6).map(|q| routed.place(q)).collect();
+        let inside = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
+        assert_eq!(places[1..7], inside.map(Some));
+        assert_eq!((places[0], places[7]), (None, None));
+    }
+
+    #[test]
+    fn the_id_is_a_function_of_the_name_alone() {
+        assert_eq!(id_of("fires"), routed().id);
+        assert_ne!(id_of("fires"), id_of("fire"));
+        assert_eq!(uuid::Uuid::from_bytes(id_of("fires")).get_version_num(), 8);
+    }
+}
