@@ -162,7 +162,8 @@ look_next() {
 
 Where to look next
   clients connect to     $proxy
-  the proxy says         curl http://$admin/status      http://$admin/metrics
+  the proxy says         curl http://$admin/status
+                         curl http://$admin/metrics
   read through the proxy kcat -C -b $proxy -t $detections -o beginning -e
   the same on the broker kcat -C -b $broker -t $images -o beginning -e | head -c 112 | od -c
   send a file            kcat -P -b $proxy -t $images -k NAME -X message.max.bytes=16000000 FILE
@@ -171,7 +172,7 @@ Where to look next
   log files              $run/firebreak.log, $run/kafka/node-1/log
 NEXT
     if [ "$keep" = 1 ]; then
-        printf '\nStill running. To stop and remove it:\n  %s --stop %s\n' \
+        printf '\nStill running. To stop and remove it:\n  %q --stop %q\n' \
             "${BASH_SOURCE[0]}" "$run"
     else
         printf '\nAll of this is stopped and removed now; --keep leaves it running.\n'
