@@ -64,6 +64,10 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
         }
     }
     let limits = limits(p, &file.limits.unwrap_or_default());
+    if limits.buffered_bytes_max / 2 < limits.frame_bytes_max {
+        let least = limits.frame_bytes_max * 2;
+        p.add("limits.buffered_bytes_max", format!("is less than twice frame_bytes_max: {least}"));
+    }
     match (listen, cluster) {
         (Some(listen), Some(cluster)) if problems.0.is_empty() => {
             Ok(Config { listen, admin, cluster, store, offload, virtual_topics, limits })
@@ -285,5 +289,89 @@ fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
         first_request: p.millis("limits.first_request_ms", raw.first_request_ms, d.first_request),
         drain: p.millis("limits.drain_ms", raw.drain_ms, d.drain),
         refresh: p.millis("limits.refresh_ms", raw.refresh_ms, d.refresh),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, &Flags::default())
+    }
+
+    #[test]
+    fn the_example_holds_the_defaults() {
+        let example = parse(include_str!("../../../firebreak.example.toml")).expect("valid");
+        let flags = Flags { upstream: Some("kafka-1:9092".to_owned()), ..Flags::default() };
+        let default = Config::parse("", &flags).expect("valid");
+        assert_eq!(format!("{:?}", example.limits), format!("{:?}", default.limits));
+        assert_eq!(format!("{:?}", example.listen), format!("{:?}", default.listen));
+        assert_eq!(format!("{:?}", example.cluster), format!("{:?}", default.cluster));
+        assert_eq!(example.admin, default.admin);
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_their_keys() {
+        let text = r#"
+            [listen]
+            bootstrap = "here"
+            [[cluster]]
+            bootstrap = ["no port"]
+            node_id_base = 7
+            [[offload]]
+            topics = []
+            threshold_bytes = 1
+            [[virtual_topic]]
+            name = "bad name"
+            [[throttle]]
+            mode = "drain"
+            [limits]
+            drain_ms = 0
+        "#;
+        let Err(ConfigError(problems)) = parse(text) else { panic!("accepted") };
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        for key in [
+            "listen.bootstrap",
+            "cluster.bootstrap",
+            "cluster.node_id_base",
+            "offload[0].topics",
+            "offload[0].threshold_bytes",
+            "offload",
+            "virtual_topic[0].name",
+            "throttle",
+            "limits.drain_ms",
+        ] {
+            assert!(keys.contains(&key), "{key} is not among {keys:?}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_listener_needs_a_name_to_tell_clients() {
+        let text = "[listen]\nbootstrap = \"0.0.0.0:19092\"\n[[cluster]]\nbootstrap = [\"a:1\"]";
+        let Err(ConfigError(problems)) = parse(text) else { panic!("accepted") };
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "listen.advertise");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let Err(ConfigError(problems)) = parse("[listen]\nbootstrp = \"x\"") else {
+            panic!("accepted")
+        };
+        assert!(problems[0].text.contains("bootstrp"), "{}", problems[0].text);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Flags {
+            upstream: Some("b:2,[::1]:3".to_owned()),
+            listen: Some("127.0.0.1:5000".to_owned()),
+            ..Flags::default()
+        };
+        let config = Config::parse("[[cluster]]\nbootstrap = [\"a:1\"]", &flags).expect("valid");
+        let expected = [("b".to_owned(), 2), ("::1".to_owned(), 3)];
+        assert_eq!(config.cluster.bootstrap, expected);
+        assert_eq!(config.listen.ports, Ports { first: 5001, last: 5100, mapped: Vec::new() });
     }
 }
