@@ -7,6 +7,7 @@ their order is reversed every second round; every mode's process must have carri
 
 import argparse
 import datetime
+import itertools
 import os
 import pathlib
 import resource
@@ -22,14 +23,16 @@ sys.path[:0] = [str(HERE / "harness"), str(REPO / "compose")]
 
 import net  # noqa: E402
 import report  # noqa: E402
-from cells import CELLS  # noqa: E402
+from cells import CELLS, OFFLOAD_BUDGET  # noqa: E402
 from kafka import Broker, Java  # noqa: E402
 from measure import CLAIM_ROUNDS, judge  # noqa: E402
-from modes import Direct, Firebreak, Relay, ports_of_firebreak  # noqa: E402
+from modes import PORTS_OF_FIREBREAK, Direct, Firebreak, Relay  # noqa: E402
 from processes import Failed, machine_busy_s, run_json  # noqa: E402
 
 HOST = "127.0.0.1"
 CARRIED_MIN = 0.99
+# Relays, Firebreaks, listeners of the broker; more than are taken.
+PORTS = 30
 MEMORY_DISK_MIN = 4 << 30
 READ_RECORDS = 600_000
 FETCH_REQUESTS = 700
@@ -41,6 +44,9 @@ path = "{store}"
 [[offload]]
 topics = ["*"]
 threshold_bytes = 100000
+
+[limits]
+buffered_bytes_max = {budget}
 """
 
 
@@ -62,6 +68,11 @@ class Bench:
     def scaled(self, amount):
         return type(amount)(amount * self.scale)
 
+    def serial(self):
+        """A number that no topic has yet."""
+        self.topics_made += 1
+        return self.topics_made
+
     def binary(self, name):
         return self.options.bin / name
 
@@ -70,17 +81,17 @@ class Bench:
 
     def start(self):
         log4j = REPO / "compose" / "log4j2.properties"
-        relay_ports = net.free_ports(4, HOST)
+        ports = iter(net.free_ports(PORTS, HOST))
         relays = [
-            Relay(name, self.binary("relay"), f"{HOST}:{relay_ports[place]}",
-                  f"{HOST}:{relay_ports[place + 2]}", self.log(name))
-            for place, name in enumerate(("relay", "relay2"))
+            Relay(name, self.binary("relay"), f"{HOST}:{next(ports)}", f"{HOST}:{next(ports)}",
+                  self.log(name))
+            for name in ("relay", "relay2")
         ]
-        proxies = self.firebreaks()
+        proxies = self.firebreaks(ports)
         advertised = {"direct": None}
         advertised.update({relay.name: relay.bootstrap for relay in relays})
         advertised.update({proxy.name: None for proxy in proxies})
-        self.broker = Broker(self.options.jars, log4j, self.folder, HOST, advertised)
+        self.broker = Broker(self.options.jars, log4j, self.folder, HOST, ports, advertised)
         self.modes = [Direct(self.broker.addresses["direct"])]
         for mode in relays + proxies:
             self.modes.append(mode)
@@ -88,18 +99,19 @@ class Bench:
         self.java = Java(self.options.jars, log4j, HERE / "java" / "Bench.java", self.log("java"))
         self.fill()
 
-    def firebreaks(self):
+    def firebreaks(self, ports):
         """The proxy, and the proxy with a feature on, unless they are left out."""
         if self.options.without_firebreak:
             return []
         wanted = {"firebreak": None}
         if self.options.features:
-            wanted["offload"] = OFFLOAD_SETTINGS.format(store=self.folder / "objects")
+            wanted["offload"] = OFFLOAD_SETTINGS.format(
+                store=self.folder / "objects", budget=OFFLOAD_BUDGET
+            )
         made = []
         for name, settings in wanted.items():
-            ports = net.free_ports(ports_of_firebreak(), HOST)
-            made.append(Firebreak(name, self.binary("firebreak"), ports, HOST, self.folder,
-                                  settings))
+            own = list(itertools.islice(ports, PORTS_OF_FIREBREAK))
+            made.append(Firebreak(name, self.binary("firebreak"), own, HOST, self.folder, settings))
         return made
 
     def fill(self):
@@ -158,7 +170,7 @@ class Bench:
             "samples": samples,
             "versions": versions,
             "verdicts": [
-                judge(one, samples, name, binding=name == "firebreak")
+                judge(one, samples, name)
                 for name in judged or ["relay2"] for one in cell.measures
             ],
             "notes": [versions_note(versions)] if any(versions.values()) else [],
@@ -179,12 +191,12 @@ class Bench:
 
     def takes_part(self, cell, mode):
         if mode.name == "offload":
-            return cell.features
+            return cell.features or cell.features_only
         return cell.modes is None or mode.name in cell.modes
 
     def sample(self, cell, mode):
         """One run: the cell's own figures, CPU and bytes of the mode's process."""
-        fresh = cell.modes is not None and "direct" not in cell.modes
+        fresh = cell.fresh
         carried = {} if fresh else mode.carried()
         begun = mode.process.cpu_s() if mode.process and not fresh else None
         sample = cell.run(self, mode)
@@ -212,9 +224,10 @@ class Bench:
     def make_topic(self, cell):
         if cell.topic is None:
             return
-        self.topics_made += 1
-        self.topic = f"{cell.topic}-{self.topics_made}"
-        self.java.ask("topic", self.modes[0].bootstrap, self.topic, 2, *TOPIC_SETTINGS)
+        self.topic = f"{cell.topic}-{self.serial()}"
+        self.java.ask(
+            "topic", self.modes[0].bootstrap, self.topic, cell.partitions, *TOPIC_SETTINGS
+        )
 
     def drop_topic(self):
         if self.topic:
@@ -280,7 +293,10 @@ def arguments():
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     options.out = options.out or options.bin.parent.parent / "benches" / f"{stamp}.json"
     wanted = options.only.split(",") if options.only else [cell.name for cell in CELLS]
-    options.cells = [cell for cell in CELLS if cell.name in wanted]
+    options.cells = [
+        cell for cell in CELLS
+        if cell.name in wanted and (options.features or not cell.features_only)
+    ]
     unknown = set(wanted) - {cell.name for cell in CELLS}
     if unknown:
         parser.error(f"no cell {', '.join(sorted(unknown))}; there are: {names}")

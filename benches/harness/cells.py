@@ -15,6 +15,7 @@ CPU_BAR, THROUGHPUT_BAR = 1.15, 0.95
 PING_P50_BAR, PING_P99_BAR = 1.10, 1.25
 IDLE_KB_MAX, RSS_MB_MAX, UNREAD_MB_MAX = 8, 60, 8
 OPEN_RATE, OPEN_SIZE = 150_000, 300
+IMAGE_BYTES, OFFLOAD_BUDGET = 900_000, 64 << 20
 BIG_FETCH, SMALL_FETCH = 50_000_000, 1_000_000
 SETTLE_SECONDS = 2.0
 
@@ -24,7 +25,9 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`rounds` overrides the bench's; `modes` names those that take part (None: all)."""
+    """`rounds` overrides the bench's; `modes` names those that take part (None: all); `fresh`: the
+    run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in.
+    """
 
     name: str
     title: str
@@ -35,6 +38,9 @@ class Cell:
     rounds: int | None = None
     modes: tuple | None = None
     features: bool = False
+    features_only: bool = False
+    fresh: bool = False
+    partitions: int = 2
 
 
 def java_produce(records, acks, codec):
@@ -200,6 +206,55 @@ def unread(bench, mode):
     }
 
 
+def images(bench, mode):
+    """Large values written and read back: as records, or through the store."""
+    topic, records = f"{bench.topic}-{mode.name}-{bench.serial()}", bench.scaled(150)
+    bench.java.ask("topic", mode.bootstrap, topic, 2)
+    written = bench.java.ask(
+        "produce", mode.bootstrap, topic, records, IMAGE_BYTES, "all", "none", 0
+    )
+    read = bench.java.ask("consume", mode.bootstrap, topic, 2, records)
+    bench.java.ask("delete", mode.bootstrap, topic)
+    if read["bytes"] != written["bytes"]:
+        raise Failed(f"{read['bytes']} bytes read of {written['bytes']} written")
+    check_offloaded(mode)
+    return {
+        "bytes_sent": written["bytes_sent"] + read["bytes_sent"],
+        "bytes_received": written["bytes_received"] + read["bytes_received"],
+        "seconds": written["seconds"] + read["seconds"],
+        "write_mb_per_s": written["bytes"] / written["seconds"] / 1e6,
+        "read_mb_per_s": read["bytes"] / read["seconds"] / 1e6,
+    }
+
+
+def check_offloaded(mode):
+    """The values did go through the store, and all came back."""
+    if mode.name == "offload":
+        done = mode.offloaded()
+        if not done.get("store") or not done.get("restore") or done.get("damaged"):
+            raise Failed(f"offloaded: {done}")
+
+
+def image_memory(bench, mode):
+    """Eight writers of large values, then four readers, on a fresh process with a small budget."""
+    mode.fresh()
+    loads = [
+        load(bench, mode, bench.topic, "produce", "--connections", 8, "--batch-records", 1,
+             "--size", IMAGE_BYTES, "--requests", bench.scaled(100)),
+        load(bench, mode, bench.topic, "fetch", "--connections", 4, "--bytes-max", IMAGE_BYTES,
+             "--total-bytes", bench.scaled(100_000_000)),
+    ]
+    check_offloaded(mode)
+    peak = mode.process.memory_kb("VmHWM")
+    time.sleep(SETTLE_SECONDS)
+    return {
+        "bytes_sent": sum(one["bytes_sent"] for one in loads),
+        "bytes_received": sum(one["bytes_received"] for one in loads),
+        "peak_rss_mb": peak / 1024,
+        "rss_mb": mode.process.memory_kb() / 1024,
+    }
+
+
 PROXIED = ("relay", "relay2", "firebreak")
 
 CELLS = (
@@ -228,18 +283,28 @@ CELLS = (
          topic="write"),
     Cell("idle", "2,000 idle connections, fresh process", idle((), 2000),
          (Measure("kb_per_connection", "KB", limit=IDLE_KB_MAX), Measure("open_cpu_us", "us"),
-          Measure("idle_cpu_ms_per_s", "ms/s")), modes=PROXIED),
+          Measure("idle_cpu_ms_per_s", "ms/s")), modes=PROXIED, fresh=True),
     Cell("idle_used", "500 connections idle after a 1 MB fetch each, fresh process",
          idle(("--fetch-bytes", SMALL_FETCH), 500),
-         (Measure("kb_per_connection", "KB", limit=IDLE_KB_MAX),), modes=PROXIED),
+         (Measure("kb_per_connection", "KB", limit=IDLE_KB_MAX),), modes=PROXIED,
+         fresh=True),
     Cell("unread", "16 readers ask 50 MB and do not read, one pings; then 40 drain", unread,
          (Measure("growth_mb", "MB", limit=UNREAD_MB_MAX),
           Measure("ping_p50_us", "us", bar=PING_P50_BAR), Measure("ping_slowdown", "x"),
           Measure("drain_40_s", "s")),
-         topic="write", modes=PROXIED),
+         topic="write", modes=PROXIED, fresh=True),
     Cell("rss", "memory after every kind of load, fresh process", rss_after_load,
          (Measure("rss_mb", "MB", limit=RSS_MB_MAX), Measure("peak_rss_mb", "MB"),
-          Measure("fresh_rss_mb", "MB")), topic="write", modes=PROXIED),
+          Measure("fresh_rss_mb", "MB")), topic="write", modes=PROXIED, fresh=True),
+    Cell("images", "Java, 900 KB values written and read back, offloaded or not", images,
+         (Measure("write_mb_per_s", "MB/s", higher_is_better=True),
+          Measure("read_mb_per_s", "MB/s", higher_is_better=True)),
+         topic="write", features_only=True),
+    Cell("image_memory", "8 writers and 4 readers of 900 KB values, budget 64 MiB, fresh process",
+         image_memory,
+         (Measure("peak_rss_mb", "MB", limit=RSS_MB_MAX + (OFFLOAD_BUDGET >> 20),
+                  mode="offload"), Measure("rss_mb", "MB")),
+         topic="write", modes=("offload",), features_only=True, fresh=True, partitions=8),
     Cell("open", "150,000 records/s of 300 B, open loop", open_loop,
          (Measure("p50_us", "us"), Measure("p99_us", "us"), Measure("records_per_s", "/s"),
           Measure("late_p99_us", "us")),

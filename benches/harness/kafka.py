@@ -17,17 +17,14 @@ START_SECONDS = 90
 class Broker:
     """A single node, its own controller, data in `folder`."""
 
-    def __init__(self, jars, log4j, folder, host, advertised):
+    def __init__(self, jars, log4j, folder, host, ports, advertised):
         """`advertised`: mode -> address that clients of its listener are told (None: its own)."""
         self.folder = folder
         self.version = jar_version(jars)
-        ports = net.free_ports(len(advertised) + 2, host)
-        self.addresses = {
-            mode: f"{host}:{port}" for mode, port in zip(advertised, ports)
-        }
-        self.jmx_port = ports[-1]
+        self.addresses = {mode: f"{host}:{next(ports)}" for mode in advertised}
+        self.jmx_port = next(ports)
         told = {mode: address or self.addresses[mode] for mode, address in advertised.items()}
-        controller = f"{host}:{ports[-2]}"
+        controller = f"{host}:{next(ports)}"
         properties = folder / "server.properties"
         properties.write_text(self.properties(told, controller))
         java = ["java", f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{jars}/*"]

@@ -20,11 +20,12 @@ class Measure:
     bar: float | None = None
     higher_is_better: bool = False
     limit: float | None = None
+    mode: str = "firebreak"
 
 
-def judge(measure, samples, mode, binding):
+def judge(measure, samples, mode):
     """Judges one mode of a cell. `samples`: mode name -> list of samples, one per round.
-    Unless `binding`, the bar is told but not judged."""
+    The bar is told for every mode and binds the measure's own."""
     own = column(samples, mode, measure.key)
     relay = column(samples, "relay", measure.key)
     again = column(samples, "relay2", measure.key)
@@ -45,7 +46,7 @@ def judge(measure, samples, mode, binding):
         "limit": measure.limit,
         "met": None,
     }
-    if not own or not binding:
+    if not own or mode != measure.mode:
         return verdict
     met = []
     if measure.limit is not None:

@@ -14,6 +14,8 @@ from processes import Failed, Process
 
 READY_SECONDS = 30
 NODE_PORTS = 4
+# Bootstrap, virtual brokers, admin.
+PORTS_OF_FIREBREAK = NODE_PORTS + 2
 
 
 class Direct:
@@ -109,24 +111,25 @@ class Firebreak:
 
     def carried(self):
         """Bytes carried so far: from clients, to clients (`firebreak_bytes_total`)."""
-        counts = dict(re.findall(
-            r'^firebreak_bytes_total\{direction="([^"]*)"\} (\S+)$', self.get("/metrics"),
-            re.MULTILINE,
-        ))
+        counts = self.counts("bytes", "direction")
         try:
-            return {"up": int(counts["from_client"]), "down": int(counts["to_client"])}
+            return {"up": counts["from_client"], "down": counts["to_client"]}
         except KeyError:
             raise Failed(f"{self.name} does not count its bytes") from None
+
+    def offloaded(self):
+        """Large values so far, by what was done with them."""
+        return self.counts("offload_objects", "op")
+
+    def counts(self, name, label):
+        line = rf'^firebreak_{name}_total\{{{label}="([^"]*)"\}} (\d+)'
+        found = re.findall(line, self.get("/metrics"), re.MULTILINE)
+        return {key: int(count) for key, count in found}
 
     def close(self):
         if self.process:
             self.process.close()
             self.process = None
-
-
-def ports_of_firebreak():
-    """Bootstrap, virtual brokers, admin."""
-    return NODE_PORTS + 2
 
 
 def await_answer(mode, question):

@@ -47,6 +47,7 @@ import org.apache.kafka.common.utils.AppInfoParser;
  */
 public final class Bench {
     private static final int VALUES = 512;
+    private static final int VALUES_BYTES = 64_000_000;
     private static final Duration POLL = Duration.ofMillis(100);
     private static final long STUCK_NS = 120_000_000_000L;
 
@@ -124,7 +125,8 @@ public final class Bench {
                     waitUntil(due);
                 }
                 int number = i;
-                producer.send(new ProducerRecord<>(topic, values[i % VALUES]), (where, error) -> {
+                byte[] value = values[i % values.length];
+                producer.send(new ProducerRecord<>(topic, value), (where, error) -> {
                     acked[number] = System.nanoTime() - due;
                     count.incrementAndGet();
                     if (error != null) {
@@ -322,8 +324,8 @@ public final class Bench {
     /** JSON records of stations, so that a codec finds what it would find in practice. */
     private static byte[][] values(int size) {
         java.util.Random random = new java.util.Random(42);
-        byte[][] values = new byte[VALUES][];
-        for (int i = 0; i < VALUES; i++) {
+        byte[][] values = new byte[Math.max(1, Math.min(VALUES, VALUES_BYTES / size))][];
+        for (int i = 0; i < values.length; i++) {
             StringBuilder text = new StringBuilder();
             while (text.length() < size) {
                 text.append("{\"station\":\"st-").append(random.nextInt(10_000))
