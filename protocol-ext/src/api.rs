@@ -81,7 +81,9 @@ pub fn is_servable(key: i16, version: i16) -> bool {
         None | Some(Answer::Hidden) => false,
         Some(Answer::Opaque | Answer::Versions) => true,
         Some(Answer::OpaqueUpTo(max)) => version <= max,
-        Some(Answer::Patch(message) | Answer::Tail(message)) => version <= message.max,
+        Some(Answer::Patch(message) | Answer::Tail(message)) => {
+            (message.min..=message.max).contains(&version)
+        }
     }
 }
 

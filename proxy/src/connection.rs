@@ -19,13 +19,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
-use crate::limits::HALF_CLOSED;
+use crate::limits::{HALF_CLOSED, LINGER};
 use crate::metrics::Side;
 use crate::route::addresses::Door;
 use handle::Handle;
@@ -55,7 +56,25 @@ pub async fn serve(
     let queue = Queue::default();
     let requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
     let responses = Responses::new(&plane, &queue, from_home, to_client);
-    both(requests.pump(), responses.pump(), &queue).await
+    both(requests.pump(), responses.pump(), &queue).await?;
+    if handle.is_draining() {
+        linger(&mut client).await;
+    }
+    Ok(())
+}
+
+/// Closes towards a client that may still be sending: a socket closed with unread bytes in it
+/// would take back answers that are on their way. What is read here is never answered, so the
+/// client sends it again elsewhere.
+async fn linger(client: &mut TcpStream) {
+    let drop_all = async {
+        client.shutdown().await?;
+        let mut unread = [0; 1024];
+        while client.read(&mut unread).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    // The client's errors and its silence are of no interest any more.
+    let _ = tokio::time::timeout(LINGER, drop_all).await;
 }
 
 /// Waits for the first bytes of a request; false if the client leaves or a drain begins before.

@@ -36,6 +36,9 @@ pub const RESTORES_AT_ONCE: usize = 4;
 /// Time that answers in flight get once a client has closed its side.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 
+/// Time that a client of a draining process gets to notice that it was closed.
+pub const LINGER: Duration = Duration::from_secs(1);
+
 /// Times after which something is given up, and sizes set by configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {

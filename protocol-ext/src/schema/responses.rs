@@ -192,7 +192,7 @@ const COORDINATOR: &[Field] = &[
 pub const DESCRIBE_CONFIGS: Message = Message {
     api: 32,
     flexible: 4,
-    min: 1,
+    min: 0,
     max: 4,
     fields: &[i32f("ThrottleTimeMs"), array("Results", CONFIG_RESULT)],
 };
@@ -209,6 +209,7 @@ const CONFIG_ENTRY: &[Field] = &[
     string("Name").role(Role::ConfigName),
     string("Value").role(Role::ConfigValue),
     i8f("ReadOnly"),
+    i8f("IsDefault").until(0),
     i8f("ConfigSource").since(1),
     i8f("IsSensitive"),
     array("Synonyms", CONFIG_SYNONYM).since(1),

@@ -19,7 +19,9 @@ use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
-use crate::limits::{PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX};
+use crate::limits::{
+    IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
+};
 use crate::metrics::{Direction, Side};
 use crate::route::legs::metadata;
 use crate::{clock, fault};
@@ -115,6 +117,11 @@ impl<'a> Responses<'a> {
     }
 
     async fn special(&mut self, exchange: Exchange, n: usize) -> Result<(), ConnectionError> {
+        let streams = matches!(exchange.answer, Answer::Tail(_));
+        let _room = match n {
+            n if streams || n <= IO_BUFFER_BYTES => None,
+            n => self.plane.responses.take(n).await,
+        };
         match exchange.answer {
             Answer::Tail(message) => self.tail(message, &exchange, n).await,
             Answer::Patch(message) => {
@@ -161,7 +168,6 @@ impl<'a> Responses<'a> {
         budget: usize,
     ) -> Result<(), ConnectionError> {
         let limit = self.plane.limits.buffered_bytes_max / 2;
-        let _room = self.plane.responses.take(n).await;
         let frame = self.whole(exchange, n, limit).await?;
         let Some(offload) = &self.plane.offload else {
             return Err(ConnectionError::Filter("no filter for a response".to_owned()));
