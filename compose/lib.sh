@@ -112,8 +112,7 @@ spawn() {
 # holds WORD: after a reboot the number may be somebody else's)
 running() {
     local pid
-    [ -f "$1" ] && pid=$(<"$1") && [ -r "/proc/$pid/cmdline" ] &&
-        tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$2"
+    [ -f "$1" ] && pid=$(<"$1") && grep -aqF -- "$2" "/proc/$pid/cmdline" 2>/dev/null
 }
 
 # stop_pid PIDFILE WORD [SECONDS]: TERM, then KILL when it has not ended in time.
