@@ -14,6 +14,7 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir "$context/objects"
 install -m 755 "$built/$target/release/firebreak" "$context/firebreak"
+strip --strip-debug "$context/firebreak"
 install -m 644 docker/nsswitch.conf "$context/nsswitch.conf"
 install -m 644 /etc/ssl/certs/ca-certificates.crt "$context/ca-certificates.crt"
 # The classic builder: BuildKit would ask a registry for its front end.
