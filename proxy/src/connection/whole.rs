@@ -18,9 +18,6 @@ use crate::filters::offload::Produced;
 use crate::metrics::{Class, Direction};
 use crate::route::legs::metadata;
 
-/// KAFKA_STORAGE_ERROR: retriable, nothing was appended.
-const STORAGE_ERROR: i16 = 56;
-
 impl Requests<'_> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
     pub(super) async fn whole(
@@ -53,12 +50,12 @@ impl Requests<'_> {
         let pieces = match stored {
             Produced::Same => vec![frame],
             Produced::New(pieces) => pieces,
-            Produced::Refused if acks == 0 => {
+            Produced::Refused(_) if acks == 0 => {
                 // As a broker does that cannot answer: the closed connection tells.
                 return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
             }
-            Produced::Refused => {
-                let answer = reply::produce_error(head, &frame, STORAGE_ERROR).map_err(wrong)?;
+            Produced::Refused(code) => {
+                let answer = reply::produce_error(head, &frame, code).map_err(wrong)?;
                 return self.answer(head, answer);
             }
         };

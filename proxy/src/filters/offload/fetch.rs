@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::address::Rewrite;
-use protocol_ext::batch::{Batches, Entry, OpenBatch, crc32c};
+use protocol_ext::batch::{BatchError, BatchHeader, Batches, Entry, OpenBatch, crc32c};
+use protocol_ext::codec::{Codec, CodecError};
 use protocol_ext::header;
 use protocol_ext::records::RecordAt;
 use protocol_ext::reference::{REFERENCE_MAGIC, Reference, ReferenceError};
@@ -23,6 +24,8 @@ use crate::store::StoreError;
 
 /// KAFKA_STORAGE_ERROR: retriable, and what a broker says whose disk fails.
 const STORAGE_ERROR: i16 = 56;
+/// UNKNOWN_TOPIC_ID: retriable, what a broker says that has not heard of a topic yet.
+const UNKNOWN_TOPIC_ID: i16 = 100;
 
 /// A batch whose values must be restored.
 struct Referring {
@@ -35,6 +38,18 @@ struct Referring {
 enum Piece {
     Same(Bytes),
     Refer(Box<Referring>),
+    /// A batch that cannot be opened within bounds, so whether it refers is not known.
+    Shut(BatchError),
+}
+
+/// What to do with a partition's records.
+enum Plan {
+    /// No batch refers: they pass.
+    Pass,
+    /// Batch by batch.
+    Pieces(Vec<Piece>),
+    /// The topic's name is not known, so no signature can be checked: the client asks again.
+    Nameless,
 }
 
 /// A response with its values restored.
@@ -98,44 +113,58 @@ impl Offload {
         }
     }
 
-    /// Splits a partition's records into batches that stay and batches that refer; `None` if no
-    /// batch refers.
-    fn plan(&self, section: &Section, topic: Option<&str>) -> Option<Vec<Piece>> {
-        let topic = topic?;
+    /// Splits a partition's records into batches that stay and batches that refer.
+    fn plan(&self, section: &Section, topic: Option<&str>) -> Plan {
+        if section.records.is_empty() {
+            return Plan::Pass;
+        }
+        let Some(topic) = topic else { return Plan::Nameless };
         let mut pieces = Vec::new();
         let mut refers = false;
+        let mut end = 0;
         for entry in Batches::new(&section.records) {
-            let (range, referring) = match entry.ok()? {
-                Entry::Batch { range, header } if !header.is_control() => {
-                    let batch = section.records.slice(range.clone());
-                    (range, self.referring(batch, topic))
+            let (range, piece) = match entry {
+                Ok(Entry::Batch { range, header }) if !header.is_control() => {
+                    let piece = self.piece(section.records.slice(range.clone()), topic);
+                    (range, piece)
                 }
-                Entry::Batch { range, .. } | Entry::Partial { range } => (range, None),
-                Entry::Legacy { range, .. } => {
+                Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => {
+                    (range.clone(), Piece::Same(section.records.slice(range)))
+                }
+                Ok(Entry::Legacy { range, .. }) => {
                     self.metrics.legacy_batches.inc();
-                    (range, None)
+                    (range.clone(), Piece::Same(section.records.slice(range)))
                 }
+                // What cannot be read goes to the client as it is; it will say so.
+                Err(_) => break,
             };
-            refers |= referring.is_some();
-            pieces.push(match referring {
-                Some(referring) => Piece::Refer(Box::new(referring)),
-                None => Piece::Same(section.records.slice(range)),
-            });
+            end = range.end;
+            refers |= !matches!(piece, Piece::Same(_));
+            pieces.push(piece);
         }
-        refers.then_some(pieces)
+        pieces.push(Piece::Same(section.records.slice(end..)));
+        if refers { Plan::Pieces(pieces) } else { Plan::Pass }
     }
 
-    fn referring(&self, batch: Bytes, topic: &str) -> Option<Referring> {
-        let header = protocol_ext::batch::BatchHeader::parse(&batch).ok()?;
-        let plain = header.codec().ok()? == protocol_ext::codec::Codec::None;
-        if plain && memchr::memmem::find(&batch, &REFERENCE_MAGIC).is_none() {
-            return None;
+    fn piece(&self, batch: Bytes, topic: &str) -> Piece {
+        match self.referring(&batch, topic) {
+            Ok(Some(referring)) => Piece::Refer(Box::new(referring)),
+            Err(error @ BatchError::Codec(CodecError::TooLarge { .. })) => Piece::Shut(error),
+            // A damaged batch is the client's to refuse.
+            Ok(None) | Err(_) => Piece::Same(batch),
         }
-        let open = OpenBatch::open(batch, &self.caps).ok()?;
+    }
+
+    fn referring(&self, batch: &Bytes, topic: &str) -> Result<Option<Referring>, BatchError> {
+        let plain = BatchHeader::parse(batch)?.codec()? == Codec::None;
+        if plain && memchr::memmem::find(batch, &REFERENCE_MAGIC).is_none() {
+            return Ok(None);
+        }
+        let open = OpenBatch::open(batch.clone(), &self.caps)?;
         let mut references = Vec::new();
         let mut original_bytes = 0;
         for record in open.records() {
-            let record = record.ok()?;
+            let Ok(record) = record else { return Ok(None) };
             let value = record.value.unwrap_or_default();
             if !Reference::looks_like(value) {
                 continue;
@@ -157,34 +186,34 @@ impl Offload {
                 }
             }
         }
-        (!references.is_empty()).then_some(Referring { open, references, original_bytes })
+        let refers = !references.is_empty();
+        Ok(refers.then_some(Referring { open, references, original_bytes }))
     }
 
     /// The new content of one partition, its values fetched from the store.
-    async fn fill(
-        &self,
-        section: &Section,
-        topic: Option<&str>,
-        plan: Option<Vec<Piece>>,
-    ) -> Change {
-        let Some(pieces) = plan else { return Change::default() };
+    async fn fill(&self, section: &Section, topic: Option<&str>, plan: Plan) -> Change {
+        let pieces = match plan {
+            Plan::Pass => return Change::default(),
+            Plan::Nameless => {
+                return Change { records: Some(Bytes::new()), error: Some(UNKNOWN_TOPIC_ID) };
+            }
+            Plan::Pieces(pieces) => pieces,
+        };
         let mut records = Vec::with_capacity(pieces.len());
         let mut error = None;
         for piece in pieces {
-            match piece {
-                Piece::Same(bytes) => records.push(bytes),
-                Piece::Refer(referring) => {
-                    match self.rewritten(&referring, section.partition).await {
-                        Ok(batch) => records.push(batch),
-                        Err(why) => {
-                            let topic = topic.unwrap_or_default();
-                            let partition = section.partition;
-                            let offset = referring.open.header().base_offset;
-                            tracing::error!(topic, partition, offset, %why, "value cannot be restored");
-                            error = records.is_empty().then_some(STORAGE_ERROR);
-                            break;
-                        }
-                    }
+            let restored = match piece {
+                Piece::Same(bytes) => Ok(bytes),
+                Piece::Refer(referring) => self.rewritten(&referring, section.partition).await,
+                Piece::Shut(error) => Err(RestoreError::Shut(error)),
+            };
+            match restored {
+                Ok(batch) => records.push(batch),
+                Err(why) => {
+                    let (topic, partition) = (topic.unwrap_or_default(), section.partition);
+                    tracing::error!(topic, partition, %why, "value cannot be restored");
+                    error = records.is_empty().then_some(STORAGE_ERROR);
+                    break;
                 }
             }
         }
@@ -197,8 +226,10 @@ impl Offload {
 
     async fn rewritten(&self, batch: &Referring, partition: i32) -> Result<Bytes, RestoreError> {
         let mut replacements = Vec::with_capacity(batch.references.len());
+        let offset = batch.open.header().base_offset;
         for (record, reference) in &batch.references {
-            let value = self.fetch(reference, partition).await?;
+            let value = self.fetch(reference, partition).await;
+            let value = value.map_err(|error| RestoreError::At(offset, Box::new(error)))?;
             replacements.push(Replacement { at: *record, value });
         }
         let options = RewriteOptions::default();
@@ -229,6 +260,12 @@ enum RestoreError {
     /// The object is not what was stored.
     #[error("object {0} does not fit its checksum")]
     Damaged(String),
+    /// In the batch at this offset.
+    #[error("batch at offset {0}: {1}")]
+    At(i64, Box<RestoreError>),
+    /// The batch cannot be opened, so what it refers to is not known.
+    #[error("batch cannot be opened: {0}")]
+    Shut(BatchError),
     /// The store does not give it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -238,13 +275,13 @@ enum RestoreError {
 }
 
 /// Cuts a plan where the budget ends. The first batch of the response that refers is always whole.
-fn within(plan: Option<Vec<Piece>>, left: &mut usize, total: &mut usize) -> Option<Vec<Piece>> {
-    let mut pieces = plan?;
+fn within(plan: Plan, left: &mut usize, total: &mut usize) -> Plan {
+    let Plan::Pieces(mut pieces) = plan else { return plan };
     let mut keep = pieces.len();
     for (n, piece) in pieces.iter().enumerate() {
         let Piece::Refer(referring) = piece else { continue };
         let need = referring.original_bytes;
-        if need > *left && *total > 0 {
+        if need > *left && *total > 0 && !fault::on("budget-ignored") {
             keep = n;
             break;
         }
@@ -252,5 +289,5 @@ fn within(plan: Option<Vec<Piece>>, left: &mut usize, total: &mut usize) -> Opti
         *total += need;
     }
     pieces.truncate(keep);
-    Some(pieces)
+    Plan::Pieces(pieces)
 }

@@ -28,6 +28,13 @@ const BACKOFF: Duration = Duration::from_millis(50);
 /// Time for one attempt.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR: i16 = 56;
+/// UNKNOWN_TOPIC_OR_PARTITION.
+const UNKNOWN_TOPIC: i16 = 3;
+/// UNKNOWN_TOPIC_ID.
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
 /// What became of a Produce request.
 #[derive(Debug)]
 pub enum Produced {
@@ -35,8 +42,8 @@ pub enum Produced {
     Same,
     /// The frame to forward instead, without its length, in pieces.
     New(Vec<Bytes>),
-    /// Values could not be stored: nothing may be forwarded.
-    Refused,
+    /// Values could not be stored: nothing may be forwarded, the client gets this code.
+    Refused(i16),
 }
 
 /// A batch with large values.
@@ -55,10 +62,7 @@ impl Offload {
         for section in &found {
             match self.topic(section).await {
                 Ok(topic) => names.push(topic),
-                Err(error) => {
-                    tracing::warn!(%error, "topic of a large value cannot be asked for");
-                    return Ok(Produced::Refused);
-                }
+                Err(code) => return Ok(Produced::Refused(code)),
             }
         }
         let large = busy(frame.len(), || self.large(&found, &names));
@@ -77,7 +81,7 @@ impl Offload {
                     }
                     Err(error) => {
                         tracing::warn!(%error, topic = %name, "large value cannot be stored");
-                        return Ok(Produced::Refused);
+                        return Ok(Produced::Refused(STORAGE_ERROR));
                     }
                 }
             }
@@ -95,19 +99,25 @@ impl Offload {
         Ok(Produced::New(edits.chain(frame)))
     }
 
-    /// Name and id of a section's topic; `None` if no rule matches or the topic does not exist.
-    async fn topic(&self, section: &Section) -> std::io::Result<Option<(Arc<str>, TopicId)>> {
-        match &section.topic {
-            TopicRef::Id(id) => {
-                let name = self.topics.name(*id).await?;
-                Ok(name.filter(|name| self.threshold(name).is_some()).map(|name| (name, *id)))
-            }
-            TopicRef::Name(name) if self.threshold(name).is_none() => Ok(None),
+    /// Name and id of a section's topic; `None` if no rule matches. A topic that the asked broker
+    /// has not heard of yet is refused with the retriable code that such a broker would give.
+    async fn topic(&self, section: &Section) -> Result<Option<(Arc<str>, TopicId)>, i16> {
+        let asked = match &section.topic {
+            TopicRef::Name(name) if self.threshold(name).is_none() => return Ok(None),
             TopicRef::Name(name) => {
-                let id = self.topics.id(name).await?;
-                Ok(id.map(|id| (Arc::from(name.as_str()), id)))
+                let id = self.topics.id(name).await;
+                id.map(|id| id.map(|id| (name.as_str().into(), id)).ok_or(UNKNOWN_TOPIC))
             }
-        }
+            TopicRef::Id(id) => {
+                let name = self.topics.name(*id).await;
+                name.map(|name| name.map(|name| (name, *id)).ok_or(UNKNOWN_TOPIC_ID))
+            }
+        };
+        let found: Result<(Arc<str>, TopicId), i16> = asked.unwrap_or_else(|error| {
+            tracing::warn!(%error, "topic of a large value cannot be asked for");
+            Err(STORAGE_ERROR)
+        });
+        found.map(|(name, id)| self.threshold(&name).is_some().then_some((name, id)))
     }
 
     fn large(&self, found: &[Section], names: &[Option<(Arc<str>, TopicId)>]) -> Vec<Large> {
