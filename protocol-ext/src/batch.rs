@@ -1,16 +1,21 @@
-//! Record batches (v2): the 61-byte head, the way over a records section, CRC, and opening.
+//! Record batches (v2): the 61-byte head, its CRC, and building a batch from its records.
 //!
 //! Flow: `Batches` cuts a records section into entries without touching records; a batch of
-//! interest is opened (`OpenBatch`), which decompresses it at most once; `records()` walks it.
-//! Invariant: every length is checked against what remains; legacy message sets and the cut
-//! last batch of a Fetch answer are told apart from damage and pass opaque.
+//! interest is opened (`OpenBatch`), which decompresses it at most once; `records()` walks it;
+//! `build` or `seal` make a batch anew.
+//! Invariant: every length is checked against what remains.
+
+mod open;
+mod section;
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::codec::{self, Codec, CodecError, Framing};
-use crate::records::Records;
+
+pub use open::{Caps, OpenBatch};
+pub use section::{Batches, Entry};
 
 /// Bytes of a v2 batch before its records.
 pub const HEADER_BYTES: usize = 61;
@@ -23,8 +28,6 @@ const MAGIC: usize = 16;
 const CRC: Range<usize> = 17..21;
 /// First byte under the CRC.
 const CRC_FROM: usize = 21;
-/// Smallest message of the old format: CRC, magic, attributes, two null lengths.
-const LEGACY_BYTES_MIN: usize = 14;
 
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 1 << 3;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 1 << 4;
@@ -148,9 +151,7 @@ impl BatchHeader {
 
     /// Bytes of the whole batch, `None` if the length field is negative.
     fn wire_len(&self) -> Option<usize> {
-        usize::try_from(self.batch_length)
-            .ok()
-            .map(|len| len + LOG_OVERHEAD)
+        usize::try_from(self.batch_length).ok().map(|len| len + LOG_OVERHEAD)
     }
 
     /// Writes the head, magic included, over the first bytes of `batch` (>= 61 of them).
@@ -171,91 +172,6 @@ impl BatchHeader {
     }
 }
 
-/// One entry of a records section; ranges count from the section's start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// A whole v2 batch.
-    Batch {
-        /// Where it lies.
-        range: Range<usize>,
-        /// Its head.
-        header: BatchHeader,
-    },
-    /// A whole message (or wrapper message) of the old formats, magic 0 or 1.
-    Legacy {
-        /// Where it lies.
-        range: Range<usize>,
-    },
-    /// A batch that goes on behind the end: legal as the last of a Fetch answer.
-    Partial {
-        /// What is there of it.
-        range: Range<usize>,
-    },
-}
-
-/// Iterator over the entries of a records section. Stops after an error or a `Partial`.
-#[derive(Clone, Debug)]
-pub struct Batches<'a> {
-    section: &'a [u8],
-    pos: usize,
-}
-
-impl<'a> Batches<'a> {
-    /// Entries of `section`, the bytes of a Produce or Fetch partition's records field.
-    pub fn new(section: &'a [u8]) -> Batches<'a> {
-        Batches { section, pos: 0 }
-    }
-
-    fn entry(&self) -> Result<Entry, BatchError> {
-        let rest = &self.section[self.pos..];
-        let partial = Entry::Partial {
-            range: self.pos..self.section.len(),
-        };
-        let Some(head) = rest.first_chunk::<{ MAGIC + 1 }>() else {
-            return Ok(partial);
-        };
-        let length = i32::from_be_bytes(field(head, LENGTH.start));
-        let wire_len = usize::try_from(length).map_err(|_| BatchError::Length(length))?;
-        let wire_len = wire_len + LOG_OVERHEAD;
-        let smallest = match head[MAGIC] {
-            0 | 1 => LOG_OVERHEAD + LEGACY_BYTES_MIN,
-            2 => HEADER_BYTES,
-            other => return Err(BatchError::Magic(other.cast_signed())),
-        };
-        if wire_len < smallest {
-            return Err(BatchError::Length(length));
-        }
-        if wire_len > rest.len() {
-            return Ok(partial);
-        }
-        let range = self.pos..self.pos + wire_len;
-        if head[MAGIC] == 2 {
-            Ok(Entry::Batch {
-                range,
-                header: BatchHeader::parse(rest)?,
-            })
-        } else {
-            Ok(Entry::Legacy { range })
-        }
-    }
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<Entry, BatchError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.pos >= self.section.len() {
-            return None;
-        }
-        let entry = self.entry();
-        self.pos = match &entry {
-            Ok(Entry::Batch { range, .. } | Entry::Legacy { range }) => range.end,
-            Ok(Entry::Partial { .. }) | Err(_) => self.section.len(),
-        };
-        Some(entry)
-    }
-}
-
 /// CRC-32C (Castagnoli) of `bytes`.
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
@@ -269,11 +185,7 @@ pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     };
     let stored = u32::from_be_bytes(field(stored, 0));
     let computed = crc32c(covered);
-    if stored == computed {
-        Ok(())
-    } else {
-        Err(BatchError::Crc { stored, computed })
-    }
+    if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
 }
 
 /// Sets the base offset in place; it lies outside the CRC.
@@ -287,132 +199,38 @@ pub fn set_base_offset(batch: &mut [u8], offset: i64) -> Result<(), BatchError> 
 /// Sets the partition leader epoch in place; it lies outside the CRC.
 pub fn set_partition_leader_epoch(batch: &mut [u8], epoch: i32) -> Result<(), BatchError> {
     let len = batch.len();
-    let target = batch
-        .get_mut(LEADER_EPOCH)
-        .ok_or(BatchError::Short { len })?;
+    let target = batch.get_mut(LEADER_EPOCH).ok_or(BatchError::Short { len })?;
     target.copy_from_slice(&epoch.to_be_bytes());
     Ok(())
+}
+
+/// A batch of `header` over `body`, the uncompressed records: compressed by the codec that the
+/// attributes name, with the true length and CRC. Counts and deltas are the caller's.
+pub fn build(header: BatchHeader, framing: Framing, body: &[u8]) -> Result<Bytes, BatchError> {
+    let codec = header.codec()?;
+    let guess = if codec == Codec::None { body.len() } else { body.len() / 2 };
+    let mut out = Vec::with_capacity(HEADER_BYTES + guess);
+    out.resize(HEADER_BYTES, 0);
+    codec::compress(codec, framing, body, &mut out)?;
+    seal(header, &mut out)?;
+    Ok(fitted(out))
 }
 
 /// Completes a batch whose bytes are all there: the head with its true length, then the CRC.
 pub(crate) fn seal(header: BatchHeader, batch: &mut [u8]) -> Result<(), BatchError> {
     let length = i32::try_from(batch.len() - LOG_OVERHEAD).map_err(|_| BatchError::Length(-1))?;
-    BatchHeader {
-        batch_length: length,
-        ..header
-    }
-    .write(batch);
+    BatchHeader { batch_length: length, ..header }.write(batch);
     let crc = crc32c(&batch[CRC_FROM..]);
     batch[CRC].copy_from_slice(&crc.to_be_bytes());
     Ok(())
 }
 
-/// Bounds for opening and rewriting one batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Caps {
-    /// Most bytes that the decompressed records may take.
-    pub body_bytes_max: usize,
-    /// Most bytes that a rewritten batch's records may take before compression.
-    pub rewritten_bytes_max: usize,
-}
-
-/// A batch with its records at hand, decompressed once; kept while uploads go on.
-#[derive(Clone, Debug)]
-pub struct OpenBatch {
-    raw: Bytes,
-    header: BatchHeader,
-    codec: Codec,
-    framing: Framing,
-    body: Bytes,
-    crc_checked: bool,
-}
-
-impl OpenBatch {
-    /// Opens exactly one v2 batch. The CRC is left for [`OpenBatch::check_crc`]; whatever builds
-    /// a new batch from this one checks it first.
-    pub fn open(raw: Bytes, caps: &Caps) -> Result<OpenBatch, BatchError> {
-        let header = BatchHeader::parse(&raw)?;
-        let wire_len = header
-            .wire_len()
-            .ok_or(BatchError::Length(header.batch_length))?;
-        if raw.len() < wire_len {
-            return Err(BatchError::Short { len: raw.len() });
-        }
-        if raw.len() > wire_len {
-            return Err(BatchError::Trailing(raw.len() - wire_len));
-        }
-        let codec = header.codec()?;
-        let (framing, body) = if codec == Codec::None || raw.len() == HEADER_BYTES {
-            let bytes_max = caps.body_bytes_max;
-            if raw.len() - HEADER_BYTES > bytes_max {
-                return Err(CodecError::TooLarge { bytes_max }.into());
-            }
-            (Framing::Plain, raw.slice(HEADER_BYTES..))
-        } else {
-            let mut body = Vec::new();
-            let packed = &raw[HEADER_BYTES..];
-            let framing = codec::decompress(codec, packed, caps.body_bytes_max, &mut body)?;
-            (framing, Bytes::from(body))
-        };
-        Ok(OpenBatch {
-            raw,
-            header,
-            codec,
-            framing,
-            body,
-            crc_checked: false,
-        })
+/// `bytes` without room that nobody will use: batches live on in queues that count their length.
+fn fitted(mut bytes: Vec<u8>) -> Bytes {
+    if bytes.capacity() - bytes.len() > bytes.len() / 8 {
+        bytes.shrink_to_fit();
     }
-
-    /// Checks the CRC, once.
-    pub fn check_crc(&mut self) -> Result<(), BatchError> {
-        self.ensure_crc()?;
-        self.crc_checked = true;
-        Ok(())
-    }
-
-    pub(crate) fn ensure_crc(&self) -> Result<(), BatchError> {
-        if self.crc_checked {
-            Ok(())
-        } else {
-            verify_crc(&self.raw)
-        }
-    }
-
-    /// The batch as it came.
-    pub fn raw(&self) -> &Bytes {
-        &self.raw
-    }
-
-    /// Its head.
-    pub fn header(&self) -> &BatchHeader {
-        &self.header
-    }
-
-    /// Its codec.
-    pub fn codec(&self) -> Codec {
-        self.codec
-    }
-
-    /// Its codec's framing.
-    pub fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    /// The records, decompressed.
-    pub fn body(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// Walks the records.
-    pub fn records(&self) -> Records<'_> {
-        Records::new(&self.body, self.header.records_count.cast_unsigned())
-    }
-
-    /// A value (or any part of the body) as `Bytes`, without a copy. `None` if out of bounds.
-    pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
-        self.body.get(range.clone()).map(|_| self.body.slice(range))
-    }
+    Bytes::from(bytes)
 }
 
 /// `N` bytes at `at`, which the callers have checked to be there.

@@ -152,13 +152,7 @@ mod tests {
 
     #[test]
     fn attributes_and_codec_agree_and_unknown_codecs_are_named() {
-        for codec in [
-            Codec::None,
-            Codec::Gzip,
-            Codec::Snappy,
-            Codec::Lz4,
-            Codec::Zstd,
-        ] {
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             assert_eq!(Codec::from_attributes(codec.bits() | 0x78), Ok(codec));
         }
         assert_eq!(Codec::from_attributes(0x16), Err(CodecError::Unknown(6)));
@@ -170,10 +164,7 @@ mod tests {
         grow(&mut out, 600, 1000).unwrap();
         grow(&mut out, 100, 1000).unwrap();
         assert_eq!(out.capacity(), 1000);
-        assert_eq!(
-            grow(&mut out, 301, 1000),
-            Err(CodecError::TooLarge { bytes_max: 1000 })
-        );
+        assert_eq!(grow(&mut out, 301, 1000), Err(CodecError::TooLarge { bytes_max: 1000 }));
         assert_eq!(out.len(), 700);
     }
 }

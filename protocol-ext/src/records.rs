@@ -107,12 +107,7 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     /// Walks `body`, which must hold exactly `count` records.
     pub fn new(body: &'a [u8], count: u32) -> Records<'a> {
-        Records {
-            body,
-            pos: 0,
-            index: 0,
-            count,
-        }
+        Records { body, pos: 0, index: 0, count }
     }
 
     #[cold]
@@ -132,10 +127,7 @@ impl<'a> Iterator for Records<'a> {
         if self.index >= self.count {
             return self.finish();
         }
-        let at = RecordAt {
-            index: self.index,
-            start: self.pos,
-        };
+        let at = RecordAt { index: self.index, start: self.pos };
         if let Some(record) = read_record(self.body, at) {
             self.pos = record.layout.end;
             self.index += 1;
@@ -206,12 +198,7 @@ impl<'a> Headers<'a> {
         let left = count.unwrap_or(0);
         // without headers nothing may follow the count
         let broken = count.is_none() || (left == 0 && pos != raw.len());
-        Headers {
-            raw,
-            pos,
-            left,
-            broken,
-        }
+        Headers { raw, pos, left, broken }
     }
 
     fn read(&mut self) -> Option<HeaderView<'a>> {

@@ -190,11 +190,7 @@ impl KeyRing {
     pub fn sign(&self, reference: &Reference, binding: &Binding<'_>) -> [u8; REFERENCE_BYTES] {
         let mut out = [0; REFERENCE_BYTES];
         reference.write(self.current.id, &mut out);
-        let tag = self
-            .current
-            .mac(&out[..SIGNED_BYTES], binding)
-            .finalize()
-            .into_bytes();
+        let tag = self.current.mac(&out[..SIGNED_BYTES], binding).finalize().into_bytes();
         out[SIGNED_BYTES..].copy_from_slice(&tag[..MAC_BYTES]);
         out
     }
@@ -208,9 +204,7 @@ impl KeyRing {
             .find(|key| key.id == key_id)
             .ok_or(ReferenceError::UnknownKey(key_id))?;
         let (signed, tag) = value.split_at(SIGNED_BYTES);
-        key.mac(signed, binding)
-            .verify_truncated_left(tag)
-            .map_err(|_| ReferenceError::BadMac)?;
+        key.mac(signed, binding).verify_truncated_left(tag).map_err(|_| ReferenceError::BadMac)?;
         Ok(reference)
     }
 }
@@ -226,17 +220,14 @@ impl Reference {
     /// The fields and the key id, NOT verified: for tools that print or count, never to read a
     /// store by.
     pub fn parse_unverified(value: &[u8]) -> Result<(Reference, u16), ReferenceError> {
-        let rest = value
-            .strip_prefix(&REFERENCE_MAGIC)
-            .ok_or(ReferenceError::NotAReference)?;
+        let rest = value.strip_prefix(&REFERENCE_MAGIC).ok_or(ReferenceError::NotAReference)?;
         match rest.first() {
             Some(&REFERENCE_VERSION) => {}
             Some(other) => return Err(ReferenceError::UnknownVersion(*other)),
             None => return Err(ReferenceError::WrongLength(value.len())),
         }
-        let bytes: &[u8; REFERENCE_BYTES] = value
-            .try_into()
-            .map_err(|_| ReferenceError::WrongLength(value.len()))?;
+        let bytes: &[u8; REFERENCE_BYTES] =
+            value.try_into().map_err(|_| ReferenceError::WrongLength(value.len()))?;
         let flags = bytes[5];
         if flags != 0 {
             return Err(ReferenceError::UnknownFlags(flags));
@@ -249,9 +240,7 @@ impl Reference {
             filter: bytes[11],
             content_type: bytes[12],
             shard: bytes[13],
-            written_at_ms: written_at
-                .iter()
-                .fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+            written_at_ms: written_at.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
             stored_bytes: u32::from_be_bytes(field(bytes, 20)),
             original_bytes: u32::from_be_bytes(field(bytes, 24)),
             original_crc: u32::from_be_bytes(field(bytes, 28)),
@@ -293,10 +282,7 @@ fn field<const N: usize>(bytes: &[u8; REFERENCE_BYTES], at: usize) -> [u8; N] {
 }
 
 fn derived_id(secret: &[u8]) -> u16 {
-    let digest = Sha256::new()
-        .chain_update(KEY_ID_DOMAIN)
-        .chain_update(secret)
-        .finalize();
+    let digest = Sha256::new().chain_update(KEY_ID_DOMAIN).chain_update(secret).finalize();
     u16::from_be_bytes([digest[0], digest[1]])
 }
 
@@ -317,9 +303,7 @@ fn validate(secret: &[u8]) -> Result<(), KeyError> {
     }
     let distinct = seen.iter().filter(|seen| **seen).count();
     let step = secret[1].wrapping_sub(secret[0]);
-    let counting = secret
-        .windows(2)
-        .all(|pair| pair[1].wrapping_sub(pair[0]) == step);
+    let counting = secret.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
     let repeating =
         (1..=secret.len() / 2).any(|period| secret[period..] == secret[..secret.len() - period]);
     if distinct < DISTINCT_BYTES_MIN || counting || repeating {

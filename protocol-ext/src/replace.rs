@@ -8,8 +8,8 @@
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, Caps, HEADER_BYTES, OpenBatch, seal};
-use crate::codec::{self, Codec, CodecError, Framing};
+use crate::batch::{BatchError, Caps, HEADER_BYTES, OpenBatch, build, seal};
+use crate::codec::{Codec, CodecError, Framing};
 use crate::records::{RecordAt, RecordError, RecordView, read_record};
 use crate::varint::{varint_len, write_varint};
 
@@ -89,33 +89,23 @@ impl OpenBatch {
         self.ensure_crc()?;
         let body_bytes = self.planned_bytes(replacements)?;
         // a batch's length field counts in 31 bits
-        let bytes_max = caps
-            .rewritten_bytes_max
-            .min(i32::MAX as usize - HEADER_BYTES);
+        let bytes_max = caps.rewritten_bytes_max.min(i32::MAX as usize - HEADER_BYTES);
         if body_bytes > bytes_max {
-            return Err(RewriteError::TooLarge {
-                bytes: body_bytes,
-                bytes_max,
-            });
+            return Err(RewriteError::TooLarge { bytes: body_bytes, bytes_max });
         }
         let codec = options.codec.unwrap_or(self.codec());
-        let head = &self.raw()[..HEADER_BYTES];
-        let mut out;
-        if codec == Codec::None {
-            out = Vec::with_capacity(HEADER_BYTES + body_bytes);
-            out.extend_from_slice(head);
-            self.splice(replacements, &mut out)?;
-        } else {
-            let mut body = Vec::with_capacity(body_bytes);
-            self.splice(replacements, &mut body)?;
-            out = Vec::with_capacity(HEADER_BYTES + body_bytes / 2);
-            out.extend_from_slice(head);
-            codec::compress(codec, self.framing_for(codec), &body, &mut out)?;
-        }
         let mut header = *self.header();
         header.attributes = header.attributes & !0x7 | codec.bits();
-        seal(header, &mut out)?;
-        Ok(Rewritten::New(Bytes::from(out)))
+        if codec == Codec::None {
+            let mut out = Vec::with_capacity(HEADER_BYTES + body_bytes);
+            out.resize(HEADER_BYTES, 0);
+            self.splice(replacements, &mut out)?;
+            seal(header, &mut out)?;
+            return Ok(Rewritten::New(Bytes::from(out)));
+        }
+        let mut body = Vec::with_capacity(body_bytes);
+        self.splice(replacements, &mut body)?;
+        Ok(Rewritten::New(build(header, self.framing_for(codec), &body)?))
     }
 
     /// The framing to write: as it came, or xerial for snappy asked for anew, as Java has it.
@@ -195,10 +185,7 @@ pub fn replace_values<V: AsRef<[u8]>>(
     for record in open.records() {
         let record = record?;
         if let Some(value) = select(&record) {
-            replacements.push(Replacement {
-                at: record.at,
-                value,
-            });
+            replacements.push(Replacement { at: record.at, value });
         }
     }
     open.rewrite(&replacements, options, caps)
@@ -215,9 +202,7 @@ fn new_lengths(record: &RecordView<'_>, value_bytes: usize) -> Option<NewLengths
     let value = i32::try_from(value_bytes).ok()?;
     let before = layout.value_len - layout.fields;
     let behind = layout.end - layout.value_end;
-    let record = before
-        .checked_add(varint_len(value))?
-        .checked_add(value_bytes)?;
+    let record = before.checked_add(varint_len(value))?.checked_add(value_bytes)?;
     let record = i32::try_from(record.checked_add(behind)?).ok()?;
     Some(NewLengths { record, value })
 }

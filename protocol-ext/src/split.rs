@@ -7,8 +7,8 @@
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, BatchHeader, HEADER_BYTES, OpenBatch, seal, verify_crc};
-use crate::codec::{self, Codec, CodecError};
+use crate::batch::{BatchError, BatchHeader, HEADER_BYTES, OpenBatch, build, seal, verify_crc};
+use crate::codec::{Codec, CodecError};
 use crate::records::{RecordAt, RecordError, RecordView};
 use crate::varint::{varint_len, write_varint};
 
@@ -86,11 +86,7 @@ pub fn split(
             None => batch.raw().clone(),
             Some(producer) => overridden(batch.raw(), batch.header(), producer)?,
         };
-        return Ok(vec![SubBatch {
-            slot: part.slot,
-            batch: whole,
-            records: part.records,
-        }]);
+        return Ok(vec![SubBatch { slot: part.slot, batch: whole, records: part.records }]);
     }
     for part in &mut parts {
         part.out.reserve_exact(HEADER_BYTES + part.body_bytes);
@@ -101,10 +97,7 @@ pub fn split(
         parts[usize::from(*part)].push(batch.body(), &record?);
     }
     parts.sort_by_key(|part| part.slot);
-    parts
-        .into_iter()
-        .map(|part| part.finish(batch, options))
-        .collect()
+    parts.into_iter().map(|part| part.finish(batch, options)).collect()
 }
 
 /// A copy of `batch` with other producer fields and its CRC, checked before, redone. The records
@@ -161,10 +154,7 @@ fn plan(
         let record = record?;
         let RecordAt { index, .. } = record.at;
         if i64::from(record.offset_delta) != i64::from(index) {
-            return Err(SplitError::Offsets {
-                index,
-                offset_delta: record.offset_delta,
-            });
+            return Err(SplitError::Offsets { index, offset_delta: record.offset_delta });
         }
         let slot = slot_of(&record);
         let known = &mut index_of[usize::from(slot)];
@@ -181,13 +171,7 @@ fn plan(
 
 impl Part {
     fn new(slot: u8) -> Part {
-        Part {
-            slot,
-            records: 0,
-            body_bytes: 0,
-            max_timestamp: i64::MIN,
-            out: Vec::new(),
-        }
+        Part { slot, records: 0, body_bytes: 0, max_timestamp: i64::MIN, out: Vec::new() }
     }
 
     fn count(&mut self, record: &RecordView<'_>, base_timestamp: i64) {
@@ -201,11 +185,9 @@ impl Part {
     fn push(&mut self, body: &[u8], record: &RecordView<'_>) {
         let layout = &record.layout;
         write_varint(&mut self.out, record_length(record, self.records));
-        self.out
-            .extend_from_slice(&body[layout.fields..layout.offset_delta]);
+        self.out.extend_from_slice(&body[layout.fields..layout.offset_delta]);
         write_varint(&mut self.out, self.records.cast_signed());
-        self.out
-            .extend_from_slice(&body[layout.key_len..layout.end]);
+        self.out.extend_from_slice(&body[layout.key_len..layout.end]);
         self.records += 1;
     }
 
@@ -219,24 +201,14 @@ impl Part {
         if let Some(producer) = options.producer {
             header = producer.over(header);
         }
-        let mut out = self.out;
-        if source.codec() != Codec::None {
-            let body = std::mem::take(&mut out);
-            out.reserve(HEADER_BYTES + body.len() / 2);
-            out.resize(HEADER_BYTES, 0);
-            codec::compress(
-                source.codec(),
-                source.framing(),
-                &body[HEADER_BYTES..],
-                &mut out,
-            )?;
-        }
-        seal(header, &mut out)?;
-        Ok(SubBatch {
-            slot: self.slot,
-            batch: Bytes::from(out),
-            records: self.records,
-        })
+        let batch = if source.codec() == Codec::None {
+            let mut out = self.out;
+            seal(header, &mut out)?;
+            Bytes::from(out)
+        } else {
+            build(header, source.framing(), &self.out[HEADER_BYTES..])?
+        };
+        Ok(SubBatch { slot: self.slot, batch, records: self.records })
     }
 }
 

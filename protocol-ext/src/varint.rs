@@ -158,13 +158,7 @@ mod tests {
     fn a_cut_or_too_long_varint_is_refused_and_the_cursor_stays() {
         let too_wide = [0xff, 0xff, 0xff, 0xff, 0x1f];
         let endless = [0xff; 12];
-        for bytes in [
-            &[][..],
-            &[0x80][..],
-            &[0x80, 0x80][..],
-            &too_wide[..],
-            &endless[..],
-        ] {
+        for bytes in [&[][..], &[0x80][..], &[0x80, 0x80][..], &too_wide[..], &endless[..]] {
             let mut pos = 0;
             assert_eq!(read_unsigned(bytes, &mut pos), None, "{bytes:?}");
             assert_eq!(pos, 0);
@@ -172,11 +166,7 @@ mod tests {
         let mut pos = 0;
         assert_eq!(read_varlong(&endless, &mut pos), None);
         let mut pos = 9;
-        assert_eq!(
-            read_unsigned(&[1], &mut pos),
-            None,
-            "a cursor beyond the end"
-        );
+        assert_eq!(read_unsigned(&[1], &mut pos), None, "a cursor beyond the end");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use flate2::write::GzEncoder;
 
 use super::{Codec, CodecError, Framing, grow};
 
-/// Level used when a batch is written again: near the ratio of 6, twice its speed.
-const LEVEL: u32 = 4;
+/// Level used when a batch is written again: clients use 6, this is twice as fast and some 12 %
+/// larger.
+const LEVEL: u32 = 3;
 /// Text compresses to a fifth or so; a trailer that promises more is not believed at once.
 const BELIEVED_RATIO: usize = 16;
 const CHUNK_MIN: usize = 4096;
@@ -65,10 +66,7 @@ fn hinted_len(src: &[u8]) -> usize {
 }
 
 fn corrupt() -> CodecError {
-    CodecError::Corrupt {
-        codec: Codec::Gzip,
-        why: "inflate refused the stream",
-    }
+    CodecError::Corrupt { codec: Codec::Gzip, why: "inflate refused the stream" }
 }
 
 #[cfg(test)]
@@ -90,9 +88,6 @@ mod tests {
         let mut src = Vec::new();
         compress(&[7u8; 5000], &mut src).unwrap();
         let mut out = Vec::new();
-        assert_eq!(
-            decompress(&src[..src.len() - 9], 10_000, &mut out),
-            Err(corrupt())
-        );
+        assert_eq!(decompress(&src[..src.len() - 9], 10_000, &mut out), Err(corrupt()));
     }
 }

@@ -61,10 +61,7 @@ pub(super) fn decompress(
     if head.content_checksum && take_u32(&mut rest, "cut content checksum")? != hash(out) {
         return Err(corrupt("content checksum"));
     }
-    if head
-        .content_bytes
-        .is_some_and(|bytes| bytes != out.len() as u64)
-    {
+    if head.content_bytes.is_some_and(|bytes| bytes != out.len() as u64) {
         return Err(corrupt("content size"));
     }
     if !rest.is_empty() {
@@ -101,10 +98,7 @@ fn read_head(src: &[u8]) -> Result<(Head, &[u8]), CodecError> {
     if !src.starts_with(&MAGIC) {
         return Err(corrupt("not an LZ4 frame"));
     }
-    let [flags, sizes] = *src
-        .get(4..)
-        .and_then(<[u8]>::first_chunk)
-        .ok_or(corrupt("cut head"))?;
+    let [flags, sizes] = *src.get(4..).and_then(<[u8]>::first_chunk).ok_or(corrupt("cut head"))?;
     if flags >> 6 != 1 || flags & 0x02 != 0 || sizes & 0x8f != 0 {
         return Err(corrupt("unknown version or reserved bits"));
     }
@@ -118,10 +112,7 @@ fn read_head(src: &[u8]) -> Result<(Head, &[u8]), CodecError> {
     let mut check_at = 6;
     let mut content_bytes = None;
     if flags & 0x08 != 0 {
-        let bytes = src
-            .get(6..)
-            .and_then(<[u8]>::first_chunk)
-            .ok_or(corrupt("cut head"))?;
+        let bytes = src.get(6..).and_then(<[u8]>::first_chunk).ok_or(corrupt("cut head"))?;
         content_bytes = Some(u64::from_le_bytes(*bytes));
         check_at += 8;
     }
@@ -226,8 +217,5 @@ fn hash(bytes: &[u8]) -> u32 {
 }
 
 fn corrupt(why: &'static str) -> CodecError {
-    CodecError::Corrupt {
-        codec: Codec::Lz4,
-        why,
-    }
+    CodecError::Corrupt { codec: Codec::Lz4, why }
 }

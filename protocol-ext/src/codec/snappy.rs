@@ -6,9 +6,7 @@
 use super::{Codec, CodecError, Framing, grow};
 
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-const XERIAL_HEAD: [u8; 16] = [
-    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
-];
+const XERIAL_HEAD: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 /// Block size of snappy-java.
 const XERIAL_BLOCK: usize = 32 * 1024;
 /// A three-byte copy gives at most 64 bytes.
@@ -23,20 +21,14 @@ pub(super) fn decompress(
         block(src, bytes_max, out)?;
         return Ok(Framing::Plain);
     }
-    let mut rest = src
-        .get(XERIAL_HEAD.len()..)
-        .ok_or(corrupt("cut xerial head"))?;
+    let mut rest = src.get(XERIAL_HEAD.len()..).ok_or(corrupt("cut xerial head"))?;
     while !rest.is_empty() {
         // snappy-java reads streams put one behind the other
         if rest.starts_with(&XERIAL_MAGIC) {
-            rest = rest
-                .get(XERIAL_HEAD.len()..)
-                .ok_or(corrupt("cut xerial head"))?;
+            rest = rest.get(XERIAL_HEAD.len()..).ok_or(corrupt("cut xerial head"))?;
             continue;
         }
-        let (len, tail) = rest
-            .split_first_chunk::<4>()
-            .ok_or(corrupt("cut block length"))?;
+        let (len, tail) = rest.split_first_chunk::<4>().ok_or(corrupt("cut block length"))?;
         let len = u32::from_be_bytes(*len) as usize;
         let (compressed, tail) = tail.split_at_checked(len).ok_or(corrupt("cut block"))?;
         block(compressed, bytes_max, out)?;
@@ -73,9 +65,8 @@ fn block(src: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), CodecErr
         return Err(corrupt("impossible size"));
     }
     let target = grow(out, len, bytes_max)?;
-    let written = snap::raw::Decoder::new()
-        .decompress(src, target)
-        .map_err(|_| corrupt("bad element"))?;
+    let written =
+        snap::raw::Decoder::new().decompress(src, target).map_err(|_| corrupt("bad element"))?;
     if written != len {
         return Err(corrupt("size not reached"));
     }
@@ -97,10 +88,7 @@ fn write_block(
 }
 
 fn corrupt(why: &'static str) -> CodecError {
-    CodecError::Corrupt {
-        codec: Codec::Snappy,
-        why,
-    }
+    CodecError::Corrupt { codec: Codec::Snappy, why }
 }
 
 #[cfg(test)]
@@ -122,10 +110,7 @@ mod tests {
         // varint 0x7fffffff, then one literal byte
         let src = [0xff, 0xff, 0xff, 0xff, 0x07, 0x00, 0x41];
         let mut out = Vec::new();
-        assert_eq!(
-            decompress(&src, usize::MAX, &mut out),
-            Err(corrupt("impossible size"))
-        );
+        assert_eq!(decompress(&src, usize::MAX, &mut out), Err(corrupt("impossible size")));
         assert_eq!(out.capacity(), 0);
     }
 }

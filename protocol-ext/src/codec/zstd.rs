@@ -3,8 +3,12 @@
 //! Flow: `bound` walks frame and block headers and gives the most that the stream can become;
 //! the output gets that much room, or the cap if the bound is above; then libzstd fills it.
 //! The library writes within that room only, and needs no window buffer of its own.
+//! The contexts are kept per thread: making one costs more than a small batch.
 
-use zstd::zstd_safe;
+use std::cell::RefCell;
+use std::io::Cursor;
+
+use zstd::zstd_safe::{self, CCtx, DCtx};
 
 use super::{Codec, CodecError, Framing, make_room};
 
@@ -14,6 +18,11 @@ const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
 const BLOCK_BYTES_MAX: usize = 128 * 1024;
 
+thread_local! {
+    static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+    static ENCODER: RefCell<CCtx<'static>> = RefCell::new(CCtx::create());
+}
+
 pub(super) fn decompress(
     src: &[u8],
     bytes_max: usize,
@@ -21,8 +30,7 @@ pub(super) fn decompress(
 ) -> Result<Framing, CodecError> {
     let bound = bound(src).ok_or(corrupt("cut or malformed frame"))?;
     make_room(out, bound.min(bytes_max), bytes_max)?;
-    let result = zstd_safe::decompress(out, src);
-    match result {
+    match DECODER.with_borrow_mut(|decoder| decoder.decompress(out, src)) {
         Ok(written) if written <= bytes_max => Ok(Framing::Plain),
         Ok(_) => Err(CodecError::TooLarge { bytes_max }),
         Err(_) if bound > bytes_max => Err(CodecError::TooLarge { bytes_max }),
@@ -31,10 +39,13 @@ pub(super) fn decompress(
 }
 
 pub(super) fn compress(src: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
-    let failed = |_| CodecError::Compressor(Codec::Zstd);
-    let mut encoder = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
-    let packed = encoder.compress(src).map_err(failed)?;
-    out.extend_from_slice(&packed);
+    let start = out.len();
+    out.reserve(zstd_safe::compress_bound(src.len()));
+    let mut target = Cursor::new(out);
+    target.set_position(start as u64);
+    ENCODER
+        .with_borrow_mut(|encoder| encoder.compress(&mut target, src, LEVEL))
+        .map_err(|_| CodecError::Compressor(Codec::Zstd))?;
     Ok(())
 }
 
@@ -73,10 +84,7 @@ fn frame_bound(src: &[u8]) -> Option<(usize, &[u8])> {
     let size_at = 5 + usize::from(!single_segment) + dictionary_bytes;
     let mut rest = src.get(size_at..)?;
     let (size, tail) = rest.split_at_checked(size_bytes)?;
-    let declared = size
-        .iter()
-        .rev()
-        .fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let declared = size.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
     rest = tail;
     let mut blocks = 0usize;
     loop {
@@ -107,10 +115,7 @@ fn frame_bound(src: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 fn corrupt(why: &'static str) -> CodecError {
-    CodecError::Corrupt {
-        codec: Codec::Zstd,
-        why,
-    }
+    CodecError::Corrupt { codec: Codec::Zstd, why }
 }
 
 #[cfg(test)]
@@ -125,10 +130,7 @@ mod tests {
         assert_eq!(bound(&declared), Some(text.len()));
         let streamed = zstd::stream::encode_all(&text[..], 3).unwrap();
         let bound = bound(&streamed).unwrap();
-        assert!(
-            bound >= text.len() && bound <= text.len() + 2 * BLOCK_BYTES_MAX,
-            "{bound}"
-        );
+        assert!(bound >= text.len() && bound <= text.len() + 2 * BLOCK_BYTES_MAX, "{bound}");
     }
 
     #[test]

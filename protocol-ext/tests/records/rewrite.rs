@@ -1,0 +1,160 @@
+//! Replacing values: nothing but the named values, lengths and CRC may change.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use protocol_ext::batch::{BatchHeader, Caps, verify_crc};
+use protocol_ext::codec::Codec;
+use protocol_ext::replace::{Replacement, RewriteError, RewriteOptions, Rewritten, replace_values};
+
+use crate::generate::{CAPS, Made, body_of, codec, noise, opened, stored_batch, walked};
+
+/// New values for some records: references, empty ones, large ones.
+fn choices() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
+    let value = prop_oneof![
+        3 => any::<u64>().prop_map(|seed| noise(seed, 112)),
+        1 => Just(Vec::new()),
+        1 => (any::<u64>(), 100usize..200_000).prop_map(|(seed, len)| noise(seed, len)),
+    ];
+    prop::collection::vec(prop::option::of(value), 12)
+}
+
+fn without_length_and_crc(batch: &Bytes) -> BatchHeader {
+    BatchHeader { batch_length: 0, crc: 0, ..BatchHeader::parse(batch).unwrap() }
+}
+
+fn expected(made: &Made, choices: &[Option<Vec<u8>>], codec: Codec) -> Made {
+    let mut records = made.records.clone();
+    for (record, choice) in records.iter_mut().zip(choices) {
+        if let Some(value) = choice {
+            record.value = Some(value.clone());
+        }
+    }
+    let attributes = made.header.attributes & !7 | codec.bits();
+    Made::new(records, BatchHeader { attributes, ..made.header }, made.framing)
+}
+
+proptest! {
+    #[test]
+    fn nothing_to_replace_gives_the_same_bytes_at_the_same_place(made in stored_batch()) {
+        let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |_| {
+            None::<Vec<u8>>
+        });
+        let Rewritten::Same(bytes) = rewritten.unwrap() else { panic!("a new batch") };
+        prop_assert_eq!(bytes.as_ptr(), made.batch.as_ptr());
+        prop_assert_eq!(bytes.len(), made.batch.len());
+    }
+
+    #[test]
+    fn values_replaced_by_themselves_give_the_same_bytes(made in stored_batch()) {
+        let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |record| {
+            record.value.map(<[u8]>::to_vec)
+        });
+        let bytes = rewritten.unwrap().into_bytes();
+        let codec = Codec::from_attributes(made.header.attributes).unwrap();
+        if codec == Codec::None {
+            prop_assert_eq!(&bytes, &made.batch);
+        }
+        prop_assert_eq!(body_of(&bytes), body_of(&made.batch));
+    }
+
+    #[test]
+    fn only_the_named_values_lengths_and_crc_change(
+        made in stored_batch(), choices in choices(),
+    ) {
+        let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |record| {
+            choices[record.at.index as usize].clone()
+        });
+        let bytes = rewritten.unwrap().into_bytes();
+        let codec = Codec::from_attributes(made.header.attributes).unwrap();
+        let expected = expected(&made, &choices, codec);
+        verify_crc(&bytes).unwrap();
+        prop_assert_eq!(without_length_and_crc(&bytes), without_length_and_crc(&made.batch));
+        let open = opened(&bytes);
+        prop_assert_eq!(open.body().clone(), body_of(&expected.batch));
+        prop_assert_eq!(walked(&open), expected.records);
+        if !open.body().is_empty() {
+            prop_assert_eq!(open.framing(), made.framing);
+        }
+        if codec == Codec::None {
+            prop_assert_eq!(bytes, expected.batch);
+        }
+    }
+
+    #[test]
+    fn another_codec_out_changes_the_attributes_codec_bits_and_no_other(
+        made in stored_batch(), choices in choices(), (codec, _) in codec(),
+    ) {
+        let options = RewriteOptions { codec: Some(codec) };
+        let rewritten = replace_values(&made.batch, &CAPS, &options, |record| {
+            choices[record.at.index as usize].clone()
+        });
+        let Rewritten::New(bytes) = rewritten.unwrap() else { return Ok(()) };
+        let expected = expected(&made, &choices, codec);
+        verify_crc(&bytes).unwrap();
+        prop_assert_eq!(without_length_and_crc(&bytes), without_length_and_crc(&expected.batch));
+        prop_assert_eq!(body_of(&bytes), body_of(&expected.batch));
+    }
+
+    #[test]
+    fn a_second_pass_after_a_pause_gives_what_one_pass_gives(
+        made in stored_batch(), choices in choices(),
+    ) {
+        let open = opened(&made.batch);
+        let mut found = Vec::new();
+        for record in open.records() {
+            let record = record.unwrap();
+            if choices[record.at.index as usize].is_some() {
+                let value = open.slice(record.value_range()).unwrap();
+                prop_assert_eq!(&value[..], record.value.unwrap_or_default());
+                found.push(record.at);
+            }
+        }
+        let replacements: Vec<_> = found
+            .into_iter()
+            .map(|at| Replacement { at, value: choices[at.index as usize].clone().unwrap() })
+            .collect();
+        let options = RewriteOptions::default();
+        let later = open.rewrite(&replacements, &options, &CAPS).unwrap();
+        let at_once = replace_values(&made.batch, &CAPS, &options, |record| {
+            choices[record.at.index as usize].clone()
+        });
+        prop_assert_eq!(later, at_once.unwrap());
+    }
+
+    #[test]
+    fn a_damaged_batch_is_never_given_a_sound_crc(
+        made in stored_batch(), at in any::<prop::sample::Index>(), bit in 0u8..8,
+    ) {
+        let mut damaged = made.batch.to_vec();
+        let at = 21 + at.index(damaged.len() - 21);
+        damaged[at] ^= 1 << bit;
+        let rewritten = replace_values(
+            &Bytes::from(damaged), &CAPS, &RewriteOptions::default(), |_| Some([0u8; 112]),
+        );
+        let rebuilt = matches!(rewritten, Ok(Rewritten::New(_)));
+        prop_assert!(!rebuilt);
+    }
+
+    #[test]
+    fn a_rewrite_over_its_cap_is_refused(made in stored_batch(), value in 1usize..100_000) {
+        prop_assume!(!made.records.is_empty());
+        let caps = Caps { rewritten_bytes_max: value, ..CAPS };
+        let rewritten = replace_values(&made.batch, &caps, &RewriteOptions::default(), |record| {
+            (record.at.index == 0).then(|| vec![7; value])
+        });
+        let refused = matches!(rewritten, Err(RewriteError::TooLarge { bytes_max, .. }) if bytes_max == value);
+        prop_assert!(refused);
+    }
+
+    #[test]
+    fn replacements_out_of_order_or_twice_are_refused(made in stored_batch()) {
+        let open = opened(&made.batch);
+        let at: Vec<_> = open.records().map(|record| record.unwrap().at).collect();
+        prop_assume!(at.len() >= 2);
+        for pair in [[at[1], at[0]], [at[0], at[0]]] {
+            let replacements = pair.map(|at| Replacement { at, value: [1u8] });
+            let result = open.rewrite(&replacements, &RewriteOptions::default(), &CAPS);
+            prop_assert_eq!(result.unwrap_err(), RewriteError::Replacement(1));
+        }
+    }
+}
