@@ -26,6 +26,7 @@ use tokio::net::tcp::ReadHalf;
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
+use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER};
 use crate::metrics::Side;
 use crate::route::addresses::Door;
@@ -117,6 +118,9 @@ async fn both(
             if asking && let Poll::Ready(end) = requests.as_mut().poll(cx) {
                 asking = false;
                 match end {
+                    Ok(RequestEnd::Drained) if fault::on("drain-ignores-in-flight") => {
+                        return Poll::Ready(Some(Ok(())));
+                    }
                     Ok(end) => hung_up = end == RequestEnd::HungUp,
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 }

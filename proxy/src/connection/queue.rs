@@ -11,6 +11,7 @@ use protocol_ext::schema::Message;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Tick;
+use crate::fault;
 use crate::limits::PENDING_EXCHANGES_MAX;
 use crate::route::legs::metadata::Asked;
 
@@ -67,7 +68,10 @@ impl Queue {
 
     /// Opens an exchange.
     pub fn push(&self, exchange: Exchange) {
-        self.0.lock().open.push_back(exchange);
+        let mut inner = self.0.lock();
+        let local = matches!(exchange.answer, Answer::Local(..));
+        let at = if local && fault::on("reorder-answers") { 0 } else { inner.open.len() };
+        inner.open.insert(at, exchange);
     }
 
     /// Takes the oldest exchange.

@@ -297,6 +297,9 @@ impl<'a> Responses<'a> {
     }
 
     async fn write_frame(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
+        if fault::on("drop-answer") {
+            return Ok(());
+        }
         self.write(&framed(vec![frame])).await
     }
 
