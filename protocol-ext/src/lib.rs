@@ -4,6 +4,8 @@ pub mod address;
 pub mod api;
 pub mod batch;
 pub mod codec;
+#[cfg(feature = "fake-broker")]
+pub mod fake_broker;
 pub mod guard;
 pub mod header;
 pub mod records;

@@ -1,0 +1,234 @@
+//! A broker without sockets, for tests: a request frame in, what to do on the wire out.
+//!
+//! frame -> head -> one file per API -> answer -> scripted fault -> steps for the socket shell.
+//! Invariant: without a fault it answers as a broker would: in order, batches as they were stored,
+//! damaged ones refused, and nothing for acks=0.
+
+mod api_versions;
+mod describe_cluster;
+mod describe_configs;
+mod fault;
+mod fetch;
+mod find_coordinator;
+mod init_producer_id;
+mod list_offsets;
+mod log;
+mod metadata;
+mod produce;
+mod share_acknowledge;
+mod share_fetch;
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, StrBytes};
+use uuid::Uuid;
+
+use crate::header::{self, Head};
+use crate::wire::WireError;
+
+pub use fault::{Fault, Step};
+pub use log::FakeLog;
+
+/// A broker as the others tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeNode {
+    /// Its id.
+    pub id: i32,
+    /// The host it advertises.
+    pub host: String,
+    /// The port it advertises.
+    pub port: u16,
+}
+
+/// A topic with its partitions' logs.
+#[derive(Debug, Clone)]
+pub struct FakeTopic {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: Uuid,
+    /// One log a partition.
+    pub logs: Vec<FakeLog>,
+}
+
+/// A request that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Broker that got it.
+    pub node: i32,
+    /// Its head.
+    pub head: Head,
+    /// Bytes of its frame.
+    pub bytes: usize,
+}
+
+/// One partition answers with an error, and all answers that can carry endpoints carry them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The partition.
+    pub partition: i32,
+    /// Its error code.
+    pub error: i16,
+    /// The endpoints of the tail (KIP-951); the first one is the new leader.
+    pub endpoints: Vec<FakeNode>,
+}
+
+/// All brokers of a cluster, which share one state.
+#[derive(Debug)]
+pub struct FakeCluster {
+    /// The brokers as they are advertised.
+    pub nodes: Vec<FakeNode>,
+    /// Rows of ApiVersions: key, least and greatest version.
+    pub versions: Vec<(i16, i16, i16)>,
+    /// The topics.
+    pub topics: Vec<FakeTopic>,
+    /// A partition whose leader moved, if any.
+    pub moved: Option<Moved>,
+    /// Configuration of every broker that DescribeConfigs shows.
+    pub configs: Vec<(String, String)>,
+    /// Every request that came, oldest first.
+    pub seen: Vec<Seen>,
+    faults: VecDeque<(i16, Fault)>,
+    held: Option<Bytes>,
+    producer_ids: i64,
+}
+
+/// Versions that are handled here.
+const VERSIONS: [(i16, i16, i16); 12] = [
+    (0, 3, 13),
+    (1, 4, 18),
+    (2, 1, 10),
+    (3, 0, 13),
+    (10, 0, 6),
+    (18, 0, 4),
+    (22, 0, 5),
+    (32, 1, 4),
+    (60, 0, 2),
+    (17, 0, 1),
+    (78, 1, 2),
+    (79, 1, 2),
+];
+
+impl FakeCluster {
+    /// A cluster of `nodes` without topics.
+    pub fn new(nodes: Vec<FakeNode>) -> Self {
+        Self {
+            nodes,
+            versions: VERSIONS.to_vec(),
+            topics: Vec::new(),
+            moved: None,
+            configs: Vec::new(),
+            seen: Vec::new(),
+            faults: VecDeque::new(),
+            held: None,
+            producer_ids: 1000,
+        }
+    }
+
+    /// Makes a topic; its id follows from its name.
+    pub fn add_topic(&mut self, name: &str, partitions: usize) {
+        let mut id = [7; 16];
+        for (n, byte) in name.bytes().enumerate() {
+            id[n % 16] ^= byte.rotate_left(u32::try_from(n / 16).unwrap_or(0) % 8);
+        }
+        let logs = vec![FakeLog::default(); partitions];
+        self.topics.push(FakeTopic { name: name.to_owned(), id: Uuid::from_bytes(id), logs });
+    }
+
+    /// The log of a partition, for tests that look at or put batches there.
+    pub fn log(&mut self, topic: &str, partition: i32) -> Option<&mut FakeLog> {
+        let topic = self.topics.iter_mut().find(|t| t.name == topic)?;
+        topic.logs.get_mut(usize::try_from(partition).ok()?)
+    }
+
+    /// The next answer to `api` goes wrong in this way; further calls queue up.
+    pub fn script(&mut self, api: i16, fault: Fault) {
+        self.faults.push_back((api, fault));
+    }
+
+    /// Requests of one API that came so far.
+    pub fn count(&self, api: i16) -> usize {
+        self.seen.iter().filter(|seen| seen.head.api == api).count()
+    }
+
+    /// Takes a request frame (without its length) for one broker and says what to do on the wire.
+    pub fn receive(&mut self, node: i32, frame: &Bytes) -> Vec<Step> {
+        let Ok(head) = Head::parse(frame) else { return vec![Step::Close] };
+        self.seen.push(Seen { node, head, bytes: frame.len() });
+        let Ok(answer) = self.answer(head, frame) else { return vec![Step::Close] };
+        let at = self.faults.iter().position(|(api, _)| *api == head.api);
+        let fault = at.and_then(|at| self.faults.remove(at)).map(|(_, fault)| fault);
+        let Some(answer) = answer else { return Vec::new() };
+        fault::steps(fault, framed(&answer), &mut self.held)
+    }
+
+    fn answer(&mut self, head: Head, frame: &Bytes) -> Result<Option<Bytes>, WireError> {
+        let request = Request { head, frame };
+        let offered = self.versions.iter().find(|(key, ..)| *key == head.api);
+        let offered = offered.is_some_and(|(_, min, max)| (*min..=*max).contains(&head.version));
+        let answer = match head.api {
+            18 => api_versions::answer(self, &request)?,
+            _ if !offered => return Err(unknown(head)),
+            0 => return produce::answer(self, &request),
+            1 => fetch::answer(self, &request)?,
+            2 => list_offsets::answer(self, &request)?,
+            3 => metadata::answer(self, &request)?,
+            10 => find_coordinator::answer(self, &request)?,
+            22 => init_producer_id::answer(self, &request)?,
+            32 => describe_configs::answer(self, &request)?,
+            60 => describe_cluster::answer(self, &request)?,
+            78 => share_fetch::answer(self, &request)?,
+            79 => share_acknowledge::answer(self, &request),
+            _ => return Err(unknown(head)),
+        };
+        Ok(Some(answer))
+    }
+
+    fn topic_by_name(&self, name: &str) -> Option<&FakeTopic> {
+        self.topics.iter().find(|topic| topic.name == name)
+    }
+
+    fn topic_by_id(&self, id: Uuid) -> Option<&FakeTopic> {
+        self.topics.iter().find(|topic| topic.id == id)
+    }
+
+    /// Error code and new leader of a partition, if it moved.
+    fn moved_partition(&self, partition: i32) -> Option<(i16, i32)> {
+        let moved = self.moved.as_ref().filter(|moved| moved.partition == partition)?;
+        Some((moved.error, moved.endpoints.first().map_or(-1, |node| node.id)))
+    }
+
+    /// The endpoints of tails.
+    fn endpoints(&self) -> &[FakeNode] {
+        self.moved.as_ref().map_or(&[], |moved| &moved.endpoints)
+    }
+}
+
+struct Request<'a> {
+    head: Head,
+    frame: &'a Bytes,
+}
+
+impl Request<'_> {
+    fn decode<T: Decodable>(&self) -> Result<T, WireError> {
+        let at = header::request_body_at(self.head, self.frame)?;
+        let mut body = self.frame.slice(at..);
+        T::decode(&mut body, self.head.version).map_err(|_| unknown(self.head))
+    }
+}
+
+fn unknown(head: Head) -> WireError {
+    WireError::Body { api: head.api, version: head.version }
+}
+
+fn framed(answer: &Bytes) -> Bytes {
+    let mut out = BytesMut::with_capacity(4 + answer.len());
+    out.put_u32(u32::try_from(answer.len()).unwrap_or(u32::MAX));
+    out.extend_from_slice(answer);
+    out.freeze()
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

@@ -1,0 +1,94 @@
+//! Fetch (versions 4 to 18): stored batches; an error and endpoints for a partition that moved.
+
+use bytes::Bytes;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::{
+    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+
+use super::{FakeCluster, FakeTopic, Request, text};
+use crate::reply;
+use crate::wire::WireError;
+
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
+pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
+    let asked: FetchRequest = request.decode()?;
+    let version = request.head.version;
+    let mut left = usize::try_from(asked.max_bytes).unwrap_or(0);
+    let mut first = true;
+    let topics = asked.topics.iter().map(|asked| {
+        let topic = find(cluster, version, asked);
+        let partitions = asked.partitions.iter().map(|asked| {
+            let mut answer = partition(cluster, topic, version, asked, left, first);
+            let bytes = answer.records.as_ref().map_or(0, Bytes::len);
+            left = left.saturating_sub(bytes);
+            first &= bytes == 0;
+            if version < 11 {
+                answer.preferred_read_replica = (-1).into();
+            }
+            answer
+        });
+        let partitions = partitions.collect();
+        FetchableTopicResponse::default()
+            .with_topic(asked.topic.clone())
+            .with_topic_id(asked.topic_id)
+            .with_partitions(partitions)
+    });
+    let mut answer = FetchResponse::default().with_responses(topics.collect());
+    if version >= 16 {
+        let endpoints = cluster.endpoints().iter().map(|node| {
+            NodeEndpoint::default()
+                .with_node_id(node.id.into())
+                .with_host(text(&node.host))
+                .with_port(node.port.into())
+        });
+        answer.node_endpoints = endpoints.collect();
+    }
+    reply::frame(request.head, &answer)
+}
+
+fn find<'a>(cluster: &'a FakeCluster, version: i16, asked: &FetchTopic) -> Option<&'a FakeTopic> {
+    if version >= 13 {
+        cluster.topic_by_id(asked.topic_id)
+    } else {
+        cluster.topic_by_name(&asked.topic)
+    }
+}
+
+fn partition(
+    cluster: &FakeCluster,
+    topic: Option<&FakeTopic>,
+    version: i16,
+    asked: &FetchPartition,
+    left: usize,
+    first: bool,
+) -> PartitionData {
+    let answer = PartitionData::default().with_partition_index(asked.partition);
+    let failed = |code| answer.clone().with_error_code(code).with_high_watermark(-1);
+    let Some(topic) = topic else {
+        return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
+    };
+    if let Some((error, leader)) = cluster.moved_partition(asked.partition) {
+        let mut answer = failed(error);
+        if version >= 12 {
+            answer.current_leader =
+                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(9);
+        }
+        return answer;
+    }
+    let index = usize::try_from(asked.partition).unwrap_or(usize::MAX);
+    let Some(log) = topic.logs.get(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
+    if asked.fetch_offset > log.end() {
+        return failed(OFFSET_OUT_OF_RANGE);
+    }
+    let max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
+    answer
+        .with_high_watermark(log.end())
+        .with_last_stable_offset(log.end())
+        .with_log_start_offset(0)
+        .with_records(Some(log.read(asked.fetch_offset, max, first)))
+}

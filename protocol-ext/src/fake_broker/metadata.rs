@@ -1,0 +1,74 @@
+//! Metadata: all brokers; the topics asked for, by name or id. No topic is made.
+
+use bytes::Bytes;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+
+use super::{FakeCluster, FakeTopic, Request, text};
+use crate::reply;
+use crate::wire::WireError;
+
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
+pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
+    let asked: MetadataRequest = request.decode()?;
+    let version = request.head.version;
+    let brokers = cluster.nodes.iter().map(|node| {
+        MetadataResponseBroker::default()
+            .with_node_id(node.id.into())
+            .with_host(text(&node.host))
+            .with_port(node.port.into())
+    });
+    let all = asked.topics.is_none()
+        || (version == 0 && asked.topics.as_ref().is_some_and(Vec::is_empty));
+    let topics: Vec<MetadataResponseTopic> = if all {
+        cluster.topics.iter().map(|topic| known(cluster, topic, version)).collect()
+    } else {
+        let asked = asked.topics.unwrap_or_default();
+        let asked = asked.into_iter().map(|asked| match asked.name {
+            Some(name) => match cluster.topic_by_name(&name) {
+                Some(topic) => known(cluster, topic, version),
+                None => MetadataResponseTopic::default()
+                    .with_name(Some(name))
+                    .with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
+            },
+            None => match cluster.topic_by_id(asked.topic_id) {
+                Some(topic) => known(cluster, topic, version),
+                None => MetadataResponseTopic::default()
+                    .with_name((version < 12).then(|| TopicName(text(""))))
+                    .with_topic_id(asked.topic_id)
+                    .with_error_code(UNKNOWN_TOPIC_ID),
+            },
+        });
+        asked.collect()
+    };
+    let mut answer =
+        MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics);
+    if version >= 1 {
+        answer.controller_id = cluster.nodes.first().map_or(-1, |node| node.id).into();
+    }
+    if version >= 2 {
+        answer.cluster_id = Some(text("fake"));
+    }
+    reply::frame(request.head, &answer)
+}
+
+fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResponseTopic {
+    let partitions = (0..).zip(&topic.logs).map(|(index, _)| {
+        let leader = cluster.nodes.get(index % cluster.nodes.len().max(1));
+        let leader = BrokerId(leader.map_or(-1, |node| node.id));
+        let partition = MetadataResponsePartition::default()
+            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_leader_id(leader)
+            .with_replica_nodes(vec![leader])
+            .with_isr_nodes(vec![leader]);
+        if version >= 7 { partition.with_leader_epoch(0) } else { partition }
+    });
+    let answer = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(text(&topic.name))))
+        .with_partitions(partitions.collect());
+    if version >= 10 { answer.with_topic_id(topic.id) } else { answer }
+}

@@ -1,0 +1,89 @@
+//! Produce (versions 3 to 13): one batch a partition, its CRC checked, kept as it came.
+
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+
+use super::{FakeCluster, FakeLog, Request, text};
+use crate::batch::{Batches, Entry};
+use crate::reply;
+use crate::wire::WireError;
+
+const CORRUPT_MESSAGE: i16 = 2;
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const INVALID_RECORD: i16 = 87;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+
+/// `None` for acks=0.
+pub(super) fn answer(
+    cluster: &mut FakeCluster,
+    request: &Request<'_>,
+) -> Result<Option<Bytes>, WireError> {
+    let asked: ProduceRequest = request.decode()?;
+    let version = request.head.version;
+    let acks = asked.acks;
+    let mut answer = ProduceResponse::default();
+    for topic in asked.topic_data {
+        let partitions = topic.partition_data.iter();
+        let partitions = partitions.map(|data| partition(cluster, &topic, version, data)).collect();
+        let answered = TopicProduceResponse::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partition_responses(partitions);
+        answer.responses.push(answered);
+    }
+    if version >= 10 {
+        let endpoints = cluster.endpoints().iter().map(|node| {
+            NodeEndpoint::default()
+                .with_node_id(node.id.into())
+                .with_host(text(&node.host))
+                .with_port(node.port.into())
+        });
+        answer.node_endpoints = endpoints.collect();
+    }
+    if acks == 0 {
+        return Ok(None);
+    }
+    reply::frame(request.head, &answer).map(Some)
+}
+
+fn partition(
+    cluster: &mut FakeCluster,
+    topic: &TopicProduceData,
+    version: i16,
+    data: &PartitionProduceData,
+) -> PartitionProduceResponse {
+    let answer = PartitionProduceResponse::default().with_index(data.index);
+    let failed = |code| answer.clone().with_error_code(code).with_base_offset(-1);
+    if let Some((error, leader)) = cluster.moved_partition(data.index) {
+        let mut answer = failed(error);
+        if version >= 10 {
+            answer.current_leader =
+                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(9);
+        }
+        return answer;
+    }
+    let found = cluster.topics.iter_mut().find(|known| {
+        if version >= 13 { known.id == topic.topic_id } else { known.name == topic.name.as_str() }
+    });
+    let Some(found) = found else {
+        return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
+    };
+    let index = usize::try_from(data.index).unwrap_or(usize::MAX);
+    let Some(log) = found.logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
+    match append(log, data.records.as_deref().unwrap_or_default()) {
+        Ok(base) => answer.with_base_offset(base).with_log_append_time_ms(-1),
+        Err(code) => failed(code),
+    }
+}
+
+fn append(log: &mut FakeLog, records: &[u8]) -> Result<i64, i16> {
+    let mut entries = Batches::new(records);
+    let (Some(Ok(Entry::Batch { .. })), None) = (entries.next(), entries.next()) else {
+        return Err(INVALID_RECORD);
+    };
+    log.append(records).map_err(|_| CORRUPT_MESSAGE)
+}
