@@ -71,11 +71,15 @@ impl Scan {
             let skipped = self.skip.min(piece.len() - at);
             at += skipped;
             self.skip -= skipped;
+            let frame_left = self.left - at;
+            if self.skip > frame_left {
+                return Err(WireError::Truncated { at, need: self.skip - frame_left });
+            }
             if self.skip > 0 {
                 break;
             }
             let mut read = Reader::new(piece, at);
-            match self.step(&mut read, self.left) {
+            match self.step(&mut read, frame_left) {
                 Ok(true) => {
                     self.left -= at;
                     return Ok(Scanned::Tail(at));

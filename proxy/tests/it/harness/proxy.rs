@@ -1,0 +1,290 @@
+//! The `firebreak` binary as a child process, with ports of its own.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::broker::Brokers;
+use super::{Checked, Faults, failure, until, within};
+
+/// Virtual brokers that a proxy listens for: nodes 0 to 5.
+const NODES: u16 = 6;
+/// Ports are drawn below those that the kernel gives to clients.
+const PORTS: std::ops::Range<u16> = 18_000..31_000;
+/// Other processes draw ports too.
+const STARTS_MAX: usize = 20;
+
+static DRAWN: AtomicU16 = AtomicU16::new(0);
+
+/// How to start a proxy.
+#[derive(Debug)]
+pub struct Setup {
+    bootstrap: Vec<String>,
+    advertise: &'static str,
+    refresh_ms: u32,
+    limits: String,
+    offload: Option<(PathBuf, usize)>,
+    faults: Faults,
+    ready: bool,
+}
+
+impl Setup {
+    /// A proxy before these brokers, that asks them often who they are.
+    pub fn new(brokers: &Brokers, faults: Faults) -> Self {
+        Self {
+            bootstrap: brokers.bootstrap(),
+            advertise: "127.0.0.1",
+            refresh_ms: 200,
+            limits: String::new(),
+            offload: None,
+            faults,
+            ready: true,
+        }
+    }
+
+    /// The host that clients are told.
+    pub fn advertise(mut self, host: &'static str) -> Self {
+        self.advertise = host;
+        self
+    }
+
+    /// How often brokers are asked who they are.
+    pub fn refresh_ms(mut self, refresh_ms: u32) -> Self {
+        self.refresh_ms = refresh_ms;
+        self
+    }
+
+    /// A line of `[limits]`.
+    pub fn limit(mut self, line: &str) -> Self {
+        self.limits.push_str(line);
+        self.limits.push('\n');
+        self
+    }
+
+    /// Does not wait until it is ready.
+    pub fn not_ready(mut self) -> Self {
+        self.ready = false;
+        self
+    }
+
+    /// Offloads values above the threshold to a store in this directory.
+    pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
+        self.offload = Some((store.0.clone(), threshold_bytes));
+        self
+    }
+
+    /// Starts and waits until it is ready. Panics if it cannot be started: that is no promise's
+    /// business.
+    pub async fn start(&self) -> Proxy {
+        for _ in 0..STARTS_MAX {
+            let first = free_block();
+            let mut proxy = self.spawn(first);
+            if !self.ready {
+                return proxy;
+            }
+            loop {
+                if proxy.logged(" ready ") > 0 {
+                    return proxy;
+                }
+                if let Some(status) = proxy.child.try_wait().expect("a child") {
+                    let log = proxy.log();
+                    assert!(log.contains("cannot listen"), "firebreak ended, {status}:\n{log}");
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        panic!("no free ports for a proxy");
+    }
+
+    fn spawn(&self, first: u16) -> Proxy {
+        let folder = Folder::new();
+        let file = folder.0.join("firebreak.toml");
+        std::fs::write(&file, self.toml(first)).expect("a configuration file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
+        match self.faults {
+            Some(faults) => command.env("FAILPOINTS", faults),
+            None => command.env_remove("FAILPOINTS"),
+        };
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("firebreak starts");
+        let stderr = child.stderr.take().expect("piped");
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = lines.lock().expect("not poisoned");
+                log.push_str(&line);
+                log.push_str(" \n");
+            }
+        });
+        Proxy { child, port: first, admin: first + 1 + NODES, log, _folder: folder }
+    }
+
+    fn toml(&self, first: u16) -> String {
+        let (nodes, last, admin) = (first + 1, first + NODES, first + 1 + NODES);
+        let Self { bootstrap, advertise, limits, refresh_ms, .. } = self;
+        let mut toml = format!(
+            "[listen]\nbootstrap = \"127.0.0.1:{first}\"\nadvertise = \"{advertise}\"\n\
+             ports = \"{nodes}-{last}\"\n[admin]\naddress = \"127.0.0.1:{admin}\"\n\
+             [[cluster]]\nname = \"fake\"\nbootstrap = {bootstrap:?}\n\
+             [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
+        );
+        if let Some((path, threshold)) = &self.offload {
+            let _ = write!(
+                toml,
+                "[store]\nkind = \"local\"\npath = {path:?}\n\
+                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n"
+            );
+        }
+        toml
+    }
+}
+
+/// A running proxy; killed when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    /// The bootstrap port.
+    pub port: u16,
+    admin: u16,
+    log: Arc<Mutex<String>>,
+    _folder: Folder,
+}
+
+impl Proxy {
+    /// The port of a virtual broker.
+    pub fn node(&self, id: u16) -> u16 {
+        self.port + 1 + id
+    }
+
+    /// Everything it logged so far; each line ends with a blank.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
+    /// Lines of the log that hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> Checked<ExitStatus> {
+        until("end of the process", async || self.child.try_wait().expect("a child")).await
+    }
+
+    /// A field of `/proc/PID/status` in bytes, such as `VmRSS`.
+    fn memory(&self, field: &str) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+        let kib: String = line.chars().filter(char::is_ascii_digit).collect();
+        kib.parse::<usize>().expect("a number") * 1024
+    }
+
+    /// Memory in use now.
+    pub fn resident_bytes(&self) -> usize {
+        self.memory("VmRSS")
+    }
+
+    /// The most that ever was.
+    pub fn resident_bytes_max(&self) -> usize {
+        self.memory("VmHWM")
+    }
+
+    /// A page of the admin port: status code and body.
+    pub async fn admin(&self, path: &str) -> Checked<(u16, String)> {
+        let ask = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
+            let ask = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+            stream.write_all(ask.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok::<String, std::io::Error>(answer)
+        };
+        let answer = within("admin port", ask).await?.map_err(failure)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| failure("no HTTP"))?;
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((code.ok_or_else(|| failure("no status code"))?, body.to_owned()))
+    }
+
+    /// The value of a metric with its labels; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> Checked<f64> {
+        let (_, text) = self.admin("/metrics").await?;
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(values.filter_map(|value| value.parse::<f64>().ok()).sum())
+    }
+
+    /// Waits until a metric has a value.
+    pub async fn metric_becomes(&self, name: &str, value: f64) -> Checked {
+        let mut last = f64::NAN;
+        let reached = until(name, async || {
+            last = self.metric(name).await.unwrap_or(f64::NAN);
+            ((last - value).abs() < 1e-9).then_some(())
+        });
+        reached.await.map_err(|_| failure(format!("{name} is {last}, not {value}")))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder that is removed when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// An empty one.
+    pub fn new() -> Self {
+        let name = format!("firebreak-it-{}", uuid::Uuid::new_v4().simple());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Whatever is left belongs to the temporary folder of the machine.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The first of enough ports that nobody listens on now.
+fn free_block() -> u16 {
+    let block = NODES + 2;
+    let room = (PORTS.end - PORTS.start) / block;
+    loop {
+        let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
+        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed).wrapping_add(u16::from_be_bytes([a, b]));
+        let first = PORTS.start + drawn % room * block;
+        if (first..first + block).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! From the first byte of a connection to the drain of the process.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kafka_protocol::messages::{ListOffsetsResponse, MetadataResponse};
+use protocol_ext::fake_broker::Fault;
+
+use crate::harness::broker::Brokers;
+use crate::harness::client::{Client, answer, request_frame};
+use crate::harness::proxy::Setup;
+use crate::harness::records::single;
+use crate::harness::requests::{fetch, list_offsets, metadata, produce};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
+
+const MIB: usize = 1024 * 1024;
+
+/// SIGTERM: what is in flight is answered, then the connection and the process end.
+pub async fn drain_answers_what_is_in_flight(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let mut proxy = Setup::new(&brokers, faults).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    client.metadata(12).await?;
+    brokers.cluster().script(2, Fault::HoldAfter(10));
+    let opaque = client.send(2, 7, &list_offsets("t")).await?;
+    let patched = client.send(3, 12, &metadata(12)).await?;
+    let last = client.send(2, 7, &list_offsets("t")).await?;
+    // Three are at the broker or on the way to it once the first is seen there.
+    until("the request at the broker", async || (brokers.cluster().count(2) > 0).then_some(()))
+        .await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.terminate();
+    until("the drain", async || (proxy.logged(" draining ") > 0).then_some(())).await?;
+    brokers.release();
+    answer::<ListOffsetsResponse>(&client.receive().await?, 7, opaque)?;
+    answer::<MetadataResponse>(&client.receive().await?, 12, patched)?;
+    answer::<ListOffsetsResponse>(&client.receive().await?, 7, last)?;
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes behind the last answer");
+    let status = proxy.ended().await?;
+    ensure!(status.success(), "the process ended with {status}");
+    ensure_eq!(proxy.logged(" stopped"), 1, "lines about the end");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_answers_what_is_in_flight_and_ends_the_process() -> Checked {
+    drain_answers_what_is_in_flight(None).await
+}
+
+#[tokio::test]
+async fn a_drain_loses_no_byte_of_an_answer_though_the_client_goes_on_asking() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let mut proxy = Setup::new(&brokers, None).start().await;
+    let batch = single(noise(8, 20 * MIB));
+    brokers.cluster().log("t", 0).expect("a log").append(&batch).expect("a batch");
+    let mut client = Client::connect_with_buffer(proxy.port, 64 * 1024).await?;
+    client.metadata(12).await?;
+    let large = client.send(1, 11, &fetch(11, "t", &[(0, 0)], i32::MAX)).await?;
+    let sent = || brokers.counts(0).sent.load(Ordering::Relaxed);
+    until("the answer on its way", async || (sent() > MIB).then_some(())).await?;
+    proxy.terminate();
+    until("the drain", async || (proxy.logged(" draining ") > 0).then_some(())).await?;
+    // The proxy reads none of these; closing over them must not cut what it still sends.
+    for n in 0..200 {
+        client.send_raw(&request_frame(2, 7, 1000 + n, &list_offsets("t"))).await?;
+    }
+    let frame = client.receive().await?;
+    let fetched: kafka_protocol::messages::FetchResponse = answer(&frame, 11, large)?;
+    let records = fetched.responses[0].partitions[0].records.clone().unwrap_or_default();
+    ensure!(records[16..] == batch[16..], "the answer is not whole");
+    // Requests that were not read have no answer.
+    let rest = client.receive_to_end().await?;
+    ensure!(rest.is_empty(), "{} bytes behind the answer", rest.len());
+    let status = proxy.ended().await?;
+    ensure!(status.success(), "the process ended with {status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_ends_idle_and_silent_clients_at_once() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let mut proxy = Setup::new(&brokers, None).limit("drain_ms = 20000").start().await;
+    let mut idle = Client::connect(proxy.port).await?;
+    idle.metadata(12).await?;
+    let mut silent = Client::connect(proxy.port).await?;
+    let mut half = Client::connect(proxy.port).await?;
+    half.send_raw(&request_frame(2, 7, 1, &list_offsets("t"))[..9]).await?;
+    proxy.metric_becomes("firebreak_connections{side=\"client\"}", 3.0).await?;
+    proxy.terminate();
+    for client in [&mut idle, &mut silent, &mut half] {
+        ensure!(client.receive_to_end().await?.is_empty(), "bytes from nowhere");
+    }
+    ensure!(proxy.ended().await?.success(), "the process failed");
+    ensure_eq!(proxy.logged("drain_ms ran out"), 0, "lines about a drain that took too long");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_is_cut_and_says_how_many_were_open() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let mut proxy = Setup::new(&brokers, None).limit("drain_ms = 500").start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    brokers.cluster().script(2, Fault::Never);
+    client.send(2, 7, &list_offsets("t")).await?;
+    until("the request", async || (brokers.cluster().count(2) > 0).then_some(())).await?;
+    proxy.terminate();
+    ensure!(proxy.ended().await?.success(), "the process failed");
+    ensure_eq!(proxy.logged("drain_ms ran out"), 1, "lines about it");
+    ensure_eq!(proxy.logged("aborted=1"), 1, "lines that say how many");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_draining_proxy_is_alive_and_not_ready_and_accepts_nobody() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    ensure_eq!(proxy.admin("/readyz").await?.0, 200, "status when ready");
+    let mut client = Client::connect(proxy.port).await?;
+    brokers.cluster().script(2, Fault::HoldAfter(0));
+    client.send(2, 7, &list_offsets("t")).await?;
+    until("the request", async || (brokers.cluster().count(2) > 0).then_some(())).await?;
+    proxy.terminate();
+    until("the drain", async || (proxy.logged(" draining ") > 0).then_some(())).await?;
+    ensure_eq!(proxy.admin("/livez").await?.0, 200, "alive while draining");
+    let (code, why) = proxy.admin("/readyz").await?;
+    ensure_eq!((code, why.as_str()), (503, "draining\n"), "readiness while draining");
+    let port = proxy.port;
+    until("no listener", async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err().then_some(())
+    })
+    .await?;
+    brokers.release();
+    client.receive().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_silent_client_holds_no_broker_connection() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    let frame = request_frame(2, 7, 1, &list_offsets("t"));
+    let accepted = brokers.counts(0).accepted.load(Ordering::Relaxed);
+    let mut silent = Vec::new();
+    for n in 0..24 {
+        let mut client = Client::connect(proxy.port).await?;
+        // Even a head that is not whole is no reason to go to a broker.
+        client.send_raw(&frame[..n % 12]).await?;
+        silent.push(client);
+    }
+    proxy.metric_becomes("firebreak_connections{side=\"client\"}", 24.0).await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let now = brokers.counts(0).accepted.load(Ordering::Relaxed);
+    ensure_eq!(now, accepted, "connections at the broker");
+    proxy.metric_becomes("firebreak_connections{side=\"broker\"}", 0.0).await?;
+    let last = silent.last_mut().expect("one of them");
+    last.send_raw(&frame[11..]).await?;
+    answer::<ListOffsetsResponse>(&last.receive().await?, 7, 1)?;
+    let now = brokers.counts(0).accepted.load(Ordering::Relaxed);
+    ensure_eq!(now, accepted + 1, "connections at the broker after a request");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_never_asks_is_closed_in_the_end() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).limit("first_request_ms = 300").start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes for a silent client");
+    proxy.metric_becomes("firebreak_errors_total{blame=\"client\",kind=\"silent\"}", 1.0).await
+}
+
+#[tokio::test]
+async fn a_home_broker_that_closes_closes_the_client() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    client.metadata(12).await?;
+    brokers.hang_up(0);
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes from a broker that is gone");
+    proxy.metric_becomes("firebreak_connections{side=\"client\"}", 0.0).await?;
+    proxy.metric_becomes("firebreak_connections{side=\"broker\"}", 0.0).await?;
+    let mut again = Client::connect(proxy.port).await?;
+    again.metadata(12).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_broker_connection() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    let open = brokers.counts(0).open.load(Ordering::Relaxed);
+    let mut client = Client::connect(proxy.port).await?;
+    client.metadata(12).await?;
+    drop(client);
+    proxy.metric_becomes("firebreak_connections{side=\"broker\"}", 0.0).await?;
+    let now = || brokers.counts(0).open.load(Ordering::Relaxed);
+    until("a close at the broker", async || (now() <= open).then_some(())).await
+}
+
+#[tokio::test]
+async fn a_client_that_only_closes_its_sending_side_still_gets_its_answers() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    brokers.cluster().script(2, Fault::Delay(Duration::from_millis(300)));
+    let batch = single(noise(9, 500));
+    let first = client.send(2, 7, &list_offsets("t")).await?;
+    client.send(0, 9, &produce(9, 0, "t", &[(0, batch)])).await?;
+    client.finish().await?;
+    answer::<ListOffsetsResponse>(&client.receive().await?, 7, first)?;
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes behind the last answer");
+    until("the batch with acks=0", async || {
+        brokers.cluster().log("t", 0).filter(|log| log.end() == 1).map(|_| ())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_broker_is_alive_not_ready_and_says_why() -> Checked {
+    let mut brokers = Brokers::start(1).await;
+    let setup = Setup::new(&brokers, None).not_ready();
+    brokers.stop(0);
+    let proxy = setup.start().await;
+    let ready = until("the admin port", async || proxy.admin("/readyz").await.ok()).await?;
+    ensure_eq!(ready.0, 503, "readiness");
+    ensure!(ready.1.contains("cluster fake was not reached yet"), "reason: {}", ready.1);
+    let status = proxy.admin("/status").await?.1;
+    let status: serde_json::Value = serde_json::from_str(&status).map_err(failure)?;
+    ensure_eq!(status["ready"], serde_json::Value::Bool(false), "status");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_are_closed_and_those_before_it_served() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).limit("connections_max = 2").start().await;
+    let mut first = Client::connect(proxy.port).await?;
+    first.metadata(12).await?;
+    let mut second = Client::connect(proxy.port).await?;
+    second.metadata(12).await?;
+    let mut third = Client::connect(proxy.port).await?;
+    ensure!(third.receive_to_end().await?.is_empty(), "bytes for a client too many");
+    until("a line", async || (proxy.logged("connections_max reached") > 0).then_some(())).await?;
+    drop(first);
+    proxy.metric_becomes("firebreak_connections{side=\"client\"}", 1.0).await?;
+    let mut fourth = Client::connect(proxy.port).await?;
+    fourth.metadata(12).await?;
+    second.metadata(12).await?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Each promise is broken on purpose, by a named fault of the binary; its own check must see it.
+//!
+//! Runs with `--features failpoints`. A check that passes though its promise is broken proves
+//! nothing, so this fails then.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::harness::{Checked, Faults};
+use crate::{addresses, lifecycle, offload, order, tails, versions};
+
+type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
+
+/// A fault, the check that must fail with it, and what the check must complain of.
+struct Mutant {
+    name: &'static str,
+    faults: &'static str,
+    check: Check,
+    complaint: &'static str,
+}
+
+macro_rules! mutant {
+    ($name:literal, $check:path, $complaint:literal) => {
+        mutant!($name, concat!($name, "=return"), $check, $complaint)
+    };
+    ($name:literal, $faults:expr, $check:path, $complaint:literal) => {
+        Mutant {
+            name: $name,
+            faults: $faults,
+            check: |faults| Box::pin($check(faults)),
+            complaint: $complaint,
+        }
+    };
+}
+
+fn mutants() -> Vec<Mutant> {
+    vec![
+        mutant!("address-metadata", addresses::metadata_names_virtual_brokers, "names 127.0.0"),
+        mutant!(
+            "address-find-coordinator",
+            addresses::find_coordinator_names_virtual_brokers,
+            "names 127.0.0"
+        ),
+        mutant!(
+            "address-describe-cluster",
+            addresses::describe_cluster_names_virtual_brokers,
+            "names 127.0.0"
+        ),
+        mutant!(
+            "address-describe-configs",
+            addresses::describe_configs_hides_listeners,
+            "names 127.0.0"
+        ),
+        mutant!("address-produce-tail", tails::produce_tail, "names upstream"),
+        mutant!("address-fetch-tail", tails::fetch_tail, "names upstream"),
+        mutant!("address-share-fetch-tail", tails::share_fetch_tail, "names upstream"),
+        mutant!("address-share-acknowledge-tail", tails::share_acknowledge_tail, "names upstream"),
+        mutant!(
+            "drop-answer",
+            "drop-answer=1*return",
+            order::pipelined_requests_are_answered_in_order,
+            "was due"
+        ),
+        mutant!("reorder-answers", order::a_local_answer_waits_for_its_turn, "was due"),
+        mutant!("acks0-answered", order::acks_0_has_no_answer, "no answer"),
+        mutant!("drain-ignores-in-flight", lifecycle::drain_answers_what_is_in_flight, "no answer"),
+        mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
+        mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
+        mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
+        mutant!("store-put-fails", offload::values_come_back_as_they_were, "error of Produce: 56"),
+        mutant!(
+            "forged-reference-followed",
+            offload::a_forged_reference_is_never_followed,
+            "was changed"
+        ),
+        mutant!(
+            "restore-unchecked",
+            offload::a_damaged_object_is_an_error_and_never_data,
+            "values came"
+        ),
+        mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
+    ]
+}
+
+#[tokio::test]
+async fn every_check_fails_when_its_promise_is_broken() {
+    let mut survived = Vec::new();
+    let mutants = mutants();
+    for Mutant { name, faults, check, complaint } in &mutants {
+        match check(Some(faults)).await {
+            Err(failure) if failure.0.contains(complaint) => println!("{name}: {}", failure.0),
+            Err(failure) => survived.push(format!("{name} failed for another reason: {failure:?}")),
+            Ok(()) => survived.push(format!("{name}: its check passed")),
+        }
+    }
+    println!("{} of {} mutants seen to fail", mutants.len() - survived.len(), mutants.len());
+    assert!(survived.is_empty(), "{survived:#?}");
+}

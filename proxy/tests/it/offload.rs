@@ -1,0 +1,379 @@
+//! Large values: stored before they are forwarded, restored as they were, never invented.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{FetchResponse, ProduceResponse};
+use protocol_ext::codec::{Codec, Framing};
+
+use crate::harness::broker::Brokers;
+use crate::harness::client::Client;
+use crate::harness::proxy::{Folder, Proxy, Setup};
+use crate::harness::records::{Record, batch, heads, read, records, single};
+use crate::harness::requests::{fetch, fetched, produce};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise};
+
+/// Values longer than this are stored.
+const THRESHOLD: usize = 1000;
+const REFERENCE_BYTES: usize = 112;
+const STORAGE_ERROR: i16 = 56;
+const ALL: i32 = i32::MAX;
+
+const CODECS: [(Codec, Framing); 6] = [
+    (Codec::None, Framing::Plain),
+    (Codec::Gzip, Framing::Plain),
+    (Codec::Snappy, Framing::Plain),
+    (Codec::Snappy, Framing::Xerial),
+    (Codec::Lz4, Framing::Plain),
+    (Codec::Zstd, Framing::Plain),
+];
+
+struct Scene {
+    brokers: Brokers,
+    proxy: Proxy,
+    client: Client,
+    store: Folder,
+}
+
+async fn scene(faults: Faults) -> Checked<Scene> {
+    let brokers = Brokers::start(1).await;
+    brokers.cluster().add_topic("other", 1);
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, faults).offload(&store, THRESHOLD).start().await;
+    let client = Client::connect(proxy.port).await?;
+    Ok(Scene { brokers, proxy, client, store })
+}
+
+impl Scene {
+    /// Batches in the fake broker's log, one after the other.
+    fn stored(&self, topic: &str, partition: i32) -> Bytes {
+        let mut cluster = self.brokers.cluster();
+        let log = cluster.log(topic, partition).expect("a log");
+        log.batches().flat_map(|batch| batch.iter().copied()).collect()
+    }
+
+    /// Puts a batch into the log as somebody would who does not come through the proxy.
+    fn put_directly(&self, topic: &str, partition: i32, batch: &Bytes) {
+        let mut cluster = self.brokers.cluster();
+        cluster.log(topic, partition).expect("a log").append(batch).expect("a batch");
+    }
+
+    /// The objects: file and content.
+    fn objects(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        collect(&self.store.path().join("v1"), &mut found);
+        found
+    }
+
+    async fn count(&self, op: &str) -> Checked<f64> {
+        self.proxy.metric(&format!("firebreak_offload_objects_total{{op=\"{op}\"}}")).await
+    }
+
+    /// Produces one batch and expects it to be taken.
+    async fn take(&mut self, partition: i32, batch: &Bytes) -> Checked<i64> {
+        let (error, base) = self.client.produce(9, "t", partition, batch).await?;
+        ensure_eq!(error, 0, "error of Produce");
+        Ok(base)
+    }
+}
+
+fn collect(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).expect("a file"));
+        }
+    }
+}
+
+fn mixed_values() -> Vec<Vec<u8>> {
+    let sizes = [10, 5000, 0, THRESHOLD, THRESHOLD + 1, 200_000, 999];
+    (1..).zip(sizes).map(|(seed, size)| noise(seed, size)).collect()
+}
+
+fn shifted(records: &[Record], base: i64) -> Vec<Record> {
+    let shift = |record: &Record| Record { offset: record.offset + base, ..record.clone() };
+    records.iter().map(shift).collect()
+}
+
+/// Large values go to the store, 112 bytes into the log, and come back byte for byte; everything
+/// else of every batch stays as it was, for every codec.
+pub async fn values_come_back_as_they_were(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let sent = records(&mixed_values());
+    for (n, (codec, framing)) in (0..).zip(CODECS) {
+        let what = format!("{codec:?} {framing:?}");
+        let batch = batch(codec, framing, &sent);
+        let base = scene.take(0, &batch).await?;
+        ensure_eq!(base, n * 7, "base offset, {what}");
+        ensure_eq!(scene.objects().len() as i64, (n + 1) * 3, "objects at the answer, {what}");
+    }
+    let stored = scene.stored("t", 0);
+    for (header, (codec, _)) in heads(&stored).iter().zip(CODECS) {
+        ensure_eq!(header.codec().map_err(failure)?, codec, "codec in the log");
+        let producer = (header.producer_id, header.producer_epoch, header.base_sequence);
+        ensure_eq!(producer, (4711, 3, 17), "producer in the log");
+    }
+    for (n, record) in read(&stored).into_iter().enumerate() {
+        let mut expected = shifted(&sent, (n / 7 * 7) as i64).swap_remove(n % 7);
+        let value = record.value.clone().unwrap_or_default();
+        if expected.value.as_ref().is_some_and(|value| value.len() > THRESHOLD) {
+            ensure_eq!(value.len(), REFERENCE_BYTES, "bytes of a large value in the log");
+            expected.value = Some(value);
+        }
+        ensure!(record == expected, "{record:?} in the log differs in more than its value");
+    }
+    let large: Vec<_> = mixed_values().into_iter().filter(|v| v.len() > THRESHOLD).collect();
+    for (file, object) in scene.objects() {
+        ensure!(large.contains(&object), "{} is none of the values", file.display());
+    }
+    for version in [4, 11, 12, 13, 18] {
+        let (error, section) = scene.client.fetch(version, "t", 0, 0, ALL).await?;
+        ensure_eq!(error, 0, "error of Fetch {version}");
+        let expected: Vec<Record> = (0..6).flat_map(|n| shifted(&sent, n * 7)).collect();
+        ensure!(read(&section) == expected, "records of Fetch {version} are not those sent");
+        for (header, (codec, _)) in heads(&section).iter().zip(CODECS) {
+            ensure_eq!(header.codec().map_err(failure)?, codec, "codec in Fetch {version}");
+        }
+    }
+    ensure_eq!(scene.count("store").await?, 18.0, "values counted as stored");
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_values_are_stored_replaced_and_restored_for_every_codec() -> Checked {
+    values_come_back_as_they_were(None).await
+}
+
+#[tokio::test]
+async fn large_values_by_topic_id_are_stored_and_restored() -> Checked {
+    let mut scene = scene(None).await?;
+    let sent = records(&mixed_values());
+    let (error, base) =
+        scene.client.produce(13, "t", 1, &batch(Codec::Zstd, Framing::Plain, &sent)).await?;
+    ensure_eq!((error, base), (0, 0), "answer of Produce 13");
+    ensure_eq!(scene.objects().len(), 3, "objects");
+    let (error, section) = scene.client.fetch(18, "t", 1, 0, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch 18");
+    ensure!(read(&section) == sent, "records are not those sent");
+    Ok(())
+}
+
+#[tokio::test]
+async fn several_partitions_of_one_request_are_all_stored_and_restored() -> Checked {
+    let mut scene = scene(None).await?;
+    let batches: Vec<_> =
+        (0..3_i32).map(|p| (p, single(noise(p.unsigned_abs().into(), 30_000)))).collect();
+    let answer: ProduceResponse = scene.client.call(0, 9, &produce(9, -1, "t", &batches)).await?;
+    ensure_eq!(answer.responses[0].partition_responses.len(), 3, "partitions answered");
+    let all = [(0, 0), (1, 0), (2, 0)];
+    let answer: FetchResponse = scene.client.call(1, 11, &fetch(11, "t", &all, ALL)).await?;
+    for ((partition, sent), (index, error, section)) in batches.iter().zip(fetched(answer)?) {
+        ensure_eq!((index, error), (*partition, 0), "partition of Fetch");
+        ensure!(read(&section) == read(sent), "records of partition {index} differ");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_value_of_acks_0_is_stored_first_and_has_no_answer() -> Checked {
+    let mut scene = scene(None).await?;
+    let sent = single(noise(3, 50_000));
+    scene.client.send(0, 9, &produce(9, 0, "t", &[(0, sent.clone())])).await?;
+    // The next answer is that of the next request, and by then the broker has the batch.
+    scene.client.metadata(12).await?;
+    ensure_eq!(scene.objects().len(), 1, "objects");
+    let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    ensure!(read(&section) == read(&sent), "records differ");
+    Ok(())
+}
+
+/// A forged reference, and one that was signed for another topic, pass as they are and nothing is
+/// read for them.
+pub async fn a_forged_reference_is_never_followed(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let secret = noise(4, 40_000);
+    scene.take(0, &single(secret)).await?;
+    let signed = read(&scene.stored("t", 0)).remove(0).value.unwrap_or_default();
+    ensure_eq!(signed.len(), REFERENCE_BYTES, "bytes of a reference");
+    let mut forged = signed.clone();
+    forged[REFERENCE_BYTES - 1] ^= 1;
+    let mut longer = signed.clone();
+    longer.push(0);
+    let forgeries = batch(Codec::None, Framing::Plain, &records(&[forged, longer]));
+    scene.put_directly("t", 0, &forgeries);
+    scene.put_directly("other", 0, &single(signed));
+
+    for (topic, offset, planted) in [("t", 1, forgeries), ("other", 0, scene.stored("other", 0))] {
+        let (error, section) = scene.client.fetch(11, topic, 0, offset, ALL).await?;
+        ensure_eq!(error, 0, "error of Fetch of {topic}");
+        let values = |section: &Bytes| read(section).into_iter().map(|r| r.value).collect();
+        let (got, expected): (Vec<_>, Vec<_>) = (values(&section), values(&planted));
+        ensure!(got == expected, "the forged value in {topic} was changed");
+    }
+    ensure_eq!(scene.count("refused").await?, 3.0, "references refused");
+    ensure_eq!(scene.count("restore").await?, 0.0, "values read from the store");
+    ensure_eq!(scene.count("damaged").await?, 0.0, "objects found damaged");
+    Ok(())
+}
+
+#[tokio::test]
+async fn forged_and_replayed_references_pass_unchanged_and_are_never_followed() -> Checked {
+    a_forged_reference_is_never_followed(None).await
+}
+
+#[tokio::test]
+async fn a_value_that_begins_like_a_reference_is_stored_when_its_request_is_looked_at() -> Checked {
+    let mut scene = scene(None).await?;
+    let value = [&[0xfb, b'R', b'E', b'F'][..], &noise(5, 50)].concat();
+    // Beside a large value; what a small request holds is not looked at.
+    let sent = batch(Codec::None, Framing::Plain, &records(&[value, noise(6, 2000)]));
+    scene.take(0, &sent).await?;
+    ensure_eq!(scene.objects().len(), 2, "objects");
+    let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    ensure!(read(&section) == read(&sent), "records differ");
+    Ok(())
+}
+
+/// One byte of an object flipped: its partition gets error 56, batches before it are delivered.
+pub async fn a_damaged_object_is_an_error_and_never_data(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let (good, bad, behind) = (noise(7, 20_000), noise(8, 30_000), noise(9, 40_000));
+    for value in [&good, &bad, &behind] {
+        scene.take(0, &single(value.clone())).await?;
+    }
+    let objects = scene.objects();
+    let (file, mut object) = objects.into_iter().find(|(_, o)| *o == bad).expect("an object");
+    object[15_000] ^= 0x10;
+    std::fs::write(&file, object).expect("a file that can be written");
+
+    let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
+    let values: Vec<_> = read(&section).into_iter().filter_map(|r| r.value).collect();
+    ensure!(values == [good], "{} values came, of which the first is good", values.len());
+    ensure_eq!(error, 0, "error of the partition while there are batches before");
+    let (error, section) = scene.client.fetch(11, "t", 0, 1, ALL).await?;
+    ensure_eq!((error, section.len()), (STORAGE_ERROR, 0), "error and bytes at the damage");
+    let (error, section) = scene.client.fetch(11, "t", 0, 2, ALL).await?;
+    ensure_eq!(error, 0, "error behind the damage");
+    ensure!(read(&section)[0].value.as_ref() == Some(&behind), "the value behind it differs");
+
+    std::fs::remove_file(&file).expect("a file that can be removed");
+    let (error, section) = scene.client.fetch(11, "t", 0, 1, ALL).await?;
+    ensure_eq!((error, section.len()), (STORAGE_ERROR, 0), "error and bytes without the object");
+    ensure_eq!(scene.count("damaged").await?, 3.0, "objects found damaged");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_an_error_of_its_partition_and_earlier_batches_are_delivered() -> Checked
+{
+    a_damaged_object_is_an_error_and_never_data(None).await
+}
+
+#[tokio::test]
+async fn a_store_that_fails_forwards_nothing_and_is_answered_56() -> Checked {
+    let mut scene = scene(None).await?;
+    let pending = scene.store.path().join("pending");
+    std::fs::remove_dir(&pending).expect("an empty folder");
+    let sent = single(noise(10, 20_000));
+    for version in [3, 9, 13] {
+        let (error, base) = scene.client.produce(version, "t", 0, &sent).await?;
+        ensure_eq!((error, base), (STORAGE_ERROR, -1), "answer of Produce {version}");
+    }
+    ensure_eq!(scene.brokers.cluster().count(0), 0, "Produce requests at the broker");
+    // Small values need no store.
+    let (error, base) = scene.client.produce(9, "t", 0, &single(noise(11, 100))).await?;
+    ensure_eq!((error, base), (0, 0), "answer for a small value");
+    // And with acks=0, where nothing can be answered, the connection tells.
+    scene.client.send(0, 9, &produce(9, 0, "t", &[(0, sent.clone())])).await?;
+    ensure!(scene.client.receive_to_end().await?.is_empty(), "an answer to acks=0");
+    ensure_eq!(scene.brokers.cluster().count(0), 1, "Produce requests at the broker");
+
+    std::fs::create_dir(&pending).expect("a folder");
+    scene.client = Client::connect(scene.proxy.port).await?;
+    let base = scene.take(0, &sent).await?;
+    ensure_eq!(base, 1, "base offset once the store works again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn small_requests_are_not_held_whole() -> Checked {
+    let mut scene = scene(None).await?;
+    for n in 0..10 {
+        scene.take(0, &single(noise(n, 500))).await?;
+    }
+    let counted = |class| format!("firebreak_requests_total{{api=\"Produce\",class=\"{class}\"}}");
+    ensure_eq!(scene.proxy.metric(&counted("full")).await?, 0.0, "requests held whole");
+    scene.take(0, &single(noise(1, 2000))).await?;
+    ensure_eq!(scene.proxy.metric(&counted("full")).await?, 1.0, "requests held whole");
+    ensure_eq!(scene.proxy.metric(&counted("peek")).await?, 10.0, "requests peeked into");
+    Ok(())
+}
+
+/// Restored values keep to the budget of the request, cut between batches; the first batch of an
+/// answer is whole, once per answer.
+pub async fn restored_values_keep_to_the_budget(faults: Faults) -> Checked {
+    const VALUE: usize = 1_000_000;
+    let mut scene = scene(faults).await?;
+    for partition in 0..2 {
+        for n in 0..4 {
+            scene.take(partition, &single(noise(n, VALUE))).await?;
+        }
+    }
+    let mut offset = 0;
+    while offset < 4 {
+        let (error, section) = scene.client.fetch(11, "t", 0, offset, 2_500_000).await?;
+        ensure_eq!(error, 0, "error at offset {offset}");
+        let got = read(&section);
+        ensure_eq!(got.len(), 2, "values at offset {offset}");
+        for record in got {
+            ensure_eq!(record.offset, offset, "offset of a value");
+            let expected = noise(offset.unsigned_abs(), VALUE);
+            ensure!(record.value == Some(expected), "the value at {offset} differs");
+            offset += 1;
+        }
+    }
+    let both = fetch(11, "t", &[(0, 0), (1, 0)], 1000);
+    let answer: FetchResponse = scene.client.call(1, 11, &both).await?;
+    let counts = fetched(answer)?.into_iter().map(|(_, error, s)| (error, read(&s).len()));
+    ensure_eq!(counts.collect::<Vec<_>>(), [(0, 1), (0, 0)], "errors and values by partition");
+    Ok(())
+}
+
+#[tokio::test]
+async fn restored_values_are_cut_between_batches_where_the_budget_ends() -> Checked {
+    restored_values_keep_to_the_budget(None).await
+}
+
+#[tokio::test]
+async fn what_was_stored_is_restored_after_a_restart_and_with_another_threshold() -> Checked {
+    let mut scene = scene(None).await?;
+    let sent = single(noise(14, 60_000));
+    scene.take(0, &sent).await?;
+    scene.proxy.terminate();
+    ensure!(scene.proxy.ended().await?.success(), "the first process failed");
+    let setup = Setup::new(&scene.brokers, None).offload(&scene.store, 10_000_000);
+    let proxy = setup.start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    let (error, section) = client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    ensure!(read(&section) == read(&sent), "records differ after a restart");
+    Ok(())
+}
+
+#[tokio::test]
+async fn batches_that_are_damaged_are_the_brokers_to_refuse() -> Checked {
+    const CORRUPT_MESSAGE: i16 = 2;
+    let mut scene = scene(None).await?;
+    let mut damaged = single(noise(15, 20_000)).to_vec();
+    damaged[5000] ^= 1;
+    let (error, _) = scene.client.produce(9, "t", 0, &damaged.into()).await?;
+    ensure_eq!(error, CORRUPT_MESSAGE, "error of a batch whose CRC does not fit");
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! ApiVersions: what the broker has and the proxy serves, nothing else.
+
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::harness::broker::Brokers;
+use crate::harness::client::{Client, answer};
+use crate::harness::proxy::{Folder, Proxy, Setup};
+use crate::harness::{Checked, Faults, ensure, ensure_eq};
+
+/// (key, least, greatest) that the broker offers and that clients must see; `None` is hidden.
+type Row = ((i16, i16, i16), Option<(i16, i16)>);
+
+const ROWS: [Row; 16] = [
+    ((0, 0, 13), Some((0, 13))),
+    ((1, 4, 99), Some((4, 18))),
+    ((2, 1, 11), Some((1, 11))),
+    ((3, 0, 99), Some((0, 13))),
+    ((4, 0, 7), None),
+    ((10, 0, 99), Some((0, 6))),
+    ((17, 0, 1), Some((1, 1))),
+    ((18, 0, 4), Some((0, 4))),
+    ((32, 1, 99), Some((1, 4))),
+    ((52, 0, 2), None),
+    ((55, 0, 2), Some((0, 1))),
+    ((60, 0, 99), Some((0, 2))),
+    ((78, 1, 99), Some((1, 2))),
+    ((79, 3, 9), None),
+    ((93, 0, 1), None),
+    ((30_000, 0, 0), None),
+];
+
+fn request(version: i16) -> ApiVersionsRequest {
+    let request = ApiVersionsRequest::default();
+    if version < 3 {
+        return request;
+    }
+    request
+        .with_client_software_name(StrBytes::from_static_str("it"))
+        .with_client_software_version(StrBytes::from_static_str("1"))
+}
+
+async fn rows(proxy: &Proxy, version: i16) -> Checked<Vec<(i16, i16, i16)>> {
+    let mut client = Client::connect(proxy.port).await?;
+    let answer: ApiVersionsResponse = client.call(18, version, &request(version)).await?;
+    ensure_eq!(answer.error_code, 0, "error of ApiVersions");
+    let rows = answer.api_keys.iter();
+    Ok(rows.map(|row| (row.api_key, row.min_version, row.max_version)).collect())
+}
+
+/// Clients see the intersection, in every version of the answer.
+pub async fn clients_see_the_intersection(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    brokers.cluster().versions = ROWS.iter().map(|(offered, _)| *offered).collect();
+    let proxy = Setup::new(&brokers, faults).start().await;
+    let expected: Vec<_> = ROWS
+        .iter()
+        .filter_map(|((key, ..), shown)| shown.map(|(min, max)| (*key, min, max)))
+        .collect();
+    for version in 0..=4 {
+        ensure_eq!(rows(&proxy, version).await?, expected, "rows in version {version}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn hidden_keys_are_not_shown_and_ranges_are_clamped() -> Checked {
+    clients_see_the_intersection(None).await
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_new_gets_the_brokers_error_and_its_one_row() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    for version in [5, 9, 127] {
+        let mut frame = vec![0, 0, 0, 15, 0, 18, 0, version, 0, 0, 0, 77, 0, 2, b'i', b't'];
+        frame.extend_from_slice(&[0, 1, 1]);
+        client.send_raw(&frame).await?;
+        let answer: ApiVersionsResponse = answer(&client.receive().await?, 0, 77)?;
+        ensure_eq!(answer.error_code, 35, "error of version {version}");
+        ensure_eq!(answer.api_keys.len(), 1, "rows");
+        ensure_eq!(answer.api_keys[0].api_key, 18, "key of the row");
+        ensure_eq!(answer.api_keys[0].max_version, 4, "greatest version");
+    }
+    // As a client does then: on the same connection, with a version that both know.
+    let answer: ApiVersionsResponse = client.call(18, 4, &request(4)).await?;
+    ensure!(answer.api_keys.len() > 5, "rows after the second try");
+    Ok(())
+}
+
+#[tokio::test]
+async fn share_groups_are_hidden_where_values_are_restored() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, None).offload(&store, 1000).start().await;
+    let rows = rows(&proxy, 3).await?;
+    ensure!(!rows.iter().any(|(key, ..)| (76..=79).contains(key)), "share APIs among {rows:?}");
+    ensure!(rows.iter().any(|(key, ..)| *key == 1), "no Fetch among {rows:?}");
+    Ok(())
+}
