@@ -240,3 +240,59 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     out.copy_from_slice(&bytes[at..at + N]);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> BatchHeader {
+        BatchHeader {
+            base_offset: 1,
+            batch_length: 49,
+            partition_leader_epoch: 3,
+            crc: 0,
+            attributes: 0x38,
+            last_offset_delta: 4,
+            base_timestamp: 5,
+            max_timestamp: 6,
+            producer_id: 7,
+            producer_epoch: 8,
+            base_sequence: 9,
+            records_count: 0,
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_keeps_every_field_at_its_place() {
+        let batch = build(header(), Framing::Plain, &[]).unwrap();
+        assert_eq!(batch.len(), HEADER_BYTES);
+        verify_crc(&batch).unwrap();
+        let read = BatchHeader::parse(&batch).unwrap();
+        assert_eq!(read, BatchHeader { crc: read.crc, ..header() });
+        assert!(read.is_control() && read.is_transactional() && read.is_log_append_time());
+        let at: Vec<u8> = [7, 15, 16, 22, 26, 34, 42, 50, 52, 56, 60].map(|i| batch[i]).to_vec();
+        assert_eq!(at, [1, 3, 2, 0x38, 4, 5, 6, 7, 8, 9, 0]);
+    }
+
+    #[test]
+    fn impossible_heads_are_told_apart() {
+        let batch = build(header(), Framing::Plain, &[]).unwrap();
+        let parse = |at: usize, bytes: &[u8]| {
+            let mut batch = batch.to_vec();
+            batch[at..at + bytes.len()].copy_from_slice(bytes);
+            BatchHeader::parse(&batch).unwrap_err()
+        };
+        assert_eq!(parse(16, &[3]), BatchError::Magic(3));
+        assert_eq!(parse(16, &[1]), BatchError::Magic(1));
+        assert_eq!(parse(8, &[0, 0, 0, 48]), BatchError::Length(48));
+        assert_eq!(parse(8, &[0xff; 4]), BatchError::Length(-1));
+        assert_eq!(parse(57, &[0xff; 4]), BatchError::Count(-1));
+        assert_eq!(BatchHeader::parse(&batch[..60]), Err(BatchError::Short { len: 60 }));
+        assert_eq!(verify_crc(&batch[..20]), Err(BatchError::Short { len: 20 }));
+    }
+
+    #[test]
+    fn the_crc_is_castagnoli_s() {
+        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    }
+}

@@ -242,3 +242,63 @@ fn take<'a>(buf: &'a [u8], pos: &mut usize, len: usize) -> Option<&'a [u8]> {
     *pos = end;
     Some(part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// length 10, attributes 0, timestamp 1, offset 0, null key, value `ab`, one header `h`: null
+    const RECORD: [u8; 11] = [20, 0, 2, 0, 1, 4, b'a', b'b', 2, 2, b'h'];
+
+    fn with_header_value() -> Vec<u8> {
+        let mut record = RECORD.to_vec();
+        record[0] = 22;
+        record.push(1);
+        record
+    }
+
+    #[test]
+    fn a_record_is_read_in_place() {
+        let body = with_header_value().repeat(2);
+        let records: Vec<_> = Records::new(&body, 2).map(Result::unwrap).collect();
+        let second = records[1];
+        assert_eq!((second.at.index, second.at.start), (1, 12));
+        assert_eq!((second.timestamp_delta, second.offset_delta), (1, 0));
+        assert_eq!((second.key, second.value), (None, Some(&b"ab"[..])));
+        assert_eq!(&body[second.value_range()], b"ab");
+        let headers: Vec<_> = second.headers().collect();
+        assert_eq!(headers, [Ok(HeaderView { key: b"h", value: None })]);
+    }
+
+    #[test]
+    fn too_few_too_many_and_cut_records_end_the_walk_with_an_error() {
+        let body = with_header_value();
+        let walk = |body: &[u8], count| {
+            Records::new(body, count).map(|r| r.map(|r| r.at.index)).collect::<Vec<_>>()
+        };
+        assert_eq!(walk(&body, 1), [Ok(0)]);
+        assert_eq!(walk(&body, 0), [Err(RecordError::Trailing(12))]);
+        assert_eq!(walk(&body, 2), [Ok(0), Err(RecordError::Malformed { index: 1 })]);
+        for cut in 0..body.len() {
+            assert_eq!(walk(&body[..cut], 1), [Err(RecordError::Malformed { index: 0 })], "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_field_may_not_reach_beyond_its_record_into_the_next() {
+        let mut body = with_header_value().repeat(2);
+        body[5] = 16;
+        assert_eq!(
+            Records::new(&body, 2).next().map(|r| r.map(|r| r.at.index)),
+            Some(Err(RecordError::Malformed { index: 0 }))
+        );
+    }
+
+    #[test]
+    fn wrong_header_counts_are_told() {
+        for raw in [&[4, 2, b'h', 1][..], &[0, 9], &[], &[1], &[2, 2, b'h', 1, 0], &[2, 3, 1]] {
+            assert_eq!(Headers::new(raw).last(), Some(Err(RecordError::Headers)), "{raw:?}");
+        }
+        assert_eq!(Headers::new(&[0]).count(), 0);
+    }
+}

@@ -311,3 +311,138 @@ fn validate(secret: &[u8]) -> Result<(), KeyError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECIFICATION: &str = include_str!("../../docs/reference-format.md");
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digits = text.trim_start_matches('-').as_bytes().chunks(2);
+        digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    /// The fields of each vector of the page, by name.
+    fn vectors() -> Vec<std::collections::HashMap<&'static str, String>> {
+        let block = SPECIFICATION.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+        let mut vectors = Vec::new();
+        for part in block.trim().split("\n\n") {
+            let mut fields = std::collections::HashMap::<&str, String>::new();
+            let mut name = "";
+            for line in part.lines() {
+                let (field, value) = line.split_at_checked(16).unwrap_or_default();
+                if line.starts_with("vector") {
+                    continue;
+                }
+                if !field.trim().is_empty() {
+                    name = field.trim();
+                }
+                fields.entry(name).or_default().push_str(value.trim());
+            }
+            vectors.push(fields);
+        }
+        vectors
+    }
+
+    fn array<const N: usize>(text: &str) -> [u8; N] {
+        unhex(text).try_into().unwrap()
+    }
+
+    #[test]
+    fn the_vectors_of_the_specification_are_what_is_written_and_read() {
+        let vectors = vectors();
+        assert_eq!(vectors.len(), 3);
+        for fields in vectors {
+            let number = |name: &str| fields[name].parse::<u64>().unwrap();
+            let small = |name: &str| u8::try_from(number(name)).unwrap();
+            let medium = |name: &str| u32::try_from(number(name)).unwrap();
+            let reference = Reference {
+                flags: 0,
+                store_alias: u16::try_from(number("store-alias")).unwrap(),
+                codec: small("codec"),
+                filter: small("filter"),
+                content_type: small("content-type"),
+                shard: small("shard"),
+                written_at_ms: number("written-at-ms"),
+                stored_bytes: medium("stored-bytes"),
+                original_bytes: medium("original-bytes"),
+                original_crc: u32::from_str_radix(&fields["original-crc"], 16).unwrap(),
+                pack_offset: number("pack-offset"),
+                data_key_id: number("data-key-id"),
+                pack_id: array(&fields["pack-id"]),
+                topic_id: array(&fields["topic-id"]),
+                original_sha256: array(&fields["original-sha256"]),
+            };
+            let secret = unhex(&fields["key"]);
+            assert_eq!(MacKey::new(&secret).unwrap_err(), KeyError::Published);
+            assert_eq!(derived_id(&secret).to_be_bytes().to_vec(), unhex(&fields["key-id"]));
+            let key = MacKey::unchecked(derived_id(&secret), &secret).unwrap();
+            let ring = KeyRing::new(key, None).unwrap();
+            let topic = String::from_utf8(unhex(&fields["topic"])).unwrap();
+            let tenant = String::from_utf8(unhex(&fields["tenant"])).unwrap();
+            let binding = Binding { topic: &topic, tenant: &tenant };
+            let signed = unhex(&fields["reference"]);
+            assert_eq!(ring.sign(&reference, &binding).to_vec(), signed);
+            assert_eq!(ring.open(&signed, &binding), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn the_first_vector_s_sums_are_those_of_the_value_it_names() {
+        let fields = &vectors()[0];
+        let value = b"wildfire".repeat(16_384);
+        assert_eq!(fields["original-bytes"], value.len().to_string());
+        let crc = crate::batch::crc32c(&value);
+        assert_eq!(fields["original-crc"], format!("{crc:08x}"));
+        let digest: [u8; 32] = Sha256::digest(&value).into();
+        assert_eq!(unhex(&fields["original-sha256"]), digest[..16]);
+    }
+
+    #[test]
+    fn keys_that_protect_nothing_are_refused() {
+        let counting: Vec<u8> = (0..32).collect();
+        let falling: Vec<u8> = (0..40).map(|i| 200 - 3 * i).collect();
+        for (secret, expected) in [
+            (&b""[..], KeyError::Empty),
+            (b"0123456789abcdef0123456789abcde", KeyError::Short(31)),
+            (&[0; 32], KeyError::Patterned),
+            (&[0xAA; 64], KeyError::Patterned),
+            (&counting, KeyError::Patterned),
+            (&falling, KeyError::Patterned),
+            (b"changemechangemechangemechangeme", KeyError::Patterned),
+            (b"0123456789abcdef0123456789abcdef", KeyError::Patterned),
+            (b"aababbabaabbabaababbabaabbaababb", KeyError::Patterned),
+        ] {
+            assert_eq!(MacKey::new(secret).unwrap_err(), expected, "{secret:?}");
+            assert_eq!(MacKey::with_id(1, secret).unwrap_err(), expected, "{secret:?}");
+        }
+    }
+
+    #[test]
+    fn two_keys_of_one_id_make_no_ring_and_a_key_is_not_printed() {
+        let secret = Sha256::digest(b"one");
+        let key = MacKey::with_id(0x0102, &secret).unwrap();
+        let other = MacKey::with_id(0x0102, &Sha256::digest(b"two")).unwrap();
+        assert_eq!(format!("{key:?}"), "MacKey(0x0102)");
+        assert_eq!(KeyRing::new(key, Some(other)).unwrap_err(), KeyError::SameId(0x0102));
+    }
+
+    #[test]
+    fn what_is_no_reference_is_told_apart() {
+        let mut value = [0u8; REFERENCE_BYTES];
+        let parse = |value: &[u8]| Reference::parse_unverified(value).unwrap_err();
+        assert_eq!(parse(&value), ReferenceError::NotAReference);
+        assert_eq!(parse(b""), ReferenceError::NotAReference);
+        value[..4].copy_from_slice(&REFERENCE_MAGIC);
+        assert_eq!(parse(&value), ReferenceError::UnknownVersion(0));
+        assert_eq!(parse(&value[..4]), ReferenceError::WrongLength(4));
+        value[4] = 1;
+        assert_eq!(parse(&value[..111]), ReferenceError::WrongLength(111));
+        assert_eq!(parse(&[&value[..], &[0]].concat()), ReferenceError::WrongLength(113));
+        value[5] = 0x80;
+        assert_eq!(parse(&value), ReferenceError::UnknownFlags(0x80));
+        value[4] = 2;
+        assert_eq!(parse(&value[..9]), ReferenceError::UnknownVersion(2));
+    }
+}

@@ -221,3 +221,58 @@ fn record_length(record: &RecordView<'_>, offset_delta: u32) -> i32 {
     // not larger than the field it replaces, so it fits
     i32::try_from(bytes).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Caps;
+    use crate::codec::Framing;
+
+    const CAPS: Caps = Caps { body_bytes_max: 10_000, rewritten_bytes_max: 10_000 };
+
+    fn batch(attributes: i16, offset_deltas: &[i32]) -> OpenBatch {
+        let mut body = Vec::new();
+        for delta in offset_deltas {
+            let mut record = vec![0, 0];
+            write_varint(&mut record, *delta);
+            record.extend_from_slice(&[1, 1, 0]);
+            write_varint(&mut body, i32::try_from(record.len()).unwrap());
+            body.extend_from_slice(&record);
+        }
+        let header = BatchHeader {
+            base_offset: 0,
+            batch_length: 0,
+            partition_leader_epoch: -1,
+            crc: 0,
+            attributes,
+            last_offset_delta: 0,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            records_count: i32::try_from(offset_deltas.len()).unwrap(),
+        };
+        let batch = build(header, Framing::Plain, &body).unwrap();
+        OpenBatch::open(batch, &CAPS).unwrap()
+    }
+
+    #[test]
+    fn what_no_producer_sends_is_not_split() {
+        let split = |open: &OpenBatch| split(open, &SplitOptions::default(), |_| 0).unwrap_err();
+        assert_eq!(split(&batch(0x20, &[0])), SplitError::NotFromProducer);
+        assert_eq!(split(&batch(0, &[])), SplitError::NotFromProducer);
+        let gap = SplitError::Offsets { index: 1, offset_delta: 2 };
+        assert_eq!(split(&batch(0, &[0, 2])), gap);
+    }
+
+    #[test]
+    fn every_slot_there_is_can_be_used_at_once() {
+        let deltas: Vec<i32> = (0..256).collect();
+        let parts = split(&batch(0, &deltas), &SplitOptions::default(), |record| {
+            255 - u8::try_from(record.at.index).unwrap()
+        });
+        let slots: Vec<u8> = parts.unwrap().iter().map(|part| part.slot).collect();
+        assert_eq!(slots, (0..=255).collect::<Vec<u8>>());
+    }
+}

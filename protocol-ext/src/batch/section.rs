@@ -89,3 +89,34 @@ impl Iterator for Batches<'_> {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(length: u32, magic: u8, len: usize) -> Result<Entry, BatchError> {
+        let mut section = vec![0; len];
+        section[8..12].copy_from_slice(&length.to_be_bytes());
+        section[16] = magic;
+        let mut entries = Batches::new(&section);
+        let first = entries.next().unwrap();
+        assert!(entries.next().is_none());
+        first
+    }
+
+    #[test]
+    fn damage_is_not_taken_for_a_cut_batch() {
+        assert_eq!(entry(u32::MAX, 2, 100), Err(BatchError::Length(-1)));
+        assert_eq!(entry(48, 2, 60), Err(BatchError::Length(48)));
+        assert_eq!(entry(13, 1, 25), Err(BatchError::Length(13)));
+        assert_eq!(entry(88, 9, 100), Err(BatchError::Magic(9)));
+    }
+
+    #[test]
+    fn a_cut_batch_or_message_is_not_taken_for_damage() {
+        let partial = |len| Ok(Entry::Partial { range: 0..len });
+        assert_eq!(entry(89, 2, 100), partial(100));
+        assert_eq!(entry(i32::MAX.cast_unsigned(), 0, 30), partial(30));
+        assert_eq!(Batches::new(&[0xff; 16]).next(), Some(partial(16)));
+    }
+}
