@@ -1,0 +1,213 @@
+//! From what a run left to figures with bars.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::ledger::{Account, Delivery, Outcome};
+use crate::load::{Journal, Totals};
+use crate::proxy::Kill;
+use crate::read::{InLog, Tail};
+use crate::report::{Bar, Report};
+use crate::timeline::{empty_windows, firsts, quantile, silences};
+use crate::verify::Findings;
+
+/// A run that has ended.
+pub struct Run<'a> {
+    /// By number of the producer, idempotent ones first.
+    pub accounts: &'a [Account],
+    /// How many of them are idempotent.
+    pub idempotent: usize,
+    /// When killing began.
+    pub begin: Duration,
+    /// When it ended.
+    pub end: Duration,
+    /// The kills.
+    pub kills: &'a [Kill],
+    /// Counts of the clients.
+    pub totals: &'a Totals,
+    /// What the following group read.
+    pub tail: &'a Tail,
+    /// What the comparison found.
+    pub findings: &'a Findings,
+    /// What lies in the log.
+    pub log: &'a InLog,
+    /// Large values that readers see.
+    pub large: u64,
+}
+
+impl Run<'_> {
+    /// All figures.
+    pub fn report(&self) -> Report {
+        let mut report = Report::default();
+        self.counts(&mut report);
+        self.offload(&mut report);
+        self.windows(&mut report);
+        self.gaps(&mut report);
+        self.findings(&mut report);
+        report.examples.clone_from(&self.findings.examples);
+        report
+    }
+
+    /// Writes every gap into the journal, to see which were long, and when.
+    pub fn tell_gaps(&self, journal: &Journal) {
+        let kills: Vec<Duration> = self.kills.iter().map(|kill| kill.at).collect();
+        for (producer, account) in self.accounts.iter().enumerate() {
+            let first = firsts(&account.acknowledged_at, &kills, self.end);
+            let silent = silences(&account.acknowledged_at, &kills, self.end);
+            for ((kill, first), silence) in kills.iter().zip(first).zip(silent) {
+                let what = format!(
+                    "producer {producer}: killed at {kill:.3?}, first ack after {first:.3?}, \
+                     longest silence {:.3?} from {:.3?}",
+                    silence.length, silence.since
+                );
+                journal.say("gap", &what);
+            }
+        }
+    }
+
+    fn counts(&self, to: &mut Report) {
+        let (plain, transactional) = self.accounts.split_at(self.idempotent);
+        let told = |accounts: &[Account]| {
+            accounts.iter().map(|account| account.acknowledged_at.len() as u64).sum::<u64>()
+        };
+        let acknowledged = told(self.accounts);
+        let failed: u64 = self.accounts.iter().map(|account| account.failed).sum();
+        let sent = read(&self.totals.messages_sent);
+        let again = sent.saturating_sub(acknowledged + failed);
+        let count = |outcome| {
+            let all = transactional.iter().flat_map(|account| &account.transactions);
+            all.filter(|transaction| transaction.outcome == outcome).count() as u64
+        };
+        let unknown = plain.iter().flat_map(|account| &account.deliveries);
+        let unknown = unknown.filter(|delivery| **delivery == Delivery::Unknown).count() as u64;
+        let totals = self.totals;
+        let killed = self.kills.len() as u64;
+        let dead = self.kills.iter().filter(|kill| kill.was_dead).count() as u64;
+
+        to.count("kills", "kills", killed, Bar::Positive);
+        to.count("ended_by_itself", "proxies that had ended by themselves", dead, Bar::Zero);
+        to.count("acknowledged", "records acknowledged", acknowledged, Bar::Positive);
+        to.count("acknowledged_idempotent", "  idempotent", told(plain), Bar::Positive);
+        to.count(
+            "acknowledged_transactional",
+            "  transactional",
+            told(transactional),
+            Bar::Positive,
+        );
+        to.count("sent_again", "records sent again (at least)", again, Bar::Positive);
+        to.count(
+            "requests_retried",
+            "other requests retried",
+            read(&totals.requests_retried),
+            Bar::None,
+        );
+        to.count(
+            "connections_lost",
+            "connections lost",
+            read(&totals.connections_lost),
+            Bar::Positive,
+        );
+        to.count("unknown", "idempotent records of unknown fate", unknown, Bar::None);
+        to.count("commits", "transactions committed", count(Outcome::Committed), Bar::Positive);
+        to.count("aborts", "transactions aborted", count(Outcome::Aborted), Bar::Positive);
+        to.count("forced_aborts", "  not on purpose", read(&totals.forced_aborts), Bar::None);
+        to.count(
+            "outcomes_unknown",
+            "transactions of unknown fate",
+            count(Outcome::Unknown),
+            Bar::None,
+        );
+        to.count(
+            "calls_retried",
+            "transactional calls made again",
+            read(&totals.calls_retried),
+            Bar::None,
+        );
+        to.count("fatal", "producers made anew", read(&totals.fatal), Bar::None);
+        let tail = self.tail.read_at.len() as u64;
+        to.count("tail_read", "records read by the following group", tail, Bar::Positive);
+        to.count("tail_errors", "  errors instead of a record", self.tail.errors, Bar::None);
+    }
+
+    fn offload(&self, to: &mut Report) {
+        let log = self.log;
+        let share = (log.references, log.visible);
+        to.count("read_back", "records read back", self.findings.read, Bar::Positive);
+        to.count("offloaded", "offloaded records in the log", log.references, Bar::Positive);
+        to.share("offloaded_percent", "  percent of all", share, Bar::Within(8.0, 12.0));
+        to.count("hidden", "records of aborted transactions in the log", log.hidden, Bar::Positive);
+        let missing = self.findings.read.abs_diff(log.visible);
+        let mismatched = log.mismatched + missing + self.large.abs_diff(log.references);
+        to.count("mismatched", "log and reading disagree", mismatched, Bar::Zero);
+    }
+
+    fn windows(&self, to: &mut Report) {
+        let (plain, transactional) = self.accounts.split_at(self.idempotent);
+        let acknowledged = |accounts: &[Account]| {
+            accounts.iter().flat_map(|account| account.acknowledged_at.clone()).collect::<Vec<_>>()
+        };
+        let commits: Vec<Duration> =
+            transactional.iter().flat_map(|account| account.committed_at.clone()).collect();
+        let empty = |events: &[Duration]| empty_windows(events, self.begin, self.end, WINDOW);
+        let (plain, all) = empty(&acknowledged(plain));
+        let (transactional, _) = empty(&acknowledged(transactional));
+        to.count("windows", "windows of 5 s", all, Bar::Positive);
+        to.count("windows_idempotent", "  without an idempotent ack", plain, Bar::Zero);
+        to.count(
+            "windows_transactional",
+            "  without a transactional ack",
+            transactional,
+            Bar::Zero,
+        );
+        to.count("windows_commits", "  without a commit", empty(&commits).0, Bar::None);
+        to.count("windows_read", "  without a record read", empty(&self.tail.read_at).0, Bar::None);
+    }
+
+    /// Every producer after every kill.
+    fn gaps(&self, to: &mut Report) {
+        let (plain, transactional) = self.accounts.split_at(self.idempotent);
+        let kills: Vec<Duration> = self.kills.iter().map(|kill| kill.at).collect();
+        let silent = |accounts: &[Account]| {
+            let of = |account: &Account| silences(&account.acknowledged_at, &kills, self.end);
+            accounts.iter().flat_map(of).map(|silence| silence.length).collect::<Vec<_>>()
+        };
+        let first = |account: &Account| firsts(&account.acknowledged_at, &kills, self.end);
+        let all = silent(self.accounts);
+        let first: Vec<Duration> = self.accounts.iter().flat_map(first).collect();
+        let down: Vec<Duration> = self.kills.iter().map(|kill| kill.down).collect();
+        let (plain, transactional) = (silent(plain), silent(transactional));
+        to.count("gaps", "gaps: kills x producers", all.len() as u64, Bar::Positive);
+        to.time("gap_p50_s", "gap p50, s", quantile(&all, 500), Bar::None);
+        to.time("gap_p99_s", "gap p99, s", quantile(&all, 990), Bar::AtMost(GAP_P99_MAX_S));
+        to.time("gap_max_s", "gap max, s", quantile(&all, 1000), Bar::None);
+        to.time("gap_idempotent_p99_s", "  idempotent p99, s", quantile(&plain, 990), Bar::None);
+        let p99 = quantile(&transactional, 990);
+        to.time("gap_transactional_p99_s", "  transactional p99, s", p99, Bar::None);
+        to.time("first_p50_s", "kill to first ack p50, s", quantile(&first, 500), Bar::None);
+        to.time("first_p99_s", "kill to first ack p99, s", quantile(&first, 990), Bar::None);
+        to.time("down_p50_s", "kill to listening p50, s", quantile(&down, 500), Bar::None);
+        to.time("down_max_s", "kill to listening max, s", quantile(&down, 1000), Bar::None);
+    }
+
+    fn findings(&self, to: &mut Report) {
+        let found = self.findings;
+        let aborted = found.aborted_visible;
+        let tail_aborted = self.tail.aborted_seen(self.accounts);
+        to.count("lost", "lost", found.lost, Bar::Zero);
+        to.count("doubled", "doubled", found.doubled, Bar::Zero);
+        to.count("reordered", "reordered", found.reordered, Bar::Zero);
+        to.count("misplaced", "at another offset than told", found.misplaced, Bar::Zero);
+        to.count("torn_values", "torn values", found.torn_values, Bar::Zero);
+        to.count("torn_transactions", "torn transactions", found.torn_transactions, Bar::Zero);
+        to.count("aborted_visible", "aborted transactions visible", aborted, Bar::Zero);
+        to.count("tail_torn", "torn values, following group", self.tail.torn, Bar::Zero);
+        to.count("tail_aborted", "aborted visible, following group", tail_aborted, Bar::Zero);
+    }
+}
+
+fn read(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+const WINDOW: Duration = Duration::from_secs(5);
+const GAP_P99_MAX_S: f64 = 1.5;
