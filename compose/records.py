@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-IDLE_S = 15
+IDLE_S = 30
 TOTAL_S = 180
 
 Record = collections.namedtuple("Record", "partition key length sha256 head")
