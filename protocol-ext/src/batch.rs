@@ -5,6 +5,7 @@
 //! `build` or `seal` make a batch anew.
 //! Invariant: every length is checked against what remains.
 
+mod crc;
 mod open;
 mod section;
 
@@ -14,6 +15,8 @@ use bytes::Bytes;
 
 use crate::codec::{self, Codec, CodecError, Framing};
 
+pub(crate) use crc::Twin;
+pub use crc::crc32c;
 pub use open::{Caps, OpenBatch};
 pub use section::{Batches, Entry};
 
@@ -25,9 +28,9 @@ pub const LOG_OVERHEAD: usize = 12;
 const LENGTH: Range<usize> = 8..12;
 const LEADER_EPOCH: Range<usize> = 12..16;
 const MAGIC: usize = 16;
-const CRC: Range<usize> = 17..21;
+pub(crate) const CRC: Range<usize> = 17..21;
 /// First byte under the CRC.
-const CRC_FROM: usize = 21;
+pub(crate) const CRC_FROM: usize = 21;
 
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 1 << 3;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 1 << 4;
@@ -172,12 +175,6 @@ impl BatchHeader {
     }
 }
 
-/// CRC-32C (Castagnoli) of `bytes`.
-#[inline]
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
-
 /// Checks the CRC of one whole batch.
 pub fn verify_crc(batch: &[u8]) -> Result<(), BatchError> {
     let (Some(stored), Some(covered)) = (batch.get(CRC), batch.get(CRC_FROM..)) else {
@@ -218,11 +215,16 @@ pub fn build(header: BatchHeader, framing: Framing, body: &[u8]) -> Result<Bytes
 
 /// Completes a batch whose bytes are all there: the head with its true length, then the CRC.
 pub(crate) fn seal(header: BatchHeader, batch: &mut [u8]) -> Result<(), BatchError> {
-    let length = i32::try_from(batch.len() - LOG_OVERHEAD).map_err(|_| BatchError::Length(-1))?;
-    BatchHeader { batch_length: length, ..header }.write(batch);
+    let batch_length = length_field(batch.len())?;
+    BatchHeader { batch_length, ..header }.write(batch);
     let crc = crc32c(&batch[CRC_FROM..]);
     batch[CRC].copy_from_slice(&crc.to_be_bytes());
     Ok(())
+}
+
+/// The length field of a batch of `wire_bytes`.
+pub(crate) fn length_field(wire_bytes: usize) -> Result<i32, BatchError> {
+    i32::try_from(wire_bytes - LOG_OVERHEAD).map_err(|_| BatchError::Length(i32::MAX))
 }
 
 /// `bytes` without room that nobody will use: batches live on in queues that count their length.
@@ -289,10 +291,5 @@ mod tests {
         assert_eq!(parse(57, &[0xff; 4]), BatchError::Count(-1));
         assert_eq!(BatchHeader::parse(&batch[..60]), Err(BatchError::Short { len: 60 }));
         assert_eq!(verify_crc(&batch[..20]), Err(BatchError::Short { len: 20 }));
-    }
-
-    #[test]
-    fn the_crc_is_castagnoli_s() {
-        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
     }
 }

@@ -3,15 +3,18 @@
 //! Flow: `OpenBatch::open`, walk `records()` and remember `RecordView::at` of those to replace;
 //! later `OpenBatch::rewrite` with the new values. `replace_values` does both at once.
 //! Invariant: without replacements the same `Bytes` come back; with them every byte but the named
-//! values, the lengths around them, the batch length and the CRC is copied. The input's CRC is
-//! checked before a new one is written, so damage is never made to look sound.
+//! values, the lengths around them, the batch length and the CRC is copied. Nothing is given out
+//! unless the input's CRC fits, so damage is never made to look sound.
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, Caps, HEADER_BYTES, OpenBatch, build, seal};
+use crate::batch::{
+    BatchError, BatchHeader, CRC, CRC_FROM, Caps, HEADER_BYTES, OpenBatch, Twin, build,
+    length_field,
+};
 use crate::codec::{Codec, CodecError, Framing};
 use crate::records::{RecordAt, RecordError, RecordView, read_record};
-use crate::varint::{varint_len, write_varint};
+use crate::varint::{VARINT_BYTES_MAX, varint_len, write_varint};
 
 /// A record and its new value.
 #[derive(Clone, Debug)]
@@ -86,7 +89,6 @@ impl OpenBatch {
         if replacements.is_empty() {
             return Ok(Rewritten::Same(self.raw().clone()));
         }
-        self.ensure_crc()?;
         let body_bytes = self.planned_bytes(replacements)?;
         // a batch's length field counts in 31 bits
         let bytes_max = caps.rewritten_bytes_max.min(i32::MAX as usize - HEADER_BYTES);
@@ -96,16 +98,38 @@ impl OpenBatch {
         let codec = options.codec.unwrap_or(self.codec());
         let mut header = *self.header();
         header.attributes = header.attributes & !0x7 | codec.bits();
-        if codec == Codec::None {
-            let mut out = Vec::with_capacity(HEADER_BYTES + body_bytes);
-            out.resize(HEADER_BYTES, 0);
-            self.splice(replacements, &mut out)?;
-            seal(header, &mut out)?;
-            return Ok(Rewritten::New(Bytes::from(out)));
+        if codec == Codec::None && self.codec() == Codec::None {
+            return self.rewrite_plain(replacements, body_bytes).map(Rewritten::New);
         }
+        self.ensure_crc()?;
         let mut body = Vec::with_capacity(body_bytes);
-        self.splice(replacements, &mut body)?;
+        self.pieces(replacements, |piece| match piece {
+            Piece::Shared(bytes) | Piece::New(bytes) => body.extend_from_slice(bytes),
+            Piece::Old(_) => {}
+        })?;
         Ok(Rewritten::New(build(header, self.framing_for(codec), &body)?))
+    }
+
+    /// Without compression the input's CRC is checked while the bytes are copied, and what input
+    /// and output have in common is read once for both CRCs.
+    fn rewrite_plain<V: AsRef<[u8]>>(
+        &self,
+        replacements: &[Replacement<V>],
+        body_bytes: usize,
+    ) -> Result<Bytes, RewriteError> {
+        let batch_length = length_field(HEADER_BYTES + body_bytes)?;
+        let mut out = Vec::with_capacity(HEADER_BYTES + body_bytes);
+        out.resize(HEADER_BYTES, 0);
+        BatchHeader { batch_length, ..*self.header() }.write(&mut out);
+        let mut crc = Twin::of(&self.raw()[CRC_FROM..HEADER_BYTES]);
+        self.pieces(replacements, |piece| match piece {
+            Piece::Shared(bytes) => crc.copy_shared(bytes, &mut out),
+            Piece::Old(bytes) => crc.skip_old(bytes),
+            Piece::New(bytes) => crc.copy_new(bytes, &mut out),
+        })?;
+        self.expect_crc(crc.old)?;
+        out[CRC].copy_from_slice(&crc.new.to_be_bytes());
+        Ok(Bytes::from(out))
     }
 
     /// The framing to write: as it came, or xerial for snappy asked for anew, as Java has it.
@@ -149,28 +173,45 @@ impl OpenBatch {
         read_record(self.body(), at)
     }
 
-    fn splice<V: AsRef<[u8]>>(
+    /// Walks old and new body side by side.
+    fn pieces<V: AsRef<[u8]>>(
         &self,
         replacements: &[Replacement<V>],
-        out: &mut Vec<u8>,
+        mut take: impl FnMut(Piece<'_>),
     ) -> Result<(), RewriteError> {
         let body = self.body();
-        let mut copied = 0;
+        let mut length = Vec::with_capacity(VARINT_BYTES_MAX);
+        let mut write_length = |value: i32, take: &mut dyn FnMut(Piece<'_>)| {
+            length.clear();
+            write_varint(&mut length, value);
+            take(Piece::New(&length));
+        };
+        let mut done = 0;
         for (i, replacement) in replacements.iter().enumerate() {
             let value = replacement.value.as_ref();
-            let record = self.named_record(replacement.at, copied);
+            let record = self.named_record(replacement.at, done);
             let record = record.ok_or(RewriteError::Replacement(i))?;
             let new = new_lengths(&record, value.len()).ok_or(RewriteError::Replacement(i))?;
-            out.extend_from_slice(&body[copied..record.at.start]);
-            write_varint(out, new.record);
-            out.extend_from_slice(&body[record.layout.fields..record.layout.value_len]);
-            write_varint(out, new.value);
-            out.extend_from_slice(value);
-            copied = record.layout.value_end;
+            let layout = record.layout;
+            take(Piece::Shared(&body[done..record.at.start]));
+            take(Piece::Old(&body[record.at.start..layout.fields]));
+            write_length(new.record, &mut take);
+            take(Piece::Shared(&body[layout.fields..layout.value_len]));
+            take(Piece::Old(&body[layout.value_len..layout.value_end]));
+            write_length(new.value, &mut take);
+            take(Piece::New(value));
+            done = layout.value_end;
         }
-        out.extend_from_slice(&body[copied..]);
+        take(Piece::Shared(&body[done..]));
         Ok(())
     }
+}
+
+/// A part of the old body, of the new one, or of both.
+enum Piece<'a> {
+    Shared(&'a [u8]),
+    Old(&'a [u8]),
+    New(&'a [u8]),
 }
 
 /// Opens, selects and rewrites in one go: `select` gives the new value of a record, or `None`.

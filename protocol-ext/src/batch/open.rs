@@ -69,6 +69,12 @@ impl OpenBatch {
         if self.crc_checked { Ok(()) } else { verify_crc(&self.raw) }
     }
 
+    /// Compares a CRC that was computed on the way.
+    pub(crate) fn expect_crc(&self, computed: u32) -> Result<(), BatchError> {
+        let stored = self.header.crc;
+        if stored == computed { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
+    }
+
     /// The batch as it came.
     pub fn raw(&self) -> &Bytes {
         &self.raw
