@@ -1,0 +1,103 @@
+//! The `firebreak` under test: its ports, its life and its death.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use crate::ports;
+use crate::process::{Process, Scratch, tail};
+
+/// A running proxy. It listens on [`HOST`] and is advertised as 127.0.0.1, where the relay listens.
+pub struct Proxy {
+    process: Option<Process>,
+    upstream: String,
+    failpoints: Option<String>,
+    dir: Scratch,
+    /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the run.
+    pub port: u16,
+}
+
+impl Proxy {
+    /// Starts it in front of `upstream` and waits until `/readyz` says yes.
+    pub fn start(upstream: &str, failpoints: Option<&str>) -> Self {
+        let port = ports::free(&[HOST, ADVERTISED], NODES + 3);
+        let mut proxy = Self {
+            process: None,
+            upstream: upstream.to_owned(),
+            failpoints: failpoints.map(str::to_owned),
+            dir: Scratch::new("firebreak"),
+            port,
+        };
+        proxy.restart();
+        proxy
+    }
+
+    /// Starts it again after [`Proxy::kill`], on the same ports.
+    pub fn restart(&mut self) {
+        let (first, last) = (self.port + 1, self.port + NODES);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        command.args(["--upstream", &self.upstream, "--advertise", ADVERTISED]);
+        command.args(["--listen", &format!("{HOST}:{}", self.port)]);
+        command.args(["--ports", &format!("{first}-{last}")]);
+        command.args(["--admin", &self.admin()]);
+        command.current_dir(self.dir.path());
+        if let Some(failpoints) = &self.failpoints {
+            command.env("FAILPOINTS", failpoints);
+        }
+        self.process = Some(Process::start(&mut command, &self.log()));
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            let ended = self.process.as_mut().unwrap().ended();
+            assert!(ended.is_none(), "firebreak ended ({ended:?}):\n{}", self.log_tail());
+            assert!(Instant::now() < until, "not ready after 30 s:\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// One answer of the admin port, head and body.
+    pub fn get(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin())?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process.take().unwrap().terminate(Duration::from_secs(20))
+    }
+
+    pub fn log_tail(&self) -> String {
+        tail(&self.log())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("firebreak.log")
+    }
+
+    fn admin(&self) -> String {
+        format!("{HOST}:{}", self.port + NODES + 2)
+    }
+}
+
+/// What clients are told.
+pub const ADVERTISED: &str = "127.0.0.1";
+
+/// Where the proxy really listens: the relay stands between.
+pub const HOST: &str = "127.0.0.9";
+
+/// Ports of virtual brokers; the highest node id is one less.
+pub const NODES: u16 = 8;
