@@ -51,11 +51,7 @@ impl Connection {
                     stream.set_read_timeout(Some(ANSWER_MAX))?;
                     let sending = stream.try_clone()?;
                     return Ok(Self {
-                        sender: Sender {
-                            stream: sending,
-                            correlation: 0,
-                            sent_bytes: 0,
-                        },
+                        sender: Sender { stream: sending, correlation: 0, sent_bytes: 0 },
                         receiver: Receiver {
                             stream,
                             correlation: 0,

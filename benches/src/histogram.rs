@@ -12,11 +12,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            buckets: vec![0; (OCTAVES << STEPS_BITS) as usize],
-            count: 0,
-            max_ns: 0,
-        }
+        Self { buckets: vec![0; (OCTAVES << STEPS_BITS) as usize], count: 0, max_ns: 0 }
     }
 }
 
@@ -82,10 +78,7 @@ fn upper(bucket: u64) -> u64 {
     ((bucket - (octave << STEPS_BITS) + 1) << octave) - 1
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a latency has fewer than 52 significant bits"
-)]
+#[expect(clippy::cast_precision_loss, reason = "a latency has fewer than 52 significant bits")]
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1000.0
 }
@@ -102,16 +95,8 @@ mod tests {
     fn every_bucket_ends_where_the_next_begins() {
         for bucket in 0..2000_u64 {
             let end = upper(bucket);
-            assert_eq!(
-                index(end),
-                usize::try_from(bucket).unwrap(),
-                "end of {bucket}"
-            );
-            assert_eq!(
-                index(end + 1),
-                usize::try_from(bucket + 1).unwrap(),
-                "after {bucket}"
-            );
+            assert_eq!(index(end), usize::try_from(bucket).unwrap(), "end of {bucket}");
+            assert_eq!(index(end + 1), usize::try_from(bucket + 1).unwrap(), "after {bucket}");
         }
     }
 

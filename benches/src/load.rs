@@ -36,17 +36,10 @@ pub fn command() -> Result<String> {
 
 /// The results of all threads, or the first error.
 fn gather<T>(threads: Vec<ScopedJoinHandle<'_, Result<T>>>) -> Result<Vec<T>> {
-    threads
-        .into_iter()
-        .map(|thread| thread.join().map_err(|_| BenchError::Panicked)?)
-        .collect()
+    threads.into_iter().map(|thread| thread.join().map_err(|_| BenchError::Panicked)?).collect()
 }
 
 /// Refuses a count of zero.
 fn some(what: &str, count: u64) -> Result<()> {
-    if count > 0 {
-        Ok(())
-    } else {
-        Err(BenchError::Count(format!("no {what}")))
-    }
+    if count > 0 { Ok(()) } else { Err(BenchError::Count(format!("no {what}"))) }
 }

@@ -57,9 +57,8 @@ pub fn metadata(topic: &str) -> Result<BytesMut> {
 /// # Errors
 /// When the crate refuses to encode it.
 pub fn produce(target: &Target, batch: Bytes) -> Result<BytesMut> {
-    let partition = PartitionProduceData::default()
-        .with_index(target.partition)
-        .with_records(Some(batch));
+    let partition =
+        PartitionProduceData::default().with_index(target.partition).with_records(Some(batch));
     let topic = TopicProduceData::default()
         .with_name(topic_name(&target.topic))
         .with_partition_data(vec![partition]);
@@ -78,9 +77,8 @@ pub fn fetch(target: &Target, bytes_max: i32) -> Result<BytesMut> {
     let partition = FetchPartition::default()
         .with_partition(target.partition)
         .with_partition_max_bytes(bytes_max);
-    let topic = FetchTopic::default()
-        .with_topic_id(target.topic_id)
-        .with_partitions(vec![partition]);
+    let topic =
+        FetchTopic::default().with_topic_id(target.topic_id).with_partitions(vec![partition]);
     let request = FetchRequest::default()
         .with_max_wait_ms(FETCH_WAIT_MS)
         .with_min_bytes(1)
@@ -107,10 +105,7 @@ pub fn read_metadata(body: &[u8], partition: i32) -> Result<Target> {
     let mut rest = Bytes::copy_from_slice(answer.0);
     let metadata = MetadataResponse::decode(&mut rest, METADATA)
         .map_err(|error| BenchError::Codec(error.to_string()))?;
-    let topic = metadata
-        .topics
-        .first()
-        .ok_or(BenchError::Wire("metadata without topic"))?;
+    let topic = metadata.topics.first().ok_or(BenchError::Wire("metadata without topic"))?;
     refuse("Metadata", topic.error_code)?;
     let found = topic
         .partitions
@@ -125,11 +120,7 @@ pub fn read_metadata(body: &[u8], partition: i32) -> Result<Target> {
         .ok_or(BenchError::Wire("metadata without leader"))?;
     Ok(Target {
         leader: format!("{}:{}", leader.host.as_str(), leader.port),
-        topic: topic
-            .name
-            .as_ref()
-            .map(|name| name.0.to_string())
-            .unwrap_or_default(),
+        topic: topic.name.as_ref().map(|name| name.0.to_string()).unwrap_or_default(),
         topic_id: topic.topic_id,
         partition,
     })
@@ -201,9 +192,7 @@ fn frame<Request: Encodable>(api: ApiKey, version: i16, request: &Request) -> Re
     let mut out = BytesMut::new();
     out.put_u32(0);
     header.encode(&mut out, 2).map_err(|error| codec(&error))?;
-    request
-        .encode(&mut out, version)
-        .map_err(|error| codec(&error))?;
+    request.encode(&mut out, version).map_err(|error| codec(&error))?;
     let length = u32::try_from(out.len() - 4).map_err(|error| codec(&error))?;
     out[..4].copy_from_slice(&length.to_be_bytes());
     Ok(out)
@@ -214,11 +203,7 @@ fn topic_name(topic: &str) -> TopicName {
 }
 
 fn refuse(api: &'static str, code: i16) -> Result<()> {
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(BenchError::Refused { api, code })
-    }
+    if code == 0 { Ok(()) } else { Err(BenchError::Refused { api, code }) }
 }
 
 /// The unread rest of an answer.
@@ -312,13 +297,7 @@ mod tests {
             .with_partition_responses(vec![partition]);
         let response = ProduceResponse::default().with_responses(vec![topic]);
         let read = read_produce(&answer(PRODUCE, &response));
-        assert!(matches!(
-            read,
-            Err(BenchError::Refused {
-                api: "Produce",
-                code: 6
-            })
-        ));
+        assert!(matches!(read, Err(BenchError::Refused { api: "Produce", code: 6 })));
     }
 
     #[test]

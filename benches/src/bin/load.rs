@@ -71,12 +71,7 @@ fn run(args: &Args) -> Result<()> {
         Shape::Produce(plan) => throughput::produce(bootstrap, topic, *plan)?,
         Shape::Fetch(plan) => throughput::fetch(bootstrap, topic, *plan)?,
         Shape::Open(plan) => open::run(bootstrap, topic, *plan)?,
-        Shape::Many {
-            connections,
-            rate,
-            size,
-            seconds,
-        } => {
+        Shape::Many { connections, rate, size, seconds } => {
             let plan = open::Plan {
                 connections: *connections,
                 senders: 1,

@@ -68,8 +68,7 @@ impl ClientContext for Counts {
         };
         let read = |key: &str| told.get(key).and_then(Value::as_u64).unwrap_or(0);
         self.sent_bytes.store(read("tx_bytes"), Ordering::Relaxed);
-        self.received_bytes
-            .store(read("rx_bytes"), Ordering::Relaxed);
+        self.received_bytes.store(read("rx_bytes"), Ordering::Relaxed);
         self.reports.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -80,11 +79,7 @@ impl ProducerContext for Counts {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let count = if result.is_ok() {
-            &self.acknowledged
-        } else {
-            &self.failed
-        };
+        let count = if result.is_ok() { &self.acknowledged } else { &self.failed };
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -130,26 +125,16 @@ fn produce(args: &Args, size: usize, acks: &str, codec: &str) -> Result<Value> {
             producer.poll(Duration::ZERO);
         }
     }
-    producer
-        .flush(DELIVERY_MAX)
-        .map_err(|error| codec_error(&error))?;
+    producer.flush(DELIVERY_MAX).map_err(|error| codec_error(&error))?;
     let seconds = begin.elapsed().as_secs_f64();
     settle(counts, || producer.poll(POLL));
     let acknowledged = counts.acknowledged.load(Ordering::Relaxed);
     if acknowledged != args.records {
         let failed = counts.failed.load(Ordering::Relaxed);
-        let told = format!(
-            "{acknowledged} of {} acknowledged, {failed} failed",
-            args.records
-        );
+        let told = format!("{acknowledged} of {} acknowledged, {failed} failed", args.records);
         return Err(BenchError::Count(told));
     }
-    Ok(report(
-        counts,
-        acknowledged,
-        acknowledged * size as u64,
-        seconds,
-    ))
+    Ok(report(counts, acknowledged, acknowledged * size as u64, seconds))
 }
 
 fn consume(args: &Args, partitions: i32) -> Result<Value> {
@@ -166,16 +151,11 @@ fn consume(args: &Args, partitions: i32) -> Result<Value> {
             .map_err(|error| codec_error(&error))?;
     }
     let begin = now();
-    consumer
-        .assign(&wanted)
-        .map_err(|error| codec_error(&error))?;
+    consumer.assign(&wanted).map_err(|error| codec_error(&error))?;
     let (mut records, mut bytes) = (0, 0);
     while records < args.records {
         if begin.elapsed() > DELIVERY_MAX {
-            return Err(BenchError::Count(format!(
-                "{records} of {} read",
-                args.records
-            )));
+            return Err(BenchError::Count(format!("{records} of {} read", args.records)));
         }
         if let Some(message) = consumer.poll(POLL) {
             let message = message.map_err(|error| codec_error(&error))?;
@@ -191,9 +171,7 @@ fn consume(args: &Args, partitions: i32) -> Result<Value> {
 
 fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", bootstrap)
-        .set("statistics.interval.ms", "200");
+    config.set("bootstrap.servers", bootstrap).set("statistics.interval.ms", "200");
     config
 }
 
@@ -223,9 +201,7 @@ fn values(size: usize) -> Vec<Vec<u8>> {
     let mut value = || {
         (0..size)
             .map(|_| {
-                state = state
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1);
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 LETTERS[usize::from(state.to_be_bytes()[0]) % LETTERS.len()]
             })
             .collect()

@@ -110,14 +110,8 @@ async fn relay(client: TcpStream, upstream: &str, carried: &Carried) -> io::Resu
     client.set_nodelay(true)?;
     let broker = TcpStream::connect(upstream).await?;
     broker.set_nodelay(true)?;
-    let mut client = Counted {
-        stream: client,
-        read_bytes: &carried.up_bytes,
-    };
-    let mut broker = Counted {
-        stream: broker,
-        read_bytes: &carried.down_bytes,
-    };
+    let mut client = Counted { stream: client, read_bytes: &carried.up_bytes };
+    let mut broker = Counted { stream: broker, read_bytes: &carried.down_bytes };
     copy_bidirectional_with_sizes(&mut client, &mut broker, BUFFER_BYTES, BUFFER_BYTES).await?;
     Ok(())
 }

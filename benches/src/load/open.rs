@@ -107,10 +107,8 @@ pub fn run(bootstrap: &str, topic: &str, plan: Plan) -> Result<Value> {
             .zip(receivers)
             .map(|(number, receiver)| scope.spawn(move || receive(receiver, number, plan, start)))
             .collect();
-        let sending = lanes
-            .into_iter()
-            .map(|lanes| scope.spawn(move || send(lanes, plan, start)))
-            .collect();
+        let sending =
+            lanes.into_iter().map(|lanes| scope.spawn(move || send(lanes, plan, start))).collect();
         Ok::<_, BenchError>((gather(sending)?, gather(receiving)?))
     })?;
     report(plan, &sent, &received)
@@ -131,11 +129,7 @@ fn connect(bootstrap: &str, topic: &str, plan: Plan) -> Result<Opened> {
         let target = &targets[number as usize % targets.len()];
         let connection = Connection::open(&target.leader, BUFFER_BYTES)?;
         let frame = wire::produce(target, batch.clone())?;
-        let lane = Lane {
-            number,
-            sender: connection.sender,
-            frame,
-        };
+        let lane = Lane { number, sender: connection.sender, frame };
         let place = number as usize % lanes.len();
         lanes[place].push(lane);
         receivers.push(connection.receiver);
@@ -146,11 +140,7 @@ fn connect(bootstrap: &str, topic: &str, plan: Plan) -> Result<Opened> {
 /// Sends the requests of some connections, each when it is due.
 fn send(mut lanes: Vec<Lane>, plan: Plan, start: Instant) -> Result<Sent> {
     let mut sent = Sent::default();
-    let longest = lanes
-        .iter()
-        .map(|lane| plan.share(lane.number))
-        .max()
-        .unwrap_or(0);
+    let longest = lanes.iter().map(|lane| plan.share(lane.number)).max().unwrap_or(0);
     for number in 0..longest {
         for lane in &mut lanes {
             if number >= plan.share(lane.number) {
@@ -187,22 +177,14 @@ fn receive(mut receiver: Receiver, lane: u32, plan: Plan, start: Instant) -> Res
 fn report(plan: Plan, sent: &[Sent], received: &[Received]) -> Result<Value> {
     let (mut late, mut latencies) = (Histogram::default(), Histogram::default());
     sent.iter().for_each(|one| late.merge(&one.late));
-    received
-        .iter()
-        .for_each(|one| latencies.merge(&one.latencies));
+    received.iter().for_each(|one| latencies.merge(&one.latencies));
     let requests = received.iter().map(|one| one.requests).sum::<u64>();
     some("answers", requests)?;
     if requests != plan.requests() || late.count() != requests {
         let (due, left) = (plan.requests(), late.count());
-        return Err(BenchError::Count(format!(
-            "{due} due, {left} sent, {requests} answered"
-        )));
+        return Err(BenchError::Count(format!("{due} due, {left} sent, {requests} answered")));
     }
-    let last = received
-        .iter()
-        .map(|one| one.last)
-        .max()
-        .unwrap_or_default();
+    let last = received.iter().map(|one| one.last).max().unwrap_or_default();
     let records = requests * u64::from(plan.batch_records);
     let record_bytes = records * u64::from(plan.size);
     Ok(json!({
@@ -242,10 +224,7 @@ mod tests {
 
     #[test]
     fn the_shares_of_the_connections_are_the_whole_schedule() {
-        assert_eq!(
-            (0..3).map(|lane| PLAN.share(lane)).sum::<u64>(),
-            PLAN.requests()
-        );
+        assert_eq!((0..3).map(|lane| PLAN.share(lane)).sum::<u64>(), PLAN.requests());
         assert_eq!(PLAN.share(0), 34);
         assert_eq!(PLAN.share(1), 33);
     }

@@ -83,11 +83,7 @@ pub fn produce(bootstrap: &str, topic: &str, plan: Produce) -> Result<Value> {
             received_bytes: connection.receiver.received_bytes,
         })
     })?;
-    report(
-        &carried,
-        begin.elapsed().as_secs_f64(),
-        u64::from(plan.batch_records),
-    )
+    report(&carried, begin.elapsed().as_secs_f64(), u64::from(plan.batch_records))
 }
 
 /// Fetches from the first offset again and again, one request in flight per connection.
@@ -106,9 +102,7 @@ pub fn fetch(bootstrap: &str, topic: &str, plan: Fetch) -> Result<Value> {
             connection.sender.send(&mut frame)?;
             let records = connection.receiver.discard_fetch()?;
             if records * 10 < asked * 9 {
-                return Err(BenchError::Count(format!(
-                    "{records} bytes fetched of {asked}"
-                )));
+                return Err(BenchError::Count(format!("{records} bytes fetched of {asked}")));
             }
             carried.record_bytes += records;
             carried.requests += 1;
@@ -126,11 +120,7 @@ fn in_parallel(
 ) -> Result<Vec<Carried>> {
     let work = &work;
     thread::scope(|scope| {
-        gather(
-            (0..connections)
-                .map(|number| scope.spawn(move || work(number)))
-                .collect(),
-        )
+        gather((0..connections).map(|number| scope.spawn(move || work(number))).collect())
     })
 }
 

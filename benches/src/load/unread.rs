@@ -49,9 +49,7 @@ pub fn run(bootstrap: &str, topic: &str, plan: Plan) -> Result<()> {
         gather(draining)
     })?;
     if let Some(short) = drained.iter().find(|bytes| **bytes * 10 < asked * 9) {
-        return Err(BenchError::Count(format!(
-            "{short} bytes drained of {asked}"
-        )));
+        return Err(BenchError::Count(format!("{short} bytes drained of {asked}")));
     }
     answer(&json!({
         "drained": drained.len(),
