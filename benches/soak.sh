@@ -120,5 +120,6 @@ echo $! >"$work/soak.pid"
 passed=0
 wait $! || passed=1
 rm -f "$work/soak.pid"
-say "figures: $out"
+cp "$work/journal.log" "${out%.json}.journal.log"
+say "figures: $out, beside it the journal"
 exit $passed

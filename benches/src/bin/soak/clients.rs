@@ -151,11 +151,13 @@ impl ClientContext for Told {
             brokers.map_or(0, |brokers| brokers.values().map(|broker| number(broker, key)).sum())
         };
         let counts = [number(&told, "txmsgs"), brokers("txretries"), brokers("disconnects")];
-        let totals = &self.load.totals;
-        let into = [&totals.messages_sent, &totals.requests_retried, &totals.connections_lost];
-        for ((total, last), count) in into.into_iter().zip(&self.counted).zip(counts) {
-            add(total, count.saturating_sub(last.swap(count, Ordering::Relaxed)));
+        let mut more = counts;
+        for (more, (last, count)) in more.iter_mut().zip(self.counted.iter().zip(counts)) {
+            *more = count.saturating_sub(last.swap(count, Ordering::Relaxed));
         }
+        self.ledger.send(more[0]);
+        add(&self.load.totals.requests_retried, more[1]);
+        add(&self.load.totals.connections_lost, more[2]);
         add(&self.reports, 1);
     }
 }

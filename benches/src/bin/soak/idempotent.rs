@@ -34,7 +34,10 @@ pub fn run(load: &Arc<Load>, ledger: &Arc<Ledger>) -> Result<()> {
         }
         sleep_until(now() + TICK);
     }
-    producer.flush(FLUSH_MAX).map_err(SoakError::kafka("flush"))?;
+    if let Err(error) = producer.flush(FLUSH_MAX) {
+        load.journal.say(&producer.context().name, &format!("not all in time: {error}"));
+        add(&load.totals.unfinished, 1);
+    }
     clients::settle(producer.context());
     Ok(())
 }

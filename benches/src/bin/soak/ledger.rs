@@ -51,6 +51,8 @@ pub struct Account {
     pub committed_at: Vec<Duration>,
     /// Delivery reports that told of an error.
     pub failed: u64,
+    /// Messages put on the wire, each time anew.
+    pub sent: u64,
 }
 
 /// The account of a producer at work.
@@ -86,6 +88,11 @@ impl Ledger {
     /// Leaves a record unknown for good.
     pub fn fail(&self) {
         self.hold().failed += 1;
+    }
+
+    /// Counts messages that were put on the wire.
+    pub fn send(&self, messages: u64) {
+        self.hold().sent += messages;
     }
 
     /// Opens the next transaction and gives its number.

@@ -46,8 +46,6 @@ impl Load {
 /// Counts over all clients.
 #[derive(Default)]
 pub struct Totals {
-    /// Messages put on the wire, each time anew (librdkafka's `txmsgs`).
-    pub messages_sent: AtomicU64,
     /// Requests sent again as they were (librdkafka's `txretries`); not those of Produce.
     pub requests_retried: AtomicU64,
     /// Connections that ended (librdkafka's `disconnects`).
@@ -56,6 +54,8 @@ pub struct Totals {
     pub fatal: AtomicU64,
     /// Transactions that were to be committed and had to be aborted.
     pub forced_aborts: AtomicU64,
+    /// Idempotent producers whose records were not all settled in time.
+    pub unfinished: AtomicU64,
     /// Calls of the transactional API that had to be made again.
     pub calls_retried: AtomicU64,
 }

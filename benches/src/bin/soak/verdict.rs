@@ -71,9 +71,10 @@ impl Run<'_> {
             accounts.iter().map(|account| account.acknowledged_at.len() as u64).sum::<u64>()
         };
         let acknowledged = told(self.accounts);
-        let failed: u64 = self.accounts.iter().map(|account| account.failed).sum();
-        let sent = read(&self.totals.messages_sent);
-        let again = sent.saturating_sub(acknowledged + failed);
+        // Not of transactions: an abort drops records that may have been sent or not.
+        let sent: u64 = plain.iter().map(|account| account.sent).sum();
+        let failed: u64 = plain.iter().map(|account| account.failed).sum();
+        let again = sent.saturating_sub(told(plain) + failed);
         let count = |outcome| {
             let all = transactional.iter().flat_map(|account| &account.transactions);
             all.filter(|transaction| transaction.outcome == outcome).count() as u64
@@ -94,7 +95,7 @@ impl Run<'_> {
             told(transactional),
             Bar::Positive,
         );
-        to.count("sent_again", "records sent again (at least)", again, Bar::Positive);
+        to.count("sent_again", "idempotent records sent again", again, Bar::Positive);
         to.count(
             "requests_retried",
             "other requests retried",
@@ -108,6 +109,8 @@ impl Run<'_> {
             Bar::Positive,
         );
         to.count("unknown", "idempotent records of unknown fate", unknown, Bar::None);
+        let unfinished = read(&totals.unfinished);
+        to.count("unfinished", "idempotent producers not done in time", unfinished, Bar::Zero);
         to.count("commits", "transactions committed", count(Outcome::Committed), Bar::Positive);
         to.count("aborts", "transactions aborted", count(Outcome::Aborted), Bar::Positive);
         to.count("forced_aborts", "  not on purpose", read(&totals.forced_aborts), Bar::None);
