@@ -137,6 +137,7 @@ mod tests {
     use super::*;
     use crate::address::tests::Fixed;
     use crate::schema::responses;
+    use crate::wire::put_length;
 
     #[test]
     fn a_filler_exists_for_every_room_from_two_bytes_on() {
@@ -150,18 +151,18 @@ mod tests {
 
     fn fetch_tail(host: &str) -> Bytes {
         let mut endpoints = vec![2, 0, 0, 0, 7];
-        put_uvarint(&mut endpoints, host.len() as u32 + 1);
+        put_length(&mut endpoints, true, false, Some(host.len()));
         endpoints.extend_from_slice(host.as_bytes());
         endpoints.extend_from_slice(&[0, 0, 0x23, 0x84, 0, 0]);
         let mut tail = vec![1, 0];
-        put_uvarint(&mut tail, endpoints.len() as u32);
+        put_uvarint(&mut tail, u32::try_from(endpoints.len()).expect("short"));
         tail.extend_from_slice(&endpoints);
         tail.into()
     }
 
     fn share_tail(host: &str) -> Bytes {
         let mut tail = vec![2, 0, 0, 0, 7];
-        put_uvarint(&mut tail, host.len() as u32 + 1);
+        put_length(&mut tail, true, false, Some(host.len()));
         tail.extend_from_slice(host.as_bytes());
         tail.extend_from_slice(&[0, 0, 0x23, 0x84, 0, 0, 0]);
         tail.into()
