@@ -27,7 +27,8 @@ pub type Faults = Option<&'static str>;
 /// Fails the check unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($why:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::harness::Failure(format!($($why)+)));
         }
     };

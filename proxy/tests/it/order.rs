@@ -21,14 +21,17 @@ use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 struct Question {
     frame: Bytes,
     correlation: i32,
-    check: Option<fn(&Bytes, i32) -> Checked>,
+    check: Option<Check>,
 }
+
+/// Looks at an answer to the request of that correlation id.
+type Check = fn(&Bytes, i32) -> Checked;
 
 /// Every kind of exchange in turn: patched, opaque, with a tail, without an answer.
 fn question(correlation: i32) -> Question {
     let batch = single(noise(1, 40));
     let frame = |api, version| (api, version, correlation);
-    let (frame, check): (Bytes, Option<fn(&Bytes, i32) -> Checked>) = match correlation % 7 {
+    let (frame, check): (Bytes, Option<Check>) = match correlation % 7 {
         0 => (framed(frame(3, 12), &metadata(12)), Some(|f, c| read::<MetadataResponse>(f, 12, c))),
         1 => (
             framed(frame(2, 7), &list_offsets("t")),
