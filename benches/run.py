@@ -304,7 +304,8 @@ def arguments():
 
 
 def hold(bench):
-    """Everything up, topics `read` and `fetch` filled: for a profiler or a look by hand."""
+    """Everything up, topics `read` and `fetch` filled, `scratch` to write to: for a profiler."""
+    bench.java.ask("topic", bench.modes[0].bootstrap, "scratch", 2, *TOPIC_SETTINGS)
     for mode in bench.modes:
         print(f"{mode.name:10} {mode.bootstrap:16} pid {mode.process.pid if mode.process else '-'}")
     print(f"data and logs in {bench.folder}; an empty line goes on", flush=True)

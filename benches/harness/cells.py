@@ -16,7 +16,7 @@ PING_P50_BAR, PING_P99_BAR = 1.10, 1.25
 IDLE_KB_MAX, RSS_MB_MAX, UNREAD_MB_MAX = 8, 60, 8
 OPEN_RATE, OPEN_SIZE = 150_000, 300
 IMAGE_BYTES, OFFLOAD_BUDGET = 900_000, 64 << 20
-BIG_FETCH, SMALL_FETCH = 50_000_000, 1_000_000
+BIG_FETCH, SMALL_FETCH, TINY_FETCH = 50_000_000, 1_000_000, 100_000
 SETTLE_SECONDS = 2.0
 
 CPU = Measure("cpu_s_per_gb", "s/GB", bar=CPU_BAR)
@@ -269,6 +269,8 @@ CELLS = (
     Cell("consume_rdk", "librdkafka, 1,000 B", rdk_consume, (CPU, SPEED), direction="down"),
     Cell("produce_raw", "prebuilt batches of 100 x 1,000 B, 2 connections", raw_produce,
          (CPU, SPEED), topic="write", direction="up"),
+    Cell("fetch_100kb", "raw, 100 KB fetches, discarded", raw_fetch(TINY_FETCH, 300_000_000),
+         (CPU, SPEED), direction="down"),
     Cell("fetch_1mb", "raw, 1 MB fetches, discarded", raw_fetch(SMALL_FETCH, 1_500_000_000),
          (CPU, SPEED), direction="down"),
     Cell("fetch_50mb", "raw, 50 MB fetches, discarded", raw_fetch(BIG_FETCH, 2_000_000_000),
