@@ -118,8 +118,9 @@ machine
     "${more[@]}" &
 echo $! >"$work/soak.pid"
 passed=0
-wait $! || passed=1
+wait $! || passed=$?
+if [ "$passed" -gt 1 ]; then say "soak itself ended with code $passed"; fi
 rm -f "$work/soak.pid"
 cp "$work/journal.log" "${out%.json}.journal.log"
 say "figures: $out, beside it the journal"
-exit $passed
+exit $((passed > 0))
