@@ -53,6 +53,9 @@ pub enum RewriteError {
     /// The replacements are out of order, repeat a record, or do not name one of this batch.
     #[error("replacement {0} does not name a later record of this batch")]
     Replacement(usize),
+    /// Control batches are the broker's own.
+    #[error("values of a control batch are not replaced")]
+    Control,
     /// The new records would pass the cap, or what a batch can hold.
     #[error("rewritten records take {bytes} bytes, allowed are {bytes_max}")]
     TooLarge {
@@ -88,6 +91,9 @@ impl OpenBatch {
     ) -> Result<Rewritten, RewriteError> {
         if replacements.is_empty() {
             return Ok(Rewritten::Same(self.raw().clone()));
+        }
+        if self.header().is_control() {
+            return Err(RewriteError::Control);
         }
         let body_bytes = self.planned_bytes(replacements)?;
         // a batch's length field counts in 31 bits
@@ -215,12 +221,16 @@ enum Piece<'a> {
 }
 
 /// Opens, selects and rewrites in one go: `select` gives the new value of a record, or `None`.
+/// Control batches pass unasked.
 pub fn replace_values<V: AsRef<[u8]>>(
     batch: &Bytes,
     caps: &Caps,
     options: &RewriteOptions,
     mut select: impl FnMut(&RecordView<'_>) -> Option<V>,
 ) -> Result<Rewritten, RewriteError> {
+    if BatchHeader::parse(batch)?.is_control() {
+        return Ok(Rewritten::Same(batch.clone()));
+    }
     let open = OpenBatch::open(batch.clone(), caps)?;
     let mut replacements = Vec::new();
     for record in open.records() {

@@ -1,7 +1,8 @@
 //! One walker for every message in `schema`: shows marked fields to a visitor and collects edits.
 //!
-//! message bytes -> walk -> visitor(role, value) -> edits -> the same bytes with the edits spliced in.
-//! Invariant: without an edit nothing is copied; with edits every byte outside them stays as it was.
+//! bytes -> walk -> visitor(role, value) -> edits -> the same bytes with the edits spliced in.
+//! Invariant: without an edit nothing is copied; with edits every byte outside them stays as it
+//! was.
 //! A walk that ends without an error has checked every length in the message, so it also serves as
 //! the guard before a decode by the kafka-protocol crate.
 

@@ -77,59 +77,84 @@ fn main() {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let none = Input::new("1,000 x 1 KB, none", Codec::None, 1000, 1000);
-    let none_at = baseline(&mut cases, &none, none.batch.len());
-    let bytes = none.batch.clone();
-    push(&mut cases, &none, none_at, "CRC-32C", move || {
-        black_box(batch::crc32c(black_box(&bytes)));
-    });
-    let bytes = none.batch.clone();
-    push(&mut cases, &none, none_at, "batch heads only", move || {
-        black_box(Batches::new(black_box(&bytes)).count());
-    });
-    let open = open(&none.batch);
-    push(&mut cases, &none, none_at, "walk, no candidate", move || {
-        let large = black_box(&open).records().filter(|record| {
-            record.as_ref().is_ok_and(|r| r.value.is_some_and(|v| v.len() > 100_000))
-        });
-        black_box(large.count());
-    });
     for input in [
-        none,
+        Input::new("1,000 x 1 KB, none", Codec::None, 1000, 1000),
+        Input::new("3,300 x 300 B, none", Codec::None, 3300, 300),
         Input::new("1,000 x 1 KB, lz4", Codec::Lz4, 1000, 1000),
         Input::new("1,000 x 1 KB, zstd", Codec::Zstd, 1000, 1000),
         Input::new("1,000 x 1 KB, snappy", Codec::Snappy, 1000, 1000),
         Input::new("1,000 x 1 KB, gzip", Codec::Gzip, 1000, 1000),
     ] {
-        let at = if input.codec == Codec::None {
-            none_at
-        } else {
-            baseline(&mut cases, &input, input.records_bytes)
-        };
+        let open = open(&input.batch);
+        let plain = input.codec == Codec::None;
+        let copied = if plain { input.batch.clone() } else { open.body().clone() };
+        let at = baseline(&mut cases, input.name, copied);
+        if plain {
+            plain_cases(&mut cases, &input, at);
+        }
         record_cases(&mut cases, &input, at);
     }
+    restore_case(&mut cases);
     reference_cases(&mut cases);
     cases
+}
+
+fn plain_cases(cases: &mut Vec<Case>, input: &Input, at: usize) {
+    let bytes = input.batch.clone();
+    push(cases, at, "CRC-32C", move || {
+        black_box(batch::crc32c(black_box(&bytes)));
+    });
+    let bytes = input.batch.clone();
+    push(cases, at, "batch heads only", move || {
+        black_box(Batches::new(black_box(&bytes)).count());
+    });
+    let open = open(&input.batch);
+    push(cases, at, "walk, no candidate", move || {
+        let large = black_box(&open).records().filter(|record| {
+            record.as_ref().is_ok_and(|r| r.value.is_some_and(|v| v.len() > 100_000))
+        });
+        black_box(large.count());
+    });
+}
+
+/// The way back: references become large values. Rates count what comes out.
+fn restore_case(cases: &mut Vec<Case>) {
+    let name = "8 references -> 8 x 1 MB, none";
+    let input = Input::new(name, Codec::None, 8, 112);
+    let value = vec![0x5A; 1_000_000];
+    let restored = {
+        let value = value.clone();
+        move |batch: &Bytes| {
+            replace_values(batch, &CAPS, &RewriteOptions::default(), |_| Some(&value[..]))
+        }
+    };
+    #[expect(clippy::unwrap_used, reason = "a broken input makes every figure void")]
+    let large = restored(&input.batch).unwrap().into_bytes();
+    let at = baseline(cases, name, large);
+    push(cases, at, "restore, CRC in and out", move || {
+        let restored = restored(black_box(&input.batch));
+        assert!(black_box(restored).is_ok());
+    });
 }
 
 /// Rates of these count the uncompressed records, whatever the codec.
 fn record_cases(cases: &mut Vec<Case>, input: &Input, at: usize) {
     if input.codec != Codec::None {
         let bytes = input.batch.clone();
-        push(cases, input, at, "open (decompress)", move || {
+        push(cases, at, "open (decompress)", move || {
             black_box(open(black_box(&bytes)));
         });
     }
     let bytes = input.batch.clone();
-    push(cases, input, at, "open, walk, nothing to do", move || {
+    push(cases, at, "open, walk, nothing to do", move || {
         black_box(replace_middle(black_box(&bytes), u32::MAX));
     });
     let bytes = input.batch.clone();
-    push(cases, input, at, "rewrite middle -> 112, CRC in and out", move || {
+    push(cases, at, "rewrite middle -> 112, CRC in and out", move || {
         black_box(replace_middle(black_box(&bytes), 500));
     });
     let bytes = input.batch.clone();
-    push(cases, input, at, "split in 3, CRC in and out", move || {
+    push(cases, at, "split in 3, CRC in and out", move || {
         let open = open(black_box(&bytes));
         let slot = |index: u32| u8::try_from(index % 3).unwrap_or(0);
         let parts = split(&open, &SplitOptions::default(), |record| slot(record.at.index));
@@ -199,7 +224,6 @@ struct Input {
     name: &'static str,
     codec: Codec,
     batch: Bytes,
-    records_bytes: usize,
 }
 
 impl Input {
@@ -233,7 +257,7 @@ impl Input {
         };
         let framing = if codec == Codec::Snappy { Framing::Xerial } else { Framing::Plain };
         let batch = batch::build(header, framing, &body).unwrap_or_default();
-        Input { name, codec, batch, records_bytes: body.len() }
+        Input { name, codec, batch }
     }
 }
 
@@ -270,34 +294,24 @@ fn replace_middle(batch: &Bytes, index: u32) -> Rewritten {
     replaced.unwrap()
 }
 
-fn baseline(cases: &mut Vec<Case>, input: &Input, bytes: usize) -> usize {
-    let source = vec![0xA5u8; bytes];
-    let mut target = vec![0u8; bytes];
+/// Copies `source` into a buffer that is there already.
+fn baseline(cases: &mut Vec<Case>, input: &'static str, source: Bytes) -> usize {
+    let bytes = source.len();
     let at = cases.len();
+    let mut target = vec![0u8; bytes];
     let run = Box::new(move || {
         target.copy_from_slice(black_box(&source));
         black_box(&mut target);
     });
     let name = "memcpy".to_owned();
-    cases.push(Case { name, input: input.name, bytes, baseline: at, run, seconds: Vec::new() });
+    cases.push(Case { name, input, bytes, baseline: at, run, seconds: Vec::new() });
     at
 }
 
-fn push(
-    cases: &mut Vec<Case>,
-    input: &Input,
-    baseline: usize,
-    name: &str,
-    run: impl FnMut() + 'static,
-) {
-    cases.push(Case {
-        name: name.to_owned(),
-        input: input.name,
-        bytes: cases[baseline].bytes,
-        baseline,
-        run: Box::new(run),
-        seconds: Vec::new(),
-    });
+fn push(cases: &mut Vec<Case>, baseline: usize, name: &str, run: impl FnMut() + 'static) {
+    let Case { input, bytes, .. } = cases[baseline];
+    let (name, run, seconds) = (name.to_owned(), Box::new(run), Vec::new());
+    cases.push(Case { name, input, bytes, baseline, run, seconds });
 }
 
 /// Repeats that fill a round; also warms the case up.
@@ -365,14 +379,12 @@ fn machine() -> (usize, String) {
 
 fn print_table(rows: &[Row], rounds: usize) {
     let (cores, model) = machine();
-    println!(
-        "{model}, {cores} cores; medians of {rounds} interleaved rounds, CPU time; GB/s of records\n"
-    );
+    println!("{model}, {cores} cores; medians of {rounds} interleaved rounds, CPU time; in GB/s\n");
     println!("| input | case | us | GB/s | x memcpy | quartiles |");
     println!("|---|---|---|---|---|---|");
     for row in rows {
         println!(
-            "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2}-{:.2} |",
+            "| {} | {} | {:.2} | {:.2} | {:.3} | {:.3}-{:.3} |",
             row.input,
             row.name,
             row.micros,

@@ -12,7 +12,7 @@ use zstd::zstd_safe::{self, CCtx, DCtx};
 
 use super::{Codec, CodecError, Framing, make_room};
 
-/// Level used when a batch is written again. Clients use 3; 1 is twice as fast, some percent larger.
+/// Level used when a batch is written again. Clients use 3; 1 is twice as fast, a bit larger.
 const LEVEL: i32 = 1;
 const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;

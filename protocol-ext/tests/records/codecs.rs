@@ -70,14 +70,15 @@ proptest! {
         let mut out = Vec::new();
         decompress(Codec::Lz4, &packed, text.len(), &mut out).unwrap();
         prop_assert_eq!(&out, &text);
-        // and a changed payload byte is noticed where there is a sum
+        // and where there is a sum, no other text passes for this one
         if content_sum || block_sum {
             let mut changed = packed.clone();
             let at = changed.len() - 20.min(changed.len() - 1);
             changed[at] ^= 0x10;
             let mut other = Vec::new();
             let result = decompress(Codec::Lz4, &changed, text.len() + 100, &mut other);
-            prop_assert!(result.is_err() || other != text || changed == packed);
+            // the change may hit a match that says the same from elsewhere
+            prop_assert!(result.is_err() || other == text);
         }
     }
 

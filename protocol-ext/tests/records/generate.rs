@@ -166,6 +166,19 @@ pub fn stored_batch() -> impl Strategy<Value = Made> {
     )
 }
 
+/// A batch of the broker's own.
+pub fn control_batch() -> impl Strategy<Value = Made> {
+    stored_batch().prop_map(|made| {
+        let attributes = made.header.attributes | 0x20;
+        Made::new(made.records, BatchHeader { attributes, ..made.header }, made.framing)
+    })
+}
+
+/// A stored batch of which records may be replaced.
+pub fn data_batch() -> impl Strategy<Value = Made> {
+    stored_batch().prop_filter("control batches pass", |made| made.header.attributes & 0x20 == 0)
+}
+
 /// A batch as producers send it: offset deltas 0, 1, 2 ..., at least one record.
 pub fn produced_batch() -> impl Strategy<Value = Made> {
     (vec(record(), 1..200), header(), codec()).prop_map(|(records, header, (codec, framing))| {
@@ -192,7 +205,8 @@ fn header() -> impl Strategy<Value = BatchHeader> {
             batch_length: 0,
             partition_leader_epoch: ints[0],
             crc: 0,
-            attributes: shorts[0] & 0x78,
+            // one in eight is a control batch
+            attributes: shorts[0] & if shorts[0] & 0x700 == 0 { 0x78 } else { 0x58 },
             last_offset_delta: 0,
             base_timestamp: longs[1] >> 8,
             max_timestamp: longs[2],

@@ -6,7 +6,9 @@ use protocol_ext::batch::{BatchHeader, Caps, verify_crc};
 use protocol_ext::codec::Codec;
 use protocol_ext::replace::{Replacement, RewriteError, RewriteOptions, Rewritten, replace_values};
 
-use crate::generate::{CAPS, Made, body_of, codec, noise, opened, stored_batch, walked};
+use crate::generate::{
+    CAPS, Made, body_of, codec, control_batch, data_batch, noise, opened, stored_batch, walked,
+};
 
 /// New values for some records: references, empty ones, large ones.
 fn choices() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
@@ -45,7 +47,22 @@ proptest! {
     }
 
     #[test]
-    fn values_replaced_by_themselves_give_the_same_bytes(made in stored_batch()) {
+    fn control_batches_pass_unasked_and_are_never_rewritten(made in control_batch()) {
+        let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |_| {
+            Some([1u8; 112])
+        });
+        let Rewritten::Same(bytes) = rewritten.unwrap() else { panic!("a new batch") };
+        prop_assert_eq!(bytes.as_ptr(), made.batch.as_ptr());
+        let open = opened(&made.batch);
+        if let Some(record) = open.records().next() {
+            let replacement = Replacement { at: record.unwrap().at, value: [1u8] };
+            let result = open.rewrite(&[replacement], &RewriteOptions::default(), &CAPS);
+            prop_assert_eq!(result.unwrap_err(), RewriteError::Control);
+        }
+    }
+
+    #[test]
+    fn values_replaced_by_themselves_give_the_same_bytes(made in data_batch()) {
         let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |record| {
             record.value.map(<[u8]>::to_vec)
         });
@@ -59,7 +76,7 @@ proptest! {
 
     #[test]
     fn only_the_named_values_lengths_and_crc_change(
-        made in stored_batch(), choices in choices(),
+        made in data_batch(), choices in choices(),
     ) {
         let rewritten = replace_values(&made.batch, &CAPS, &RewriteOptions::default(), |record| {
             choices[record.at.index as usize].clone()
@@ -82,7 +99,7 @@ proptest! {
 
     #[test]
     fn another_codec_out_changes_the_attributes_codec_bits_and_no_other(
-        made in stored_batch(), choices in choices(), (codec, _) in codec(),
+        made in data_batch(), choices in choices(), (codec, _) in codec(),
     ) {
         let options = RewriteOptions { codec: Some(codec) };
         let rewritten = replace_values(&made.batch, &CAPS, &options, |record| {
@@ -97,7 +114,7 @@ proptest! {
 
     #[test]
     fn a_second_pass_after_a_pause_gives_what_one_pass_gives(
-        made in stored_batch(), choices in choices(),
+        made in data_batch(), choices in choices(),
     ) {
         let open = opened(&made.batch);
         let mut found = Vec::new();
@@ -123,7 +140,7 @@ proptest! {
 
     #[test]
     fn a_damaged_batch_is_never_given_a_sound_crc(
-        made in stored_batch(), at in any::<prop::sample::Index>(), bit in 0u8..8,
+        made in data_batch(), at in any::<prop::sample::Index>(), bit in 0u8..8,
     ) {
         let mut damaged = made.batch.to_vec();
         let at = 21 + at.index(damaged.len() - 21);
@@ -136,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn a_rewrite_over_its_cap_is_refused(made in stored_batch(), value in 1usize..100_000) {
+    fn a_rewrite_over_its_cap_is_refused(made in data_batch(), value in 1usize..100_000) {
         prop_assume!(!made.records.is_empty());
         let caps = Caps { rewritten_bytes_max: value, ..CAPS };
         let rewritten = replace_values(&made.batch, &caps, &RewriteOptions::default(), |record| {
@@ -147,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn replacements_out_of_order_or_twice_are_refused(made in stored_batch()) {
+    fn replacements_out_of_order_or_twice_are_refused(made in data_batch()) {
         let open = opened(&made.batch);
         let at: Vec<_> = open.records().map(|record| record.unwrap().at).collect();
         prop_assume!(at.len() >= 2);

@@ -45,7 +45,8 @@ proptest! {
         for (answered, asked) in answer.responses.iter().zip(&asked.topic_data) {
             prop_assert_eq!(&answered.name, &asked.name);
             prop_assert_eq!(answered.topic_id, asked.topic_id);
-            let indexes: Vec<_> = asked.partition_data.iter().map(|p| (p.index, code, -1)).collect();
+            let indexes = asked.partition_data.iter().map(|p| (p.index, code, -1));
+            let indexes: Vec<_> = indexes.collect();
             let got = answered.partition_responses.iter();
             let got: Vec<_> = got.map(|p| (p.index, p.error_code, p.base_offset)).collect();
             prop_assert_eq!(got, indexes);

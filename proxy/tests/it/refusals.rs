@@ -78,8 +78,7 @@ async fn impossible_request_lengths_are_closed_and_take_no_memory() -> Checked {
 }
 
 #[tokio::test]
-async fn a_bad_request_behind_good_ones_lets_their_answers_out_or_closes_but_never_mixes() -> Checked
-{
+async fn a_bad_request_behind_a_good_one_closes_and_no_other_answer_comes() -> Checked {
     let brokers = Brokers::start(1).await;
     let proxy = Setup::new(&brokers, None).start().await;
     let mut client = Client::connect(proxy.port).await?;
