@@ -223,6 +223,23 @@ const CONFIG_SYNONYM: &[Field] = &[
     i8f("Source"),
 ];
 
+/// AlterConfigsResponse: brokers name their listeners in texts about wrong values.
+pub const ALTER_CONFIGS: Message =
+    Message { api: 33, flexible: 2, min: 0, max: 2, fields: ALTERED_CONFIGS };
+
+/// IncrementalAlterConfigsResponse: likewise.
+pub const INCREMENTAL_ALTER_CONFIGS: Message =
+    Message { api: 44, flexible: 1, min: 0, max: 1, fields: ALTERED_CONFIGS };
+
+const ALTERED_CONFIGS: &[Field] = &[i32f("ThrottleTimeMs"), array("Responses", ALTERED_CONFIG)];
+
+const ALTERED_CONFIG: &[Field] = &[
+    i16f("ErrorCode").role(Role::ErrorCode),
+    string("ErrorMessage").role(Role::ErrorText),
+    i8f("ResourceType"),
+    string("ResourceName"),
+];
+
 /// DescribeClusterResponse.
 pub const DESCRIBE_CLUSTER: Message = Message {
     api: 60,

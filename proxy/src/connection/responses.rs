@@ -382,7 +382,7 @@ fn address_fault(key: i16) -> &'static str {
         api::FETCH => "address-fetch-tail",
         api::METADATA => "address-metadata",
         10 => "address-find-coordinator",
-        api::DESCRIBE_CONFIGS => "address-describe-configs",
+        api::DESCRIBE_CONFIGS | 33 | 44 => "address-describe-configs",
         60 => "address-describe-cluster",
         78 => "address-share-fetch-tail",
         _ => "address-share-acknowledge-tail",
