@@ -1,10 +1,11 @@
 //! Splitting by slot: order, sequence of offsets, header fields, and merge = identity.
 
+use bytes::Bytes;
 use proptest::prelude::*;
-use protocol_ext::batch::{BatchHeader, verify_crc};
+use protocol_ext::batch::{BatchHeader, OpenBatch, verify_crc};
 use protocol_ext::split::{ProducerFields, SplitOptions, split, with_producer};
 
-use crate::generate::{Made, Rec, opened, produced_batch, walked};
+use crate::generate::{CAPS, Made, Rec, opened, produced_batch, walked};
 
 fn slots() -> impl Strategy<Value = Vec<u8>> {
     let few = prop::collection::vec(0u8..3, 200);
@@ -89,6 +90,21 @@ proptest! {
         prop_assert_eq!(parts[0].slot, slot);
         prop_assert_eq!(parts[0].batch.as_ptr(), made.batch.as_ptr());
         prop_assert_eq!(&parts[0].batch, &made.batch);
+    }
+
+    #[test]
+    fn a_damaged_batch_is_neither_split_nor_given_other_producer_fields(
+        made in produced_batch(), at in any::<prop::sample::Index>(), bit in 0u8..8,
+    ) {
+        let mut damaged = made.batch.to_vec();
+        let at = 21 + at.index(damaged.len() - 21);
+        damaged[at] ^= 1 << bit;
+        let damaged = Bytes::from(damaged);
+        let fields = ProducerFields { id: 1, epoch: 2, base_sequence: 3 };
+        prop_assert!(with_producer(&damaged, fields).is_err());
+        if let Ok(open) = OpenBatch::open(damaged, &CAPS) {
+            prop_assert!(split(&open, &SplitOptions::default(), |_| 0).is_err());
+        }
     }
 
     #[test]
