@@ -74,18 +74,25 @@ async fn relay(client: TcpStream, proxy: TcpStream, shared: &Shared) -> io::Resu
     let note = |frame: &[u8]| asked.lock().unwrap().extend(Asked::read(frame));
     let search = |frame: &[u8]| shared.answered(asked.lock().unwrap().pop_front(), frame);
     tokio::try_join!(
-        pump(client_in, proxy_out, Frames::heads(), note),
-        pump(proxy_in, client_out, Frames::whole(), search),
+        pump(client_in, proxy_out, Frames::heads(), note, Order::NoteFirst),
+        pump(proxy_in, client_out, Frames::whole(), search, Order::ForwardFirst),
     )?;
     Ok(())
 }
 
-/// A frame is noted or searched before its last byte leaves: what a client has seen has been searched.
+/// A request is noted before it leaves, as its answer may come at once; an answer is searched after it left.
+#[derive(PartialEq)]
+enum Order {
+    NoteFirst,
+    ForwardFirst,
+}
+
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut frames: Frames,
     mut each: impl FnMut(&[u8]),
+    order: Order,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -93,8 +100,13 @@ async fn pump(
         if count == 0 {
             return to.shutdown().await;
         }
-        frames.feed(&buffer[..count], &mut each);
+        if order == Order::NoteFirst {
+            frames.feed(&buffer[..count], &mut each);
+        }
         to.write_all(&buffer[..count]).await?;
+        if order == Order::ForwardFirst {
+            frames.feed(&buffer[..count], &mut each);
+        }
     }
 }
 
