@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::{Cluster, Listen, Ports};
 use crate::limits::Limits;
-use crate::{net, random};
+use crate::{fault, net, random};
 
 /// A real broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,9 @@ impl Directory {
                 Err(error) => error,
             },
         };
+        if fault::on("moved-broker-ignored") {
+            return Err(failed);
+        }
         self.refresh(limits).await;
         match self.find(node).filter(|broker| Some(broker) != known.as_ref()) {
             Some(moved) => net::connect(&moved.host, moved.port, limits.connect).await,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::Setup;
-use crate::harness::{Checked, ensure, ensure_eq, until};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
 
 #[tokio::test]
 async fn each_virtual_broker_stands_for_its_own_broker() -> Checked {
@@ -24,9 +24,14 @@ async fn each_virtual_broker_stands_for_its_own_broker() -> Checked {
 
 #[tokio::test]
 async fn a_broker_that_moved_to_another_port_is_found_again() -> Checked {
+    a_broker_that_moved_is_found(None).await
+}
+
+/// A broker that closed and came back elsewhere is behind the same port of the proxy.
+pub async fn a_broker_that_moved_is_found(faults: Faults) -> Checked {
     let mut brokers = Brokers::start(2).await;
     // The refresh is too far away to help: the failed connection must ask.
-    let proxy = Setup::new(&brokers, None).refresh_ms(600_000).start().await;
+    let proxy = Setup::new(&brokers, faults).refresh_ms(600_000).start().await;
     let mut client = Client::connect(proxy.node(1)).await?;
     client.metadata(12).await?;
     let accepted = brokers.counts(1).accepted.load(Ordering::Relaxed);

@@ -136,8 +136,13 @@ async fn a_draining_proxy_is_alive_and_not_ready_and_accepts_nobody() -> Checked
 
 #[tokio::test]
 async fn a_silent_client_holds_no_broker_connection() -> Checked {
+    silent_clients_hold_no_broker(None).await
+}
+
+/// No broker is gone to before a request's head is there.
+pub async fn silent_clients_hold_no_broker(faults: Faults) -> Checked {
     let brokers = Brokers::start(1).await;
-    let proxy = Setup::new(&brokers, None).start().await;
+    let proxy = Setup::new(&brokers, faults).start().await;
     let frame = request_frame(2, 7, 1, &list_offsets("t"));
     let accepted = brokers.counts(0).accepted.load(Ordering::Relaxed);
     let mut silent = Vec::new();

@@ -1,14 +1,15 @@
-//! The proxy in front of a fake broker, over sockets: what needs no Kafka, and can be provoked only
-//! where both ends are ours.
+//! The proxy in front of a fake broker, over sockets: what needs no Kafka, and what can be provoked
+//! only where both ends are ours.
 //!
 //! Every test starts its own fake cluster ([`harness::broker`]), the `firebreak` binary
-//! ([`harness::proxy`]) and raw clients ([`harness::client`]). A promise that has a named fault is a
-//! function that gives a `Result`: the test wants it kept, `mutants` wants it broken.
+//! ([`harness::proxy`]) and raw clients ([`harness::client`]). A promise that has a named fault is
+//! a function that gives a `Result`: the test wants it kept, `mutants` wants it broken.
 #![cfg(test)]
 
 mod addresses;
 mod backpressure;
 mod brokers;
+mod budget;
 mod check;
 mod cut_through;
 mod harness;

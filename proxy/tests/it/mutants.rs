@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
-use crate::{addresses, lifecycle, offload, order, tails, versions};
+use crate::{addresses, brokers, lifecycle, offload, order, tails, versions};
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
 
@@ -64,6 +64,12 @@ fn mutants() -> Vec<Mutant> {
         mutant!("reorder-answers", order::a_local_answer_waits_for_its_turn, "was due"),
         mutant!("acks0-answered", order::acks_0_has_no_answer, "no answer"),
         mutant!("drain-ignores-in-flight", lifecycle::drain_answers_what_is_in_flight, "no answer"),
+        mutant!(
+            "silent-client-connects",
+            lifecycle::silent_clients_hold_no_broker,
+            "connections at the broker"
+        ),
+        mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
