@@ -150,7 +150,9 @@ fn the_corpus_holds_what_the_other_tests_are_about() {
             assert!(has(api::FETCH, false), "{client} never got {codec}");
         }
     }
-    for word in ["transactional", "control", "append-time", "empty", "compacted", "magic1"] {
+    let fetched =
+        ["transactional", "control", "append-time", "empty", "compacted", "magic1", "nearest"];
+    for word in fetched {
         assert!(frames.iter().any(|f| f.key == api::FETCH && f.holds(word)), "no fetched {word}");
     }
     for (key, from) in [(api::PRODUCE, 10), (api::FETCH, 16), (SHARE_FETCH, 1)] {

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Captures golden frames: real brokers, real clients, a relay between them.
 
-Usage: capture.py [--work DIR] [--only NAME,...] [--out DIR]
+Usage: capture.py [--work DIR] [--only NAME,...] [--add] [--out DIR]
 
 Everything it needs is fetched by the ordinary clients of the package registries: Kafka by Maven,
 librdkafka by pip, franz-go by Go modules, kcat by apt. Writes the frames and index.tsv beside
-this folder, or into --out. Names for --only: single, single39, three.
+this folder, or into --out. Names for --only: single, single39, three. With --add the frames that
+are there already stay candidates.
 """
 
 import argparse
@@ -64,10 +65,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("/var/lib/golden"))
     parser.add_argument("--only", default=",".join(PLANS))
+    parser.add_argument("--add", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE.parent)
     options = parser.parse_args()
     tools = clients.Tools(HERE, options.work / "tools")
     store = Store()
+    if options.add:
+        store.load(options.out)
     for name in options.only.split(","):
         print(f"== {name}", flush=True)
         PLANS[name](tools, store, options.work / name)

@@ -15,7 +15,8 @@ from relay import Peers, Relay
 
 CLUSTER_ID = "R29sZGVuRnJhbWVzMDAwMQ"
 USER, PASSWORD = "golden", "golden-secret"
-START_SECONDS = 90
+START_SECONDS = 180
+MOVE_SECONDS = 180
 
 COMMON = f"""
 listener.security.protocol.map=CLIENT:PLAINTEXT,SASL:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,\
@@ -144,7 +145,7 @@ class Cluster:
         leaders = control.leaders(topic)
         target = {p: nodes[(nodes.index(l) + 1) % len(nodes)] for p, l in leaders.items()}
         control.reassign(topic, target)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + MOVE_SECONDS
         while control.leaders(topic) != target or control.reassigning():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"leaders of {topic} did not move")

@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from apis import NAMES
+from relay import Frame
 
 FRAME_BYTES_MAX = 64 * 1024
 CODECS = ("plain", "gzip", "snappy", "lz4", "zstd", "codec5", "codec6", "codec7")
@@ -58,13 +59,23 @@ class Store:
                 del ends[1]
 
     def counts(self):
-        """How often each (client, API key) was seen."""
+        """How often each key was seen."""
         with self.lock:
             return dict(self.seen)
 
+    def load(self, root: Path):
+        """Offers the frames of an earlier capture, so that a capture of one cluster adds to it."""
+        for line in (root / "index.tsv").read_text().splitlines()[1:]:
+            name, client, version, broker, key, api_version, direction, correlation, _ = line.split(
+                "\t"
+            )
+            numbers = (int(key), int(api_version), direction, int(correlation))
+            self.offer(Frame(client, version, broker, *numbers, (root / name).read_bytes()))
+
     def write(self, root: Path):
         """Replaces the corpus under `root` and returns (files, bytes)."""
-        frames = [f for kinds in self.kinds.values() for ends in kinds.values() for f in ends]
+        with self.lock:
+            frames = [f for kinds in self.kinds.values() for ends in kinds.values() for f in ends]
         if any(HOST and HOST in frame.body for frame in frames):
             raise ValueError("a frame names this machine")
         for old in root.glob("*/*.bin"):
