@@ -1,6 +1,7 @@
 //! Client -> home broker: reads frame heads, opens exchanges, passes the bytes on.
 
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use protocol_ext::api::{self, Answer as Treatment};
@@ -83,6 +84,8 @@ impl<'a> Requests<'a> {
 
     /// Runs until the client stops asking.
     pub async fn pump(mut self) -> Result<RequestEnd, ConnectionError> {
+        let handle = self.handle;
+        let mut drained = pin!(handle.drained());
         loop {
             match self.front()? {
                 Front::Pass(n) => self.pass(n).await?,
@@ -90,7 +93,7 @@ impl<'a> Requests<'a> {
                 Front::Whole(head, frame_bytes) => {
                     Box::pin(self.whole(head, frame_bytes)).await?;
                 }
-                Front::More => match self.more().await? {
+                Front::More => match self.more(drained.as_mut()).await? {
                     Some(RequestEnd::HungUp) => {
                         // A broker that is gone makes this fail; the responses tell.
                         let _ = self.to_home.shutdown().await;
@@ -233,7 +236,10 @@ impl<'a> Requests<'a> {
     }
 
     /// Reads more; `Some` if no more requests will come.
-    async fn more(&mut self) -> Result<Option<RequestEnd>, ConnectionError> {
+    async fn more(
+        &mut self,
+        drained: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Option<RequestEnd>, ConnectionError> {
         let between = self.passing == 0;
         if between && self.handle.is_draining() {
             return Ok(Some(RequestEnd::Drained));
@@ -243,7 +249,7 @@ impl<'a> Requests<'a> {
             tokio::select! {
                 biased;
                 read = fill => read,
-                () = self.handle.drained() => return Ok(Some(RequestEnd::Drained)),
+                () = drained => return Ok(Some(RequestEnd::Drained)),
             }
         } else {
             fill.await

@@ -111,6 +111,12 @@ impl<'a> Responses<'a> {
             self.plane.metrics.answered(exchange.api, clock::now() - exchange.at);
             match exchange.answer {
                 Answer::Opaque => self.passing = 4 + frame_bytes,
+                Answer::Tail(message)
+                    if bytes.len() >= 4 + frame_bytes
+                        && has_bare_tail(message, exchange.version, &bytes[4..4 + frame_bytes]) =>
+                {
+                    self.passing = 4 + frame_bytes;
+                }
                 _ => return Ok((at, Some((exchange, frame_bytes)))),
             }
         }
@@ -216,15 +222,13 @@ impl<'a> Responses<'a> {
             while self.output.len() < 4 + frame_bytes {
                 self.read().await?;
             }
-        } else {
-            self.pass(4).await?;
-            before = 0;
         }
         let tail_bytes = loop {
             let fed = scan.feed(&self.output.bytes()[before..]);
             match fed.map_err(|error| response_error(key, error))? {
                 Scanned::More(n) => {
-                    self.pass(n).await?;
+                    self.pass(before + n).await?;
+                    before = 0;
                     self.read().await?;
                 }
                 Scanned::Tail(n) if exact => {
@@ -232,7 +236,13 @@ impl<'a> Responses<'a> {
                     break 4 + frame_bytes - before;
                 }
                 Scanned::Tail(n) => {
-                    self.pass(n).await?;
+                    let end = before + n + scan.left();
+                    let held = self.output.bytes();
+                    if held.len() >= end && is_bare(&held[before + n..end]) {
+                        return self.pass(end).await;
+                    }
+                    self.pass(before + n).await?;
+                    before = 0;
                     break scan.left();
                 }
             }
@@ -368,6 +378,13 @@ impl<'a> Responses<'a> {
 
 fn response_error(key: i16, error: WireError) -> ConnectionError {
     ConnectionError::Response { name: api::name(key), error }
+}
+
+/// Whether a whole frame names no broker behind its records.
+fn has_bare_tail(message: &'static Message, version: i16, frame: &[u8]) -> bool {
+    let scan = Scan::new(message, version, frame.len());
+    let found = scan.and_then(|mut scan| scan.feed(frame));
+    matches!(found, Ok(Scanned::Tail(at)) if is_bare(&frame[at..]))
 }
 
 /// Whether a tail names no broker: no tags, or no endpoints and no tags.
