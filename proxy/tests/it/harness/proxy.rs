@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,14 +121,21 @@ impl Setup {
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(String::new()));
         let lines = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = lines.lock().expect("not poisoned");
                 log.push_str(&line);
                 log.push_str(" \n");
             }
         });
-        Proxy { child, port: first, admin: first + 1 + NODES, log, _folder: folder }
+        Proxy {
+            child,
+            port: first,
+            admin: first + 1 + NODES,
+            log,
+            reader: Some(reader),
+            _folder: folder,
+        }
     }
 
     fn toml(&self, first: u16) -> String {
@@ -158,6 +166,7 @@ pub struct Proxy {
     pub port: u16,
     admin: u16,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
     _folder: Folder,
 }
 
@@ -183,9 +192,14 @@ impl Proxy {
         assert!(killed.expect("kill runs").success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end and the last line of its log.
     pub async fn ended(&mut self) -> Checked<ExitStatus> {
-        until("end of the process", async || self.child.try_wait().expect("a child")).await
+        let status = async || self.child.try_wait().expect("a child");
+        let status = until("end of the process", status).await?;
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log was read");
+        }
+        Ok(status)
     }
 
     /// A field of `/proc/PID/status` in bytes, such as `VmRSS`.
