@@ -1,7 +1,10 @@
 //! Listens for clients: bootstrap port and one port per virtual broker.
 
+mod sweep;
+
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,11 +15,11 @@ use crate::config::Listen;
 use crate::connection::{self, handle::Handle};
 use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
-use crate::metrics::Side;
 use crate::net;
 use crate::route::addresses::Door;
 use crate::tasks::Tasks;
 use crate::telemetry::RateLimit;
+use sweep::Open;
 
 /// Log lines about broken connections per second; the rest is only counted.
 const LINES_PER_SECOND: u32 = 10;
@@ -42,7 +45,7 @@ pub struct Clients {
     plane: Arc<DataPlane>,
     tasks: Tasks,
     next: AtomicU64,
-    open: Mutex<std::collections::HashMap<u64, Arc<Handle>>>,
+    open: Mutex<HashMap<u64, Open>>,
     lines: RateLimit,
 }
 
@@ -69,11 +72,8 @@ impl Clients {
     }
 
     fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        let max = self.plane.limits.connections_max;
-        if usize::try_from(self.plane.metrics.open_connections(Side::Client)).unwrap_or(0) >= max {
-            if self.lines.allows() {
-                tracing::warn!(%peer, max, "connection refused: limits.connections_max reached");
-            }
+        if let Some(limit) = self.is_full(peer.ip()) {
+            self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }
         if let Err(error) = net::tune(&stream) {
@@ -82,15 +82,29 @@ impl Clients {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle::default());
-        self.open.lock().insert(id, handle.clone());
-        let clients = self.clone();
-        self.tasks.spawn(async move {
-            let served = connection::serve(stream, door, clients.plane.clone(), handle).await;
+        let (clients, served_by) = (self.clone(), handle.clone());
+        // Its task waits for this lock at its end, so it cannot leave before it is entered.
+        let mut open = self.open.lock();
+        let abort = self.tasks.spawn(async move {
+            let served = connection::serve(stream, door, clients.plane.clone(), served_by).await;
             clients.open.lock().remove(&id);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
             }
         });
+        open.insert(id, Open::new(handle, abort, (door, peer), &self.plane.limits));
+    }
+
+    /// Why a client cannot be taken.
+    fn is_full(&self, from: IpAddr) -> Option<&'static str> {
+        let limits = &self.plane.limits;
+        let open = self.open.lock();
+        if open.len() >= limits.connections_max {
+            return Some("limits.connections_max");
+        }
+        let of_address = limits.connections_per_address_max?;
+        let same = open.values().filter(|open| open.peer.ip() == from).take(of_address).count();
+        (same >= of_address).then_some("limits.connections_per_address_max")
     }
 
     /// Counts an error and says it once, unless there are too many.
@@ -110,8 +124,8 @@ impl Clients {
 
     /// Asks every connection to answer what is in flight and close.
     pub fn drain(&self) {
-        for handle in self.open.lock().values() {
-            handle.drain();
+        for open in self.open.lock().values() {
+            open.handle.drain();
         }
     }
 

@@ -57,7 +57,7 @@ pub async fn serve(
     let (from_home, to_home) = home.split();
     let queue = Queue::default();
     let requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
-    let responses = Responses::new(&plane, &queue, from_home, to_client);
+    let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
     both(requests.pump(), responses.pump(), &queue).await?;
     if handle.is_draining() {
         linger(&mut client).await;

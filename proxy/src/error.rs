@@ -93,6 +93,12 @@ pub enum ConnectionError {
     /// Silence where a request was due.
     #[error("no request within {0:?} of connecting")]
     Silent(std::time::Duration),
+    /// A request that does not get on.
+    #[error("request without progress for {0:?}")]
+    SlowFrame(std::time::Duration),
+    /// There are too many clients: the limit that says so.
+    #[error("connection refused: {0} reached")]
+    Full(&'static str),
     /// A filter or leg failed in a way that has no answer.
     #[error("{0}")]
     Filter(String),
@@ -107,7 +113,9 @@ impl ConnectionError {
             | Self::NotOffered { .. }
             | Self::Request { .. }
             | Self::ClientIo(_)
-            | Self::Silent(_) => Blame::Client,
+            | Self::Silent(_)
+            | Self::SlowFrame(_)
+            | Self::Full(_) => Blame::Client,
             Self::Response { .. }
             | Self::Order { .. }
             | Self::Unasked
@@ -133,6 +141,8 @@ impl ConnectionError {
             Self::ClientIo(_) => "client_io",
             Self::BrokerIo(_) => "broker_io",
             Self::Silent(_) => "silent",
+            Self::SlowFrame(_) => "slow_frame",
+            Self::Full(_) => "full",
             Self::Filter(_) => "filter",
         }
     }

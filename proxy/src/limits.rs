@@ -39,6 +39,9 @@ pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 /// Time that a client of a draining process gets to notice that it was closed.
 pub const LINGER: Duration = Duration::from_secs(1);
 
+/// Bytes of a request that must come in `frame_progress`: less is no progress.
+pub const FRAME_PROGRESS_BYTES: u64 = 1024;
+
 /// Times after which something is given up, and sizes set by configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -46,12 +49,20 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Client connections at once.
     pub connections_max: usize,
+    /// Client connections at once from one address; `None`: as many as there may be.
+    pub connections_per_address_max: Option<usize>,
     /// Bytes held for requests and responses that must be buffered.
     pub buffered_bytes_max: usize,
     /// Time to reach a broker.
     pub connect: Duration,
     /// Silence of a client before its first request.
     pub first_request: Duration,
+    /// Time without progress within a request.
+    pub frame_progress: Duration,
+    /// Time without a byte either way, as `connections.max.idle.ms` of a broker.
+    pub idle: Duration,
+    /// Age at which a connection closes between requests, give or take a half; `None`: never.
+    pub age: Option<Duration>,
     /// Time for the answers in flight at shutdown.
     pub drain: Duration,
     /// How often brokers are asked who they are.
@@ -63,9 +74,13 @@ impl Default for Limits {
         Self {
             frame_bytes_max: 104_857_600,
             connections_max: 15_000,
+            connections_per_address_max: None,
             buffered_bytes_max: 512 * 1024 * 1024,
             connect: Duration::from_secs(5),
             first_request: Duration::from_secs(60),
+            frame_progress: Duration::from_secs(30),
+            idle: Duration::from_secs(600),
+            age: None,
             drain: Duration::from_secs(25),
             refresh: Duration::from_secs(5),
         }

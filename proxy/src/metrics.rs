@@ -71,6 +71,22 @@ pub enum OffloadOp {
 
 const OFFLOAD_OPS: [&str; 4] = ["store", "restore", "refused", "damaged"];
 
+/// Why a healthy connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overstay {
+    /// No byte either way for too long.
+    Idle,
+    /// It reached its age.
+    Old,
+}
+
+const OVERSTAYS: [&str; 2] = ["idle", "old"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ApiClass {
     api: &'static str,
@@ -118,6 +134,7 @@ pub struct Metrics {
     errors: Family<BlameKind, Counter>,
     apis: Vec<PerApi>,
     connections: [Gauge; SIDES.len()],
+    overstays: [Counter; OVERSTAYS.len()],
     bytes: [Counter; DIRECTIONS.len()],
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
@@ -143,6 +160,7 @@ impl Metrics {
             Family::<ApiOnly, Histogram, fn() -> Histogram>::new_with_constructor(buckets);
         let errors = Family::<BlameKind, Counter>::default();
         let connections = Family::<Named, Gauge<i64, AtomicI64>>::default();
+        let overstays = Family::<Because, Counter>::default();
         let bytes = Family::<Towards, Counter>::default();
         let paused = Family::<Named, Counter<f64, std::sync::atomic::AtomicU64>>::default();
         let offload_bytes = Family::<Op, Counter>::default();
@@ -155,6 +173,11 @@ impl Metrics {
         r.register("request_seconds", help, seconds.clone());
         r.register("errors", "Connections ended by an error", errors.clone());
         r.register("connections", "Open connections", connections.clone());
+        r.register(
+            "closed_connections",
+            "Healthy connections closed between requests",
+            overstays.clone(),
+        );
         r.register("bytes", "Bytes read and written", bytes.clone());
         let help = "Time in which a side was not read since the other did not take its bytes";
         r.register("reads_paused_seconds", help, paused.clone());
@@ -168,6 +191,7 @@ impl Metrics {
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
             connections: SIDES.map(|side| connections.get_or_create(&named(side)).clone()),
+            overstays: OVERSTAYS.map(|reason| overstays.get_or_create(&Because { reason }).clone()),
             bytes: DIRECTIONS.map(|direction| bytes.get_or_create(&Towards { direction }).clone()),
             paused: SIDES.map(|side| paused.get_or_create(&named(side)).clone()),
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
@@ -222,6 +246,11 @@ impl Metrics {
             Blame::Ours => "ours",
         };
         self.errors.get_or_create(&BlameKind { blame, kind: error.kind() }).inc();
+    }
+
+    /// Counts a healthy connection that is closed.
+    pub fn overstayed(&self, overstay: Overstay) {
+        self.overstays[overstay as usize].inc();
     }
 
     /// Counts bytes.

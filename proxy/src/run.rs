@@ -69,6 +69,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
 
+    jobs.spawn_until_cut(clients.clone().sweep());
     let accepting = Tasks::default();
     for (door, listener) in doors {
         accepting.spawn_until_cut(clients.clone().accept(door, listener));

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,9 +16,9 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs `task` until it ends or the group is cut off.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(task);
+    /// Runs `task` until it ends, or is aborted by what this gives.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tracker.spawn(task).abort_handle()
     }
 
     /// Runs a job that never ends by itself; it stops when the group is cut off.

@@ -36,6 +36,12 @@ impl Problems {
         default
     }
 
+    /// A time that 0 switches off.
+    fn millis_or_never(&mut self, key: &str, given: Option<i64>) -> Option<Duration> {
+        let ms = self.number(key, given, 0, 0);
+        (ms > 0).then(|| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))
+    }
+
     fn millis(&mut self, key: &str, given: Option<i64>, default: Duration) -> Duration {
         let default_ms = usize::try_from(default.as_millis()).unwrap_or(usize::MAX);
         let ms = self.number(key, given, default_ms, 1);
@@ -279,6 +285,15 @@ fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
             d.connections_max,
             1,
         ),
+        connections_per_address_max: match p.number(
+            "limits.connections_per_address_max",
+            raw.connections_per_address_max,
+            0,
+            0,
+        ) {
+            0 => None,
+            max => Some(max),
+        },
         buffered_bytes_max: p.number(
             "limits.buffered_bytes_max",
             raw.buffered_bytes_max,
@@ -287,6 +302,13 @@ fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
         ),
         connect: p.millis("limits.connect_ms", raw.connect_ms, d.connect),
         first_request: p.millis("limits.first_request_ms", raw.first_request_ms, d.first_request),
+        frame_progress: p.millis(
+            "limits.frame_progress_ms",
+            raw.frame_progress_ms,
+            d.frame_progress,
+        ),
+        idle: p.millis("limits.idle_ms", raw.idle_ms, d.idle),
+        age: p.millis_or_never("limits.age_ms", raw.age_ms),
         drain: p.millis("limits.drain_ms", raw.drain_ms, d.drain),
         refresh: p.millis("limits.refresh_ms", raw.refresh_ms, d.refresh),
     }

@@ -121,9 +121,13 @@ pub(super) struct Region {
 pub(super) struct Limits {
     pub frame_bytes_max: Option<i64>,
     pub connections_max: Option<i64>,
+    pub connections_per_address_max: Option<i64>,
     pub buffered_bytes_max: Option<i64>,
     pub connect_ms: Option<i64>,
     pub first_request_ms: Option<i64>,
+    pub frame_progress_ms: Option<i64>,
+    pub idle_ms: Option<i64>,
+    pub age_ms: Option<i64>,
     pub drain_ms: Option<i64>,
     pub refresh_ms: Option<i64>,
 }

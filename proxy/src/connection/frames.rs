@@ -40,16 +40,22 @@ pub fn length_at(bytes: &[u8]) -> i32 {
 }
 
 /// Takes a whole frame of `n` bytes (without its length): what `buffer` has, then from the socket.
-/// The caller holds the byte permits for it.
-pub async fn gather(buffer: &mut Buffer, from: &mut ReadHalf<'_>, n: usize) -> io::Result<Bytes> {
+/// The caller holds the byte permits for it; `read` hears of the bytes as they come.
+pub async fn gather(
+    buffer: &mut Buffer,
+    from: &mut ReadHalf<'_>,
+    n: usize,
+    mut read: impl FnMut(usize),
+) -> io::Result<Bytes> {
     let mut frame = BytesMut::with_capacity(n);
     let held = buffer.len().min(n);
     frame.extend_from_slice(&buffer.bytes()[..held]);
     buffer.consume(held);
     while frame.len() < n {
         let left = n - frame.len();
-        if (&mut *from).take(left as u64).read_buf(&mut frame).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match (&mut *from).take(left as u64).read_buf(&mut frame).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => read(n),
         }
     }
     Ok(frame.freeze())

@@ -1,6 +1,8 @@
-//! What the process knows of a connection: enough to ask it to drain.
+//! What the process knows of a connection: its signs of life, and enough to ask it to drain.
+//!
+//! The connection's own task is the only one that writes signs; accept/sweep.rs reads them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -9,6 +11,23 @@ use tokio::sync::Notify;
 pub struct Handle {
     draining: AtomicBool,
     wake: Notify,
+    received: AtomicU64,
+    sent: AtomicU64,
+    pauses: AtomicU64,
+    within: AtomicBool,
+}
+
+/// What a connection did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Bytes the client sent.
+    pub received: u64,
+    /// Bytes the client took.
+    pub sent: u64,
+    /// How often it was waited for between two requests.
+    pub pauses: u64,
+    /// Whether it is waited for within a request.
+    pub within: bool,
 }
 
 impl Handle {
@@ -29,4 +48,39 @@ impl Handle {
             self.wake.notified().await;
         }
     }
+
+    /// The client is waited for.
+    pub fn waits(&self, between_requests: bool) {
+        if between_requests {
+            add(&self.pauses, 1);
+        } else {
+            self.within.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The client sent bytes.
+    pub fn received(&self, n: usize) {
+        self.within.store(false, Ordering::Relaxed);
+        add(&self.received, n);
+    }
+
+    /// The client took bytes.
+    pub fn sent(&self, n: usize) {
+        add(&self.sent, n);
+    }
+
+    /// Everything so far.
+    pub fn signs(&self) -> Signs {
+        Signs {
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            pauses: self.pauses.load(Ordering::Relaxed),
+            within: self.within.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One task writes, so no locked instruction is needed.
+fn add(count: &AtomicU64, n: usize) {
+    count.store(count.load(Ordering::Relaxed).wrapping_add(n as u64), Ordering::Relaxed);
 }

@@ -37,7 +37,7 @@ pub enum RequestEnd {
 pub struct Requests<'a> {
     pub(super) plane: &'a DataPlane,
     queue: &'a Queue,
-    handle: &'a Handle,
+    pub(super) handle: &'a Handle,
     pub(super) input: Buffer,
     pub(super) from_client: ReadHalf<'a>,
     pub(super) to_home: WriteHalf<'a>,
@@ -244,6 +244,7 @@ impl<'a> Requests<'a> {
         if between && self.handle.is_draining() {
             return Ok(Some(RequestEnd::Drained));
         }
+        self.handle.waits(between && self.input.is_empty());
         let fill = self.input.fill(&mut self.from_client);
         let read = if between {
             tokio::select! {
@@ -257,6 +258,7 @@ impl<'a> Requests<'a> {
         match read.map_err(ConnectionError::ClientIo)? {
             0 => Ok(Some(RequestEnd::HungUp)),
             n => {
+                self.handle.received(n);
                 self.plane.metrics.bytes(Direction::FromClient, n);
                 Ok(None)
             }

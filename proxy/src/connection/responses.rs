@@ -15,6 +15,7 @@ use protocol_ext::{api, header, tail, versions, walk};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::frames::{framed, gather, length_at, write_chain};
+use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
@@ -36,6 +37,7 @@ const REFERRING_BYTES_MIN: usize = HEADER_BYTES + REFERENCE_BYTES;
 pub struct Responses<'a> {
     plane: &'a DataPlane,
     queue: &'a Queue,
+    handle: &'a Handle,
     output: Buffer,
     from_home: ReadHalf<'a>,
     to_client: WriteHalf<'a>,
@@ -57,11 +59,12 @@ impl<'a> Responses<'a> {
     pub fn new(
         plane: &'a DataPlane,
         queue: &'a Queue,
+        handle: &'a Handle,
         from_home: ReadHalf<'a>,
         to_client: WriteHalf<'a>,
     ) -> Self {
         let output = Buffer::new(&plane.pool);
-        Self { plane, queue, output, from_home, to_client, passing: 0 }
+        Self { plane, queue, handle, output, from_home, to_client, passing: 0 }
     }
 
     /// Runs until the broker closes, or nothing more is owed.
@@ -300,9 +303,9 @@ impl<'a> Responses<'a> {
             });
         }
         self.output.consume(4);
-        let held = self.output.len().min(n);
-        let frame = gather(&mut self.output, &mut self.from_home, n).await;
-        self.plane.metrics.bytes(Direction::FromBroker, n - held);
+        let metrics = &self.plane.metrics;
+        let read = |n| metrics.bytes(Direction::FromBroker, n);
+        let frame = gather(&mut self.output, &mut self.from_home, n, read).await;
         frame.map_err(ConnectionError::BrokerIo)
     }
 
@@ -316,6 +319,7 @@ impl<'a> Responses<'a> {
     async fn write(&mut self, pieces: &[Bytes]) -> Result<(), ConnectionError> {
         write_chain(&mut self.to_client, pieces).await.map_err(ConnectionError::ClientIo)?;
         let n = pieces.iter().map(Bytes::len).sum();
+        self.handle.sent(n);
         self.plane.metrics.bytes(Direction::ToClient, n);
         Ok(())
     }
@@ -325,6 +329,7 @@ impl<'a> Responses<'a> {
         if let Some(waited) = written.map_err(ConnectionError::ClientIo)? {
             self.plane.metrics.paused(Side::Broker, waited);
         }
+        self.handle.sent(n);
         self.plane.metrics.bytes(Direction::ToClient, n);
         Ok(())
     }

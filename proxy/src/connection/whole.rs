@@ -27,10 +27,18 @@ impl Requests<'_> {
     ) -> Result<(), ConnectionError> {
         let _room = self.plane.requests.take(frame_bytes).await;
         self.input.consume(4);
-        let held = self.input.len().min(frame_bytes);
-        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes).await;
+        let (handle, metrics) = (self.handle, &self.plane.metrics);
+        if self.input.len() < frame_bytes {
+            handle.waits(false);
+        }
+        let read = |n| {
+            handle.received(n);
+            handle.waits(false);
+            metrics.bytes(Direction::FromClient, n);
+        };
+        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes, read).await;
         let frame = gathered.map_err(ConnectionError::ClientIo)?;
-        self.plane.metrics.bytes(Direction::FromClient, frame_bytes - held);
+        handle.received(0);
         match head.api {
             api::PRODUCE => self.produce(head, frame).await,
             api::FETCH => self.fetch(head, frame).await,

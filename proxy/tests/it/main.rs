@@ -19,6 +19,7 @@ mod metrics;
 mod mutants;
 mod offload;
 mod order;
+mod overstay;
 mod refusals;
 mod tails;
 mod versions;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
-use crate::{addresses, brokers, lifecycle, offload, order, tails, versions};
+use crate::{addresses, brokers, lifecycle, offload, order, overstay, tails, versions};
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
 
@@ -69,6 +69,7 @@ fn mutants() -> Vec<Mutant> {
             lifecycle::silent_clients_hold_no_broker,
             "connections at the broker"
         ),
+        mutant!("overstay-unseen", overstay::a_stuck_request_is_cut_off, "holds a connection"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),

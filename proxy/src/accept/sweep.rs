@@ -1,0 +1,200 @@
+//! Connections that overstay: idle, too old, or stuck within a request.
+//!
+//! One job looks at the signs of life of all connections now and then, so that no connection needs
+//! a timer of its own. Idle and old ones drain, which closes them between requests; one that does
+//! not get on with a request holds a broker and buffers, and is cut off.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::Clients;
+use crate::connection::handle::{Handle, Signs};
+use crate::error::ConnectionError;
+use crate::limits::{FRAME_PROGRESS_BYTES, Limits};
+use crate::metrics::Overstay;
+use crate::route::addresses::Door;
+use crate::{clock, fault, random};
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub handle: Arc<Handle>,
+    pub abort: AbortHandle,
+    pub door: Door,
+    pub peer: SocketAddr,
+    watched: Watched,
+}
+
+impl Open {
+    pub fn new(
+        handle: Arc<Handle>,
+        abort: AbortHandle,
+        (door, peer): (Door, SocketAddr),
+        limits: &Limits,
+    ) -> Self {
+        Self { handle, abort, door, peer, watched: Watched::new(limits, clock::now()) }
+    }
+}
+
+/// What was seen of a connection up to the last look.
+#[derive(Debug)]
+struct Watched {
+    signs: Signs,
+    active: clock::Tick,
+    /// Since when, and at which byte, it is stuck within a request.
+    stuck: Option<(clock::Tick, u64)>,
+    ends: Option<clock::Tick>,
+}
+
+/// What is to be done with a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stays,
+    Drains(Overstay),
+    Cut,
+}
+
+impl Watched {
+    fn new(limits: &Limits, now: clock::Tick) -> Self {
+        let age = limits.age.map(random::jittered);
+        let ends = age.and_then(|age| now.checked_add(age));
+        Self { signs: Signs::default(), active: now, stuck: None, ends }
+    }
+
+    fn look(&mut self, signs: Signs, limits: &Limits, now: clock::Tick) -> Verdict {
+        let before = std::mem::replace(&mut self.signs, signs);
+        if (before.received, before.sent) != (signs.received, signs.sent) {
+            self.active = now;
+        }
+        if !signs.within || signs.pauses != before.pauses {
+            self.stuck = None;
+        } else {
+            let (since, at) = *self.stuck.get_or_insert((now, signs.received));
+            if signs.received - at >= FRAME_PROGRESS_BYTES {
+                self.stuck = Some((now, signs.received));
+            } else if now - since >= limits.frame_progress {
+                return Verdict::Cut;
+            }
+        }
+        if now - self.active >= limits.idle {
+            return Verdict::Drains(Overstay::Idle);
+        }
+        match self.ends {
+            Some(ends) if ends <= now => Verdict::Drains(Overstay::Old),
+            _ => Verdict::Stays,
+        }
+    }
+}
+
+impl Clients {
+    /// Looks at all connections for ever; dropped at shutdown.
+    pub async fn sweep(self: Arc<Self>) {
+        let limits = &self.plane.limits;
+        let least = limits.idle.min(limits.frame_progress).min(limits.age.unwrap_or(PERIOD_MAX));
+        let period = (least / 8).clamp(PERIOD_MIN, PERIOD_MAX);
+        loop {
+            tokio::time::sleep(period).await;
+            for (door, peer) in self.look(clock::now()) {
+                let error = ConnectionError::SlowFrame(limits.frame_progress);
+                self.report(door, peer, &error);
+            }
+        }
+    }
+
+    /// Drains what overstays; gives those that were cut off.
+    fn look(&self, now: clock::Tick) -> Vec<(Door, SocketAddr)> {
+        let mut cut = Vec::new();
+        if fault::on("overstay-unseen") {
+            return cut;
+        }
+        self.open.lock().retain(|_, open| {
+            if open.handle.is_draining() {
+                return true;
+            }
+            match open.watched.look(open.handle.signs(), &self.plane.limits, now) {
+                Verdict::Stays => {}
+                Verdict::Drains(overstay) => {
+                    self.plane.metrics.overstayed(overstay);
+                    tracing::debug!(peer = %open.peer, door = %open.door, ?overstay, "closing");
+                    open.handle.drain();
+                }
+                Verdict::Cut => {
+                    open.abort.abort();
+                    cut.push((open.door, open.peer));
+                    return false;
+                }
+            }
+            true
+        });
+        cut
+    }
+}
+
+const PERIOD_MIN: Duration = Duration::from_millis(50);
+const PERIOD_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        Limits { idle: 60 * SECOND, frame_progress: 10 * SECOND, age: None, ..Limits::default() }
+    }
+
+    fn within(received: u64) -> Signs {
+        Signs { received, within: true, ..Signs::default() }
+    }
+
+    #[test]
+    fn bytes_either_way_keep_a_connection() {
+        let (limits, start) = (limits(), clock::now());
+        let mut watched = Watched::new(&limits, start);
+        let received = Signs { received: 1, ..Signs::default() };
+        let sent = Signs { sent: 1, ..received };
+        assert_eq!(watched.look(received, &limits, start + 59 * SECOND), Verdict::Stays);
+        assert_eq!(watched.look(sent, &limits, start + 118 * SECOND), Verdict::Stays);
+        assert_eq!(watched.look(sent, &limits, start + 177 * SECOND), Verdict::Stays);
+        let idle = Verdict::Drains(Overstay::Idle);
+        assert_eq!(watched.look(sent, &limits, start + 178 * SECOND), idle);
+    }
+
+    #[test]
+    fn a_byte_a_second_is_no_progress() {
+        let (limits, start) = (limits(), clock::now());
+        let mut watched = Watched::new(&limits, start);
+        let mut verdicts =
+            (0..20).map(|n| watched.look(within(n.into()), &limits, start + n * SECOND));
+        assert_eq!(verdicts.position(|verdict| verdict == Verdict::Cut), Some(10));
+    }
+
+    #[test]
+    fn a_kilobyte_in_time_is_progress_and_so_is_the_end_of_a_request() {
+        let (limits, start) = (limits(), clock::now());
+        let mut watched = Watched::new(&limits, start);
+        for n in 0..50 {
+            let signs = within(u64::from(n) * FRAME_PROGRESS_BYTES / 9);
+            assert_eq!(watched.look(signs, &limits, start + n * SECOND), Verdict::Stays);
+        }
+        let mut watched = Watched::new(&limits, start);
+        for n in 0..50 {
+            let signs = Signs { pauses: u64::from(n / 9), ..within(n.into()) };
+            assert_eq!(watched.look(signs, &limits, start + n * SECOND), Verdict::Stays);
+        }
+    }
+
+    #[test]
+    fn a_connection_ends_at_its_age_give_or_take_a_half() {
+        let limits = Limits { age: Some(20 * SECOND), ..limits() };
+        let start = clock::now();
+        let mut watched = Watched::new(&limits, start);
+        let busy = |n| Signs { received: n, ..Signs::default() };
+        assert_eq!(watched.look(busy(1), &limits, start + 9 * SECOND), Verdict::Stays);
+        let old = Verdict::Drains(Overstay::Old);
+        assert_eq!(watched.look(busy(2), &limits, start + 31 * SECOND), old);
+    }
+}
