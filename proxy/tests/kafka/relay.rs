@@ -74,25 +74,18 @@ async fn relay(client: TcpStream, proxy: TcpStream, shared: &Shared) -> io::Resu
     let note = |frame: &[u8]| asked.lock().unwrap().extend(Asked::read(frame));
     let search = |frame: &[u8]| shared.answered(asked.lock().unwrap().pop_front(), frame);
     tokio::try_join!(
-        pump(client_in, proxy_out, Frames::heads(), note, Order::NoteFirst),
-        pump(proxy_in, client_out, Frames::whole(), search, Order::ForwardFirst),
+        pump(client_in, proxy_out, Frames::heads(), note),
+        pump(proxy_in, client_out, Frames::whole(), search),
     )?;
     Ok(())
 }
 
-/// A request is noted before it leaves, as its answer may come at once; an answer is searched after it left.
-#[derive(PartialEq)]
-enum Order {
-    NoteFirst,
-    ForwardFirst,
-}
-
+/// A frame is noted or searched before its last byte leaves: what a client has seen has been searched.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut frames: Frames,
     mut each: impl FnMut(&[u8]),
-    order: Order,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -100,13 +93,8 @@ async fn pump(
         if count == 0 {
             return to.shutdown().await;
         }
-        if order == Order::NoteFirst {
-            frames.feed(&buffer[..count], &mut each);
-        }
+        frames.feed(&buffer[..count], &mut each);
         to.write_all(&buffer[..count]).await?;
-        if order == Order::ForwardFirst {
-            frames.feed(&buffer[..count], &mut each);
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! What the relay then must find: the fields there (counted), and nothing of the brokers in them.
 
+use std::time::{Duration, Instant};
+
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::incremental_alter_configs_request::{
@@ -9,7 +11,8 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
 };
 use kafka_protocol::messages::{
     ApiKey, DescribeClusterRequest, DescribeConfigsRequest, DescribeQuorumRequest,
-    FindCoordinatorRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+    FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    MetadataRequest,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use serde_json::json;
@@ -91,19 +94,31 @@ pub fn metadata(place: &Place) {
 }
 
 pub fn coordinators(place: &Place) {
+    let share = !raw::versions(&place.bootstrap, ApiKey::ShareFetch).unwrap().is_empty();
     let keys: [(i8, &str); 3] = [(0, "some-group"), (1, "some-id"), (2, SHARE_KEY)];
-    for (kind, key) in keys {
+    for (kind, key) in keys.into_iter().take(if share { 3 } else { 2 }) {
         let key = StrBytes::from_static_str(key);
         let ask = |version| {
-            let request =
-                FindCoordinatorRequest::default().with_key_type(if version > 0 { kind } else { 0 });
+            // Version 0 knows groups only, 6 is the first to know share groups.
+            let kind = if version == 0 || (kind == 2 && version < 6) { 0 } else { kind };
+            let request = FindCoordinatorRequest::default().with_key_type(kind);
             match version {
                 0..4 => request.with_key(key.clone()),
                 _ => request.with_coordinator_keys(vec![key.clone()]),
             }
         };
-        every_version(&place.bootstrap, ask);
+        let until = Instant::now() + Duration::from_secs(30);
+        while every_version(&place.bootstrap, ask).iter().any(|(_, answer)| !known(answer)) {
+            // The first question makes the topic behind this kind of coordinator.
+            assert!(Instant::now() < until, "no coordinator of kind {kind}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
+}
+
+fn known(answer: &FindCoordinatorResponse) -> bool {
+    let batch = answer.coordinators.iter();
+    answer.error_code == 0 && { batch }.all(|found| found.error_code == 0)
 }
 
 pub fn cluster(place: &Place) {

@@ -20,7 +20,7 @@ pub fn stock_tools(rig: &mut Rig) {
         let summary = sent.lines().find(|line| line.contains("tool_data")).unwrap();
         assert!(summary.contains("\"acked\":50"), "{summary}");
         let lines: String = (0..20).map(|line| format!("typed {line}\n")).collect();
-        tool(rig, place, console_producer(rig), &[&topic, &["--sync"]], &lines);
+        tool(rig, place, console_producer(rig), &[&topic], &lines);
         let read = [
             "--from-beginning",
             "--max-messages",

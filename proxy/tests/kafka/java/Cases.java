@@ -1,6 +1,7 @@
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+
 import java.io.BufferedReader;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
@@ -15,8 +16,9 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 
 /**
- * One JVM that runs the cases of the Java clients: a JSON command a line on stdin, a JSON answer a line on
- * stdout, matched by {@code id}. Each command runs on its own thread, so a load can go on beside other cases.
+ * One JVM that runs the cases of the Java clients: a JSON command a line on stdin, a JSON answer a
+ * line on stdout, matched by {@code id}. Each command runs on its own thread, so a load can go on
+ * beside other cases.
  */
 public final class Cases {
     static final ObjectMapper JSON = new ObjectMapper();
@@ -29,9 +31,13 @@ public final class Cases {
     private static final Map<String, Command> COMMANDS = new HashMap<>();
 
     public static void main(String[] args) throws Exception {
-        PrintStream answers = new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8);
+        PrintStream answers =
+                new PrintStream(
+                        new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8);
         System.setOut(System.err);
-        COMMANDS.put("versions", in -> Map.of("client", org.apache.kafka.common.utils.AppInfoParser.getVersion()));
+        COMMANDS.put(
+                "versions",
+                in -> Map.of("client", org.apache.kafka.common.utils.AppInfoParser.getVersion()));
         COMMANDS.put("produce", Records::produce);
         COMMANDS.put("consume", Records::consume);
         COMMANDS.put("large", Records::large);
@@ -47,38 +53,47 @@ public final class Cases {
         COMMANDS.put("load-acked", Load::acked);
         COMMANDS.put("load-stop", Load::stop);
         optional("share", "Share", "run");
-        ExecutorService threads = Executors.newCachedThreadPool(task -> {
-            Thread thread = new Thread(task);
-            thread.setDaemon(true);
-            return thread;
-        });
-        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        ExecutorService threads =
+                Executors.newCachedThreadPool(
+                        task -> {
+                            Thread thread = new Thread(task);
+                            thread.setDaemon(true);
+                            return thread;
+                        });
+        BufferedReader lines =
+                new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             JsonNode in = JSON.readTree(line);
-            threads.submit(() -> {
-                ObjectNode answer = JSON.createObjectNode();
-                answer.set("id", in.get("id"));
-                try {
-                    Command command = COMMANDS.get(in.get("do").asText());
-                    if (command == null) {
-                        answer.put("lacks", "this client version has no " + in.get("do").asText());
-                    } else {
-                        answer.set("ok", JSON.valueToTree(command.run(in)));
-                    }
-                } catch (Throwable error) {
-                    error.printStackTrace();
-                    answer.put("error", describe(error));
-                }
-                synchronized (answers) {
-                    answers.println(answer);
-                }
-            });
+            threads.submit(
+                    () -> {
+                        ObjectNode answer = JSON.createObjectNode();
+                        answer.set("id", in.get("id"));
+                        try {
+                            Command command = COMMANDS.get(in.get("do").asText());
+                            if (command == null) {
+                                answer.put(
+                                        "lacks",
+                                        "this client version has no " + in.get("do").asText());
+                            } else {
+                                answer.set("ok", JSON.valueToTree(command.run(in)));
+                            }
+                        } catch (Throwable error) {
+                            error.printStackTrace();
+                            answer.put("error", describe(error));
+                        }
+                        synchronized (answers) {
+                            answers.println(answer);
+                        }
+                    });
         }
         System.exit(0);
     }
 
-    /** Registers a command of a class that is compiled only where the client version has its API. */
-    private static void optional(String name, String type, String method) throws NoSuchMethodException {
+    /**
+     * Registers a command of a class that is compiled only where the client version has its API.
+     */
+    private static void optional(String name, String type, String method)
+            throws NoSuchMethodException {
         try {
             var found = Class.forName(type).getDeclaredMethod(method, JsonNode.class);
             COMMANDS.put(name, in -> found.invoke(null, in));
@@ -96,7 +111,9 @@ public final class Cases {
         }
         JsonNode config = in.get("config");
         if (config != null) {
-            config.fields().forEachRemaining(field -> properties.put(field.getKey(), field.getValue().asText()));
+            config.fields()
+                    .forEachRemaining(
+                            field -> properties.put(field.getKey(), field.getValue().asText()));
         }
         return properties;
     }
@@ -104,8 +121,9 @@ public final class Cases {
     /** The class and the text of what a client was told, without the wrapping of futures. */
     static String describe(Throwable error) {
         Throwable cause = error;
-        while ((cause instanceof ExecutionException || cause instanceof java.lang.reflect.InvocationTargetException)
-            && cause.getCause() != null) {
+        while ((cause instanceof ExecutionException
+                        || cause instanceof java.lang.reflect.InvocationTargetException)
+                && cause.getCause() != null) {
             cause = cause.getCause();
         }
         return cause.getClass().getSimpleName() + ": " + cause.getMessage();

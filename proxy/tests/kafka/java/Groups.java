@@ -1,4 +1,11 @@
 import com.fasterxml.jackson.databind.JsonNode;
+
+import org.apache.kafka.clients.consumer.CommitFailedException;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RebalanceInProgressException;
+
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -9,15 +16,10 @@ import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.function.BooleanSupplier;
-import org.apache.kafka.clients.consumer.CommitFailedException;
-import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.consumer.KafkaConsumer;
-import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.errors.RebalanceInProgressException;
 
 /**
- * A group of two: both get partitions, together they read everything once, one leaves after its commit, the
- * other takes over and reads on. Works for either group protocol.
+ * A group of two: both get partitions, together they read everything once, one leaves after its
+ * commit, the other takes over and reads on. Works for either group protocol.
  */
 final class Groups {
     private static final int PARTITIONS = 4;
@@ -42,7 +44,8 @@ final class Groups {
         public void run() {
             try (consumer) {
                 while (!leave) {
-                    for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100))) {
+                    for (ConsumerRecord<byte[], byte[]> record :
+                            consumer.poll(Duration.ofMillis(100))) {
                         synchronized (seen) {
                             seen.add(record.partition() + "@" + record.offset());
                         }
@@ -61,7 +64,10 @@ final class Groups {
             }
         }
 
-        /** A commit that a rebalance overtook is tried again after the next poll, as applications do. */
+        /**
+         * A commit that a rebalance overtook is tried again after the next poll, as applications
+         * do.
+         */
         private boolean commit() {
             try {
                 consumer.commitSync();
@@ -81,14 +87,28 @@ final class Groups {
     static Object run(JsonNode in) throws Exception {
         String topic = in.get("topic").asText();
         String group = topic + "-group";
-        Object[] settings = {"group.id", group, "group.protocol", in.get("protocol").asText(),
-            "auto.offset.reset", "earliest", "enable.auto.commit", "false"};
+        Object[] settings = {
+            "group.id",
+            group,
+            "group.protocol",
+            in.get("protocol").asText(),
+            "auto.offset.reset",
+            "earliest",
+            "enable.auto.commit",
+            "false"
+        };
         Map<String, Object> out = new TreeMap<>();
         produce(in, topic);
         Member first = new Member(in, topic, settings);
-        until("the first member has all partitions", first, () -> first.assigned.size() == PARTITIONS);
+        until(
+                "the first member has all partitions",
+                first,
+                () -> first.assigned.size() == PARTITIONS);
         Member second = new Member(in, topic, settings);
-        until("both have a share", first, () -> first.assigned.size() == 2 && second.assigned.size() == 2);
+        until(
+                "both have a share",
+                first,
+                () -> first.assigned.size() == 2 && second.assigned.size() == 2);
         out.put("shares", List.of(first.assigned.size(), second.assigned.size()));
         until("everything was read", first, () -> first.seen() + second.seen() >= COUNT);
         second.leave = true;
@@ -109,8 +129,12 @@ final class Groups {
                 all.add(new TopicPartition(topic, partition));
             }
             Map<String, Long> committed = new TreeMap<>();
-            consumer.committed(all).forEach((partition, offset) ->
-                committed.put("partition " + partition.partition(), offset == null ? -1 : offset.offset()));
+            consumer.committed(all)
+                    .forEach(
+                            (partition, offset) ->
+                                    committed.put(
+                                            "partition " + partition.partition(),
+                                            offset == null ? -1 : offset.offset()));
             out.put("committed", committed);
         }
         return out;
@@ -124,11 +148,13 @@ final class Groups {
         }
     }
 
-    private static void until(String what, Member member, BooleanSupplier reached) throws Exception {
+    private static void until(String what, Member member, BooleanSupplier reached)
+            throws Exception {
         long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
         while (!reached.getAsBoolean()) {
             if (System.nanoTime() > end) {
-                throw new IllegalStateException("not reached in 60 s: " + what + ", failure " + member.failure);
+                throw new IllegalStateException(
+                        "not reached in 60 s: " + what + ", failure " + member.failure);
             }
             Thread.sleep(20);
         }

@@ -1,4 +1,12 @@
 import com.fasterxml.jackson.databind.JsonNode;
+
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.KafkaException;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.ProducerFencedException;
+
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -11,16 +19,10 @@ import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicLong;
-import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.producer.KafkaProducer;
-import org.apache.kafka.clients.producer.ProducerRecord;
-import org.apache.kafka.common.KafkaException;
-import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.errors.ProducerFencedException;
 
 /**
- * Producers that go on while something breaks. Each remembers what was acknowledged; at the end the topic is
- * read directly from the brokers, and lost, doubled and reordered records are counted.
+ * Producers that go on while something breaks. Each remembers what was acknowledged; at the end the
+ * topic is read directly from the brokers, and lost, doubled and reordered records are counted.
  */
 final class Load {
     private static final Map<String, Load> RUNNING = new ConcurrentHashMap<>();
@@ -44,18 +46,20 @@ final class Load {
         transactional = in.get("transactional").asBoolean();
         for (int n = 0; n < in.get("producers").asInt(); n++) {
             String name = "p" + n;
-            Thread thread = new Thread(() -> {
-                try {
-                    if (transactional) {
-                        transactions(name);
-                    } else {
-                        plain(name);
-                    }
-                } catch (Exception error) {
-                    error.printStackTrace();
-                    errors.add(name + " ended: " + Cases.describe(error));
-                }
-            });
+            Thread thread =
+                    new Thread(
+                            () -> {
+                                try {
+                                    if (transactional) {
+                                        transactions(name);
+                                    } else {
+                                        plain(name);
+                                    }
+                                } catch (Exception error) {
+                                    error.printStackTrace();
+                                    errors.add(name + " ended: " + Cases.describe(error));
+                                }
+                            });
             thread.setDaemon(true);
             thread.start();
             producers.add(thread);
@@ -72,7 +76,10 @@ final class Load {
         return RUNNING.get(in.get("topic").asText()).acked.size();
     }
 
-    /** Ends the load and counts what became of it, asking the brokers at {@code bootstrap} of this command. */
+    /**
+     * Ends the load and counts what became of it, asking the brokers at {@code bootstrap} of this
+     * command.
+     */
     static Object stop(JsonNode in) throws Exception {
         Load load = RUNNING.remove(in.get("topic").asText());
         load.stopped = true;
@@ -89,13 +96,15 @@ final class Load {
         try (var producer = Records.producer(in, "linger.ms", 2)) {
             for (int i = 0; !stopped; i++) {
                 String value = name + "-" + i;
-                producer.send(record(name, i), (metadata, error) -> {
-                    if (error == null) {
-                        acked.add(value);
-                    } else {
-                        errors.add(Cases.describe(error));
-                    }
-                });
+                producer.send(
+                        record(name, i),
+                        (metadata, error) -> {
+                            if (error == null) {
+                                acked.add(value);
+                            } else {
+                                errors.add(Cases.describe(error));
+                            }
+                        });
                 pace(i);
             }
         }
@@ -103,7 +112,9 @@ final class Load {
 
     /** Five records a transaction; every seventh is aborted on purpose. */
     private void transactions(String name) throws Exception {
-        try (var producer = Records.producer(in, "transactional.id", topic + name, "transaction.timeout.ms", 60_000)) {
+        try (var producer =
+                Records.producer(
+                        in, "transactional.id", topic + name, "transaction.timeout.ms", 60_000)) {
             producer.initTransactions();
             int i = 0;
             for (int n = 0; !stopped; n++) {
@@ -153,7 +164,8 @@ final class Load {
 
     private ProducerRecord<byte[], byte[]> record(String name, int i) {
         byte[] key = (name + "-" + i).getBytes(StandardCharsets.UTF_8);
-        return new ProducerRecord<>(topic, i % partitions, key, Records.value(i, Cases.number(in, "size", 500)));
+        return new ProducerRecord<>(
+                topic, i % partitions, key, Records.value(i, Cases.number(in, "size", 500)));
     }
 
     private void pace(int i) throws InterruptedException {
@@ -174,13 +186,16 @@ final class Load {
             consumer.assign(all);
             consumer.seekToBeginning(all);
             Map<TopicPartition, Long> ends = consumer.endOffsets(all);
-            while (all.stream().anyMatch(partition -> consumer.position(partition) < ends.get(partition))) {
-                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(500))) {
+            while (all.stream()
+                    .anyMatch(partition -> consumer.position(partition) < ends.get(partition))) {
+                for (ConsumerRecord<byte[], byte[]> record :
+                        consumer.poll(Duration.ofMillis(500))) {
                     String key = new String(record.key(), StandardCharsets.UTF_8);
                     int dash = key.indexOf('-');
                     int i = Integer.parseInt(key.substring(dash + 1));
                     times.merge(key, 1, Integer::sum);
-                    Integer before = newest.put(key.substring(0, dash) + "/" + record.partition(), i);
+                    Integer before =
+                            newest.put(key.substring(0, dash) + "/" + record.partition(), i);
                     reordered += before != null && before > i ? 1 : 0;
                 }
             }
@@ -196,8 +211,14 @@ final class Load {
         out.put("aborted but read", aborted.stream().filter(times::containsKey).count());
         out.put("commits", commits.get());
         out.put("aborts", aborts.get());
-        out.put("errors", new TreeMap<>(errors.stream().collect(java.util.stream.Collectors.groupingBy(
-            error -> error, java.util.stream.Collectors.counting()))));
+        out.put(
+                "errors",
+                new TreeMap<>(
+                        errors.stream()
+                                .collect(
+                                        java.util.stream.Collectors.groupingBy(
+                                                error -> error,
+                                                java.util.stream.Collectors.counting()))));
         return out;
     }
 }

@@ -1,9 +1,5 @@
 import com.fasterxml.jackson.databind.JsonNode;
-import java.time.Duration;
-import java.util.List;
-import java.util.Map;
-import java.util.TreeMap;
-import java.util.TreeSet;
+
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -13,7 +9,15 @@ import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
-/** A share group: two members, every record accepted once, one released and one rejected on the way. */
+import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.TreeSet;
+
+/**
+ * A share group: two members, every record accepted once, one released and one rejected on the way.
+ */
 final class Share {
     static Object run(JsonNode in) throws Exception {
         String topic = in.get("topic").asText();
@@ -21,10 +25,16 @@ final class Share {
         int count = 100;
         Map<String, Object> out = new TreeMap<>();
         try (Admin admin = Admin.create(Cases.properties(in))) {
-            var earliest = new AlterConfigOp(
-                new ConfigEntry("share.auto.offset.reset", "earliest"), AlterConfigOp.OpType.SET);
+            var earliest =
+                    new AlterConfigOp(
+                            new ConfigEntry("share.auto.offset.reset", "earliest"),
+                            AlterConfigOp.OpType.SET);
             admin.incrementalAlterConfigs(
-                Map.of(new ConfigResource(ConfigResource.Type.GROUP, group), List.of(earliest))).all().get();
+                            Map.of(
+                                    new ConfigResource(ConfigResource.Type.GROUP, group),
+                                    List.of(earliest)))
+                    .all()
+                    .get();
         }
         try (var producer = Records.producer(in)) {
             for (int i = 0; i < count; i++) {
@@ -35,13 +45,15 @@ final class Share {
         TreeSet<String> released = new TreeSet<>();
         TreeSet<String> rejected = new TreeSet<>();
         int redelivered = 0;
-        try (var one = consumer(in, group); var two = consumer(in, group)) {
+        try (var one = consumer(in, group);
+                var two = consumer(in, group)) {
             one.subscribe(List.of(topic));
             two.subscribe(List.of(topic));
             long end = System.nanoTime() + Duration.ofSeconds(60).toNanos();
             while (accepted.size() + rejected.size() < count && System.nanoTime() < end) {
                 for (var consumer : List.of(one, two)) {
-                    for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                    for (ConsumerRecord<byte[], byte[]> record :
+                            consumer.poll(Duration.ofMillis(200))) {
                         String name = record.partition() + "@" + record.offset();
                         if (record.offset() == 5 && released.add(name)) {
                             consumer.acknowledge(record, AcknowledgeType.RELEASE);
@@ -55,8 +67,14 @@ final class Share {
                         }
                     }
                     Map<String, String> failures = new TreeMap<>();
-                    consumer.commitSync().forEach((partition, failure) ->
-                        failure.ifPresent(error -> failures.put("commit", Cases.describe(error))));
+                    consumer.commitSync()
+                            .forEach(
+                                    (partition, failure) ->
+                                            failure.ifPresent(
+                                                    error ->
+                                                            failures.put(
+                                                                    "commit",
+                                                                    Cases.describe(error))));
                     out.putAll(failures);
                 }
             }
@@ -70,7 +88,8 @@ final class Share {
 
     private static KafkaShareConsumer<byte[], byte[]> consumer(JsonNode in, String group) {
         return new KafkaShareConsumer<>(
-            Cases.properties(in, "group.id", group, "share.acknowledgement.mode", "explicit"),
-            new ByteArrayDeserializer(), new ByteArrayDeserializer());
+                Cases.properties(in, "group.id", group, "share.acknowledgement.mode", "explicit"),
+                new ByteArrayDeserializer(),
+                new ByteArrayDeserializer());
     }
 }
