@@ -4,6 +4,7 @@
 //! Invariant: without a fault it answers as a broker would: in order, batches as they were stored,
 //! damaged ones refused, and nothing for acks=0.
 
+mod alter_configs;
 mod api_versions;
 mod describe_cluster;
 mod describe_configs;
@@ -95,7 +96,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 12] = [
+const VERSIONS: [(i16, i16, i16); 14] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -104,6 +105,8 @@ const VERSIONS: [(i16, i16, i16); 12] = [
     (18, 0, 4),
     (22, 0, 5),
     (32, 1, 4),
+    (33, 0, 2),
+    (44, 0, 1),
     (60, 0, 2),
     (17, 0, 1),
     (78, 1, 2),
@@ -177,6 +180,8 @@ impl FakeCluster {
             10 => find_coordinator::answer(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
+            33 => alter_configs::answer(self, &request)?,
+            44 => alter_configs::incremental_answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
             78 => share_fetch::answer(self, &request)?,
             79 => share_acknowledge::answer(self, &request),

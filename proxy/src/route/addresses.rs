@@ -4,6 +4,8 @@
 //! here what to tell clients. Invariant: what clients are told depends on the configuration only,
 //! never on how many brokers are known.
 
+mod scrub;
+
 use std::io;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::{Cluster, Listen, Ports};
 use crate::limits::Limits;
 use crate::{fault, net, random};
+use scrub::Place;
 
 /// A real broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,17 +194,16 @@ impl Addresses for Directory {
     }
 
     fn scrub(&self, text: &str) -> Option<String> {
-        let advertise = String::from_utf8_lossy(&self.advertise);
-        let mut clean = text.to_owned();
-        for broker in self.brokers.read().iter() {
-            let upstream = format!("{}:{}", broker.host, broker.port);
-            let (_, port) = self.of(broker.node);
-            clean = clean.replace(&upstream, &format!("{advertise}:{port}"));
-            clean = clean.replace(&broker.host, &advertise);
-        }
-        for (host, _) in &self.bootstrap {
-            clean = clean.replace(host, &advertise);
-        }
-        (clean != text).then_some(clean)
+        let brokers = self.brokers();
+        let known = brokers.iter().map(|broker| Place {
+            host: &broker.host,
+            port: broker.port,
+            told: self.of(broker.node).1,
+        });
+        let configured = self.bootstrap.iter();
+        let told = self.bootstrap_port;
+        let configured = configured.map(|(host, port)| Place { host, port: *port, told });
+        let places: Vec<Place<'_>> = known.chain(configured).collect();
+        scrub::scrub(text, &places, &String::from_utf8_lossy(&self.advertise), told)
     }
 }

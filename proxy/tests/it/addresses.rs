@@ -3,10 +3,14 @@
 //! Each row is a check of its own, so that the fault that switches its rewriting off is seen.
 
 use bytes::Bytes;
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource as Altered;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest,
-    DescribeConfigsResponse, FindCoordinatorRequest, FindCoordinatorResponse, MetadataResponse,
+    AlterConfigsRequest, AlterConfigsResponse, DescribeClusterRequest, DescribeClusterResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -148,6 +152,43 @@ pub async fn describe_configs_hides_listeners(faults: Faults) -> Checked {
     Ok(())
 }
 
+/// AlterConfigs 0 to 2 and IncrementalAlterConfigs 0 to 1: a refusal's text keeps its words, with
+/// the addresses of clients in it.
+pub async fn refused_configs_name_no_broker(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await;
+    let node = brokers.cluster().nodes[1].clone();
+    let (host, port) = (&node.host, node.port);
+    let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{port}1");
+    brokers.cluster().configs = vec![("listeners".to_owned(), listeners)];
+    let (port, unknown) = (proxy.node(1), proxy.port);
+    let text = format!(
+        "cannot change listeners=PLAINTEXT://{ADVERTISED}:{port},\
+         CONTROLLER://{ADVERTISED}:{unknown}"
+    );
+    let mut client = Client::connect(proxy.port).await?;
+    let name = StrBytes::from_static_str("1");
+    for version in 0..=2 {
+        let what = format!("AlterConfigs {version}");
+        let resource = Altered::default().with_resource_type(4).with_resource_name(name.clone());
+        let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+        let frame = asked(&mut client, &request_frame(33, version, 9, &request), &what).await?;
+        let answer: AlterConfigsResponse = answer(&frame, version, 9)?;
+        let told = answer.responses[0].error_message.as_ref().map(ToString::to_string);
+        ensure_eq!(told.as_ref(), Some(&text), "{what}");
+    }
+    for version in 0..=1 {
+        let what = format!("IncrementalAlterConfigs {version}");
+        let resource = AlterConfigsResource::default();
+        let resource = resource.with_resource_type(4).with_resource_name(name.clone());
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let frame = asked(&mut client, &request_frame(44, version, 9, &request), &what).await?;
+        let answer: IncrementalAlterConfigsResponse = answer(&frame, version, 9)?;
+        let told = answer.responses[0].error_message.as_ref().map(ToString::to_string);
+        ensure_eq!(told.as_ref(), Some(&text), "{what}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn metadata_tells_virtual_brokers_in_every_version() -> Checked {
     metadata_names_virtual_brokers(None).await
@@ -166,4 +207,9 @@ async fn describe_cluster_tells_virtual_brokers_in_every_version() -> Checked {
 #[tokio::test]
 async fn describe_configs_tells_virtual_listeners_or_nothing_in_every_version() -> Checked {
     describe_configs_hides_listeners(None).await
+}
+
+#[tokio::test]
+async fn the_text_of_a_refused_configuration_tells_virtual_brokers() -> Checked {
+    refused_configs_name_no_broker(None).await
 }
