@@ -51,6 +51,16 @@ fn mutants() -> Vec<Mutant> {
             addresses::describe_configs_hides_listeners,
             "names 127.0.0"
         ),
+        mutant!(
+            "address-alter-configs",
+            addresses::refused_configs_name_no_broker,
+            "names 127.0.0"
+        ),
+        mutant!(
+            "address-describe-quorum",
+            versions::clients_see_the_intersection,
+            "rows in version"
+        ),
         mutant!("address-produce-tail", tails::produce_tail, "names upstream"),
         mutant!("address-fetch-tail", tails::fetch_tail, "names upstream"),
         mutant!("address-share-fetch-tail", tails::share_fetch_tail, "names upstream"),

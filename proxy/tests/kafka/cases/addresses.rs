@@ -1,4 +1,5 @@
-//! Every answer that has a field for an address, asked for by hand, in every version that is offered.
+//! Every answer that has a field for an address, asked for by hand, in every version that is
+//! offered.
 //!
 //! What the relay then must find: the fields there (counted), and nothing of the brokers in them.
 
@@ -10,12 +11,12 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{
-    ApiKey, DescribeClusterRequest, DescribeConfigsRequest, DescribeQuorumRequest,
-    FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
-    MetadataRequest,
+    AlterConfigsRequest, ApiKey, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeQuorumRequest, FindCoordinatorRequest, FindCoordinatorResponse,
+    IncrementalAlterConfigsRequest, MetadataRequest, alter_configs_request,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tails;
 use crate::leak::Findings;
@@ -29,7 +30,7 @@ pub fn no_answer_names_a_broker(rig: &mut Rig) {
     cluster(&place);
     quorum(&place);
     configs(&place);
-    refused_listeners(rig);
+    rig.compare("refused listeners", 0, |_, place| refused_listeners(place));
     let mut wanted = vec![ApiKey::Metadata, ApiKey::FindCoordinator, ApiKey::DescribeCluster];
     if rig.cluster.brokers().len() > 1 {
         tails::stale_leader(rig);
@@ -72,7 +73,8 @@ fn report(findings: &Findings) {
     ));
 }
 
-/// Asks one broker in every version; an answer that does not come, or cannot be read, fails the test.
+/// Asks one broker in every version; an answer that does not come, or cannot be read, fails the
+/// test.
 fn every_version<R: Request>(address: &str, request: impl Fn(i16) -> R) -> Vec<(i16, R::Response)> {
     let api = ApiKey::try_from(R::KEY).unwrap();
     let versions = raw::versions(address, api).unwrap();
@@ -168,30 +170,48 @@ pub fn configs(place: &Place) {
     }
 }
 
-/// A broker that refuses new listeners says why, in a text that can name its present ones.
-fn refused_listeners(rig: &mut Rig) {
+/// A broker that refuses new listeners says why, in a text that can name its present ones. Error
+/// codes of both APIs that change configurations, in every version.
+pub fn refused_listeners(place: &Place) -> Value {
     let settings = [
         ("listeners", "OTHER://127.0.0.1:1"),
         ("advertised.listeners", "PLAINTEXT://127.0.0.1:1,OTHER://127.0.0.1:2"),
         ("listener.security.protocol.map", "OTHER:PLAINTEXT"),
     ];
-    for (name, value) in settings {
-        rig.compare(&format!("refused {name}"), 0, |_, place| {
-            let config = AlterableConfig::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_value(Some(StrBytes::from_static_str(value)));
+    let mut outcome = Vec::new();
+    for (name, value) in settings.map(words) {
+        let broker_1 = StrBytes::from_static_str("1");
+        let whole = |_| {
+            let config = alter_configs_request::AlterableConfig::default().with_name(name.clone());
+            let resource = alter_configs_request::AlterConfigsResource::default()
+                .with_resource_type(BROKER)
+                .with_resource_name(broker_1.clone())
+                .with_configs(vec![config.with_value(Some(value.clone()))]);
+            let request = AlterConfigsRequest::default().with_validate_only(true);
+            request.with_resources(vec![resource])
+        };
+        for (version, answer) in every_version(&place.brokers[&1], whole) {
+            outcome.push(json!([name.as_str(), 33, version, answer.responses[0].error_code]));
+        }
+        let one = |_| {
+            let config = AlterableConfig::default().with_name(name.clone());
             let resource = AlterConfigsResource::default()
                 .with_resource_type(BROKER)
-                .with_resource_name(StrBytes::from_static_str("1"))
-                .with_configs(vec![config]);
-            let request = IncrementalAlterConfigsRequest::default()
-                .with_validate_only(true)
-                .with_resources(vec![resource]);
-            let answer = Raw::connect(&place.brokers[&1]).unwrap().call(1, &request).unwrap();
-            assert_ne!(answer.responses[0].error_code, 0);
-            json!([answer.responses[0].error_code])
-        });
+                .with_resource_name(broker_1.clone())
+                .with_configs(vec![config.with_value(Some(value.clone()))]);
+            let request = IncrementalAlterConfigsRequest::default().with_validate_only(true);
+            request.with_resources(vec![resource])
+        };
+        for (version, answer) in every_version(&place.brokers[&1], one) {
+            outcome.push(json!([name.as_str(), 44, version, answer.responses[0].error_code]));
+        }
     }
+    assert!(outcome.iter().all(|answer| answer[3] != 0), "not refused: {outcome:?}");
+    json!(outcome)
+}
+
+fn words((name, value): (&'static str, &'static str)) -> (StrBytes, StrBytes) {
+    (StrBytes::from_static_str(name), StrBytes::from_static_str(value))
 }
 
 const BROKER: i8 = 4;
