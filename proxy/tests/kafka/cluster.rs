@@ -1,6 +1,7 @@
 //! Real Kafka clusters: one broker that is its own controller, or three brokers and a controller.
 //!
-//! Broker `n` listens on 127.0.0.`n+1`, so that no upstream address looks like the proxy's (127.0.0.1).
+//! Broker `n` listens on 127.0.0.`n+1`, so that no upstream address looks like the proxy's
+//! (127.0.0.1).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -165,7 +166,8 @@ impl Cluster {
              controller.listener.names=CONTROLLER\nlisteners={listeners}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              log.dirs={}/data-{id}\n\
-             offsets.topic.replication.factor={copies}\ntransaction.state.log.replication.factor={copies}\n\
+             offsets.topic.replication.factor={copies}\n\
+             transaction.state.log.replication.factor={copies}\n\
              default.replication.factor={copies}\n",
             self.dir.path().display(),
         );
@@ -191,7 +193,8 @@ impl Cluster {
         lines
     }
 
-    /// Only a node with the controller role needs the tool; a broker's directory needs its ids alone.
+    /// Only a node with the controller role needs the tool; a broker's directory needs its ids
+    /// alone.
     fn format(&self, id: i32) {
         let mut tool = jars::java(&self.jars, &["-Xmx128m"], None);
         tool.arg("kafka.tools.StorageTool").args(["format", "--cluster-id", &self.id, "--config"]);
@@ -224,8 +227,10 @@ fn cluster_id() -> String {
 const CONTROLLER: i32 = 100;
 
 /// Everybody may do everything that no ACL forbids.
-const AUTHORIZER: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-    allow.everyone.if.no.acl.found=true\n";
+const AUTHORIZER: &str = "\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+";
 
 const SHARE: &str = "\
 group.share.heartbeat.interval.ms=500
@@ -234,7 +239,10 @@ share.coordinator.state.topic.num.partitions=4
 share.coordinator.state.topic.min.isr=1
 ";
 
+/// Records of the tests have fixed timestamps, long past: a retention by time would delete them at
+/// the first check, 30 s after a broker's start.
 const COMMON: &str = "\
+log.retention.ms=-1
 offsets.topic.num.partitions=4
 transaction.state.log.num.partitions=4
 transaction.state.log.min.isr=1

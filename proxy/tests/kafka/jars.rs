@@ -1,4 +1,5 @@
-//! Kafka's jars, by the script that the quickstart uses: Maven, one cache (`FIREBREAK_CACHE`), one lock.
+//! Kafka's jars, by the script that the quickstart uses: Maven, one cache (`FIREBREAK_CACHE`), one
+//! lock.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

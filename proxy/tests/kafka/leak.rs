@@ -1,8 +1,9 @@
 //! What no byte sent to a client may hold: an upstream address.
 //!
-//! Two searches of every response: as text (any loopback host but the proxy's, any upstream port after a
-//! colon), and by decoding the answers that have a field for an address, where host *and* port must be the
-//! ones that stand for that node. The decoder is the kafka-protocol crate's, not the proxy's own walkers.
+//! Two searches of every response: as text (any loopback host but the proxy's, any upstream port
+//! after a colon), and by decoding the answers that have a field for an address, where host *and*
+//! port must be the ones that stand for that node. The decoder is the kafka-protocol crate's, not
+//! the proxy's own walkers.
 
 use std::collections::BTreeMap;
 
@@ -125,7 +126,8 @@ fn name(key: i16, version: i16) -> String {
         .map_or_else(|()| format!("api {key} v{version}"), |api| format!("{api:?} v{version}"))
 }
 
-/// The addresses of one answer, and whether they are a KIP-951 tail; `None` for an API that has none.
+/// The addresses of one answer, and whether they are a KIP-951 tail; `None` for an API that has
+/// none.
 fn addresses(key: i16, version: i16, frame: &[u8]) -> Result<Option<(Vec<Address>, bool)>, String> {
     let Ok(api) = ApiKey::try_from(key) else { return Ok(None) };
     macro_rules! endpoints {
@@ -181,7 +183,8 @@ fn addresses(key: i16, version: i16, frame: &[u8]) -> Result<Option<(Vec<Address
     Ok(Some((found, tail)))
 }
 
-/// A ShareAcknowledge answer without the field that version 2 added: four bytes after the error message.
+/// A ShareAcknowledge answer without the field that version 2 added: four bytes after the error
+/// message.
 pub fn without_lock_time(frame: &[u8]) -> Vec<u8> {
     let message = 4 + 1 + 4 + 2; // correlation id, tags of the header, throttle time, error code
     let length = frame.get(message).map_or(0, |length| usize::from(*length).saturating_sub(1));

@@ -1,11 +1,13 @@
 //! The proxy in front of **real** Kafka, used by real clients.
 //!
-//! The harness fetches Kafka from Maven ([`jars`]), starts clusters ([`cluster`]) on 127.0.0.2-5, a `firebreak`
-//! that is advertised as 127.0.0.1 ([`proxy`]) and a recording relay in front of it ([`relay`]). Every case
-//! runs twice, directly against the brokers and through the proxy, and both outcomes must be equal ([`rig`]);
-//! every byte sent to a client is searched for what it must not hold ([`leak`]).
+//! The harness fetches Kafka from Maven ([`jars`]), starts clusters ([`cluster`]) on 127.0.0.2-5, a
+//! `firebreak` that is advertised as 127.0.0.1 ([`proxy`]) and a recording relay in front of it
+//! ([`relay`]). Every case runs twice, directly against the brokers and through the proxy, and both
+//! outcomes must be equal ([`rig`]); every byte sent to a client is searched for what it must not
+//! hold ([`leak`]).
 //!
-//! `FIREBREAK_KAFKA_VERSIONS=4.3.1,3.9.1` picks brokers; `FIREBREAK_CACHE` says where the jars are kept.
+//! `FIREBREAK_KAFKA_VERSIONS=4.3.1,3.9.1` picks brokers; `FIREBREAK_CACHE` says where the jars are
+//! kept.
 #![cfg(test)]
 #![expect(
     clippy::disallowed_methods,
@@ -25,7 +27,7 @@ mod raw;
 mod relay;
 mod rig;
 
-/// Declares one test per line for one broker version; the rig of that version is shared by them.
+/// Declares one test per line for one cluster; its rig is shared by them.
 macro_rules! on_kafka {
     ($module:ident, $version:expr, [$($test:ident => $case:path),* $(,)?]) => {
         mod $module {
@@ -35,76 +37,67 @@ macro_rules! on_kafka {
     };
 }
 
+/// Every case, for one cluster; what a version lacks is for the case to find out.
+macro_rules! every_case_on_kafka {
+    ($module:ident, $version:expr) => {
+        on_kafka!($module, $version, [
+            no_answer_names_a_broker => addresses::no_answer_names_a_broker,
+            versions_are_an_intersection => by_hand::versions_are_an_intersection,
+            requests_no_broker_knows_end_alike => by_hand::requests_no_broker_knows,
+            produce_and_fetch_in_every_version => by_hand::produce_and_fetch_in_every_version,
+            message_sets => by_hand::message_sets,
+            pipelined_requests_are_answered_in_order => by_hand::pipelined_requests,
+            java_every_codec_with_every_acks => records::every_codec_with_every_acks,
+            java_idempotent_producer => records::idempotent_producer,
+            java_records_of_30_megabytes => records::records_of_thirty_megabytes,
+            java_transactions => groups::transactions,
+            java_classic_group => groups::classic_group,
+            java_consumer_group => groups::consumer_group,
+            java_share_group => groups::share_group,
+            java_admin_every_call => admin::every_call,
+            java_stock_tools => tools::stock_tools,
+            librdkafka_every_codec_with_every_acks => librdkafka::every_codec_with_every_acks,
+            librdkafka_idempotent_producer => librdkafka::idempotent_producer,
+            librdkafka_record_of_30_megabytes => librdkafka::a_record_of_thirty_megabytes,
+            librdkafka_transactions => librdkafka::transactions,
+            librdkafka_classic_group => librdkafka::classic_group,
+            librdkafka_consumer_group => librdkafka::consumer_group,
+            librdkafka_admin => librdkafka::admin,
+            kcat_every_codec_with_every_acks => kcat::every_codec_with_every_acks,
+            kcat_as_of_kafka_0_9 => kcat::as_of_kafka_0_9,
+            kcat_lists_the_cluster => kcat::lists_the_cluster,
+            trouble_leader_moves_under_load => trouble::leader_moves_under_load,
+            trouble_broker_restarts_under_load => trouble::broker_restarts_under_load,
+            trouble_broker_added => trouble::broker_added,
+            trouble_proxy_killed_under_idempotent_load =>
+                trouble::proxy_killed_under_idempotent_load,
+            trouble_proxy_killed_under_transactions => trouble::proxy_killed_under_transactions,
+            trouble_proxy_killed_under_librdkafka => trouble::proxy_killed_under_librdkafka,
+            trouble_proxy_drained_under_load => trouble::proxy_drained_under_load,
+        ]);
+    };
+}
+
 const KAFKA_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3 };
 const KAFKA_4_1: rig::Version = rig::Version { name: "4.1.0", brokers: 3 };
-const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
+const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3 };
+const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
 
 use cases::{addresses, admin, by_hand, groups, kcat, librdkafka, records, tools, trouble};
 
-on_kafka!(on_4_3_1, KAFKA_4_3, [
+every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
+every_case_on_kafka!(on_4_1_0, KAFKA_4_1);
+every_case_on_kafka!(on_3_9_1, KAFKA_3_9);
+
+on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
     no_answer_names_a_broker => addresses::no_answer_names_a_broker,
-    versions_are_an_intersection => by_hand::versions_are_an_intersection,
-    requests_no_broker_knows_end_alike => by_hand::requests_no_broker_knows,
-    produce_and_fetch_in_every_version => by_hand::produce_and_fetch_in_every_version,
-    message_sets => by_hand::message_sets,
-    pipelined_requests_are_answered_in_order => by_hand::pipelined_requests,
-    java_every_codec_with_every_acks => records::every_codec_with_every_acks,
-    java_idempotent_producer => records::idempotent_producer,
-    java_records_of_30_megabytes => records::records_of_thirty_megabytes,
-    java_transactions => groups::transactions,
     java_classic_group => groups::classic_group,
-    java_consumer_group => groups::consumer_group,
-    java_share_group => groups::share_group,
-    java_admin_every_call => admin::every_call,
-    java_stock_tools => tools::stock_tools,
-    librdkafka_every_codec_with_every_acks => librdkafka::every_codec_with_every_acks,
-    librdkafka_idempotent_producer => librdkafka::idempotent_producer,
-    librdkafka_record_of_30_megabytes => librdkafka::a_record_of_thirty_megabytes,
-    librdkafka_transactions => librdkafka::transactions,
-    librdkafka_classic_group => librdkafka::classic_group,
-    librdkafka_consumer_group => librdkafka::consumer_group,
+    java_transactions => groups::transactions,
     librdkafka_admin => librdkafka::admin,
-    kcat_every_codec_with_every_acks => kcat::every_codec_with_every_acks,
-    kcat_lists_the_cluster => kcat::lists_the_cluster,
-    trouble_leader_moves_under_load => trouble::leader_moves_under_load,
     trouble_broker_restarts_under_load => trouble::broker_restarts_under_load,
-    trouble_broker_added => trouble::broker_added,
-    trouble_proxy_killed_under_idempotent_load => trouble::proxy_killed_under_idempotent_load,
-    trouble_proxy_killed_under_transactions => trouble::proxy_killed_under_transactions,
-    trouble_proxy_killed_under_librdkafka => trouble::proxy_killed_under_librdkafka,
-    trouble_proxy_drained_under_load => trouble::proxy_drained_under_load,
 ]);
 
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants, KAFKA_4_3, [
     each_address_row_switched_off_is_seen => cases::mutants::each_address_row_is_missed,
-]);
-
-on_kafka!(on_4_1_0, KAFKA_4_1, [
-    no_answer_names_a_broker => addresses::no_answer_names_a_broker,
-    versions_are_an_intersection => by_hand::versions_are_an_intersection,
-    produce_and_fetch_in_every_version => by_hand::produce_and_fetch_in_every_version,
-    java_transactions => groups::transactions,
-    java_consumer_group => groups::consumer_group,
-    java_share_group => groups::share_group,
-    java_admin_every_call => admin::every_call,
-    librdkafka_consumer_group => librdkafka::consumer_group,
-    trouble_leader_moves_under_load => trouble::leader_moves_under_load,
-]);
-
-on_kafka!(on_3_9_1, KAFKA_3_9, [
-    no_answer_names_a_broker => addresses::no_answer_names_a_broker,
-    versions_are_an_intersection => by_hand::versions_are_an_intersection,
-    requests_no_broker_knows_end_alike => by_hand::requests_no_broker_knows,
-    produce_and_fetch_in_every_version => by_hand::produce_and_fetch_in_every_version,
-    message_sets => by_hand::message_sets,
-    kcat_as_of_kafka_0_9 => kcat::as_of_kafka_0_9,
-    kcat_every_codec_with_every_acks => kcat::every_codec_with_every_acks,
-    java_transactions => groups::transactions,
-    java_classic_group => groups::classic_group,
-    java_consumer_group => groups::consumer_group,
-    java_share_group => groups::share_group,
-    java_admin_every_call => admin::every_call,
-    java_stock_tools => tools::stock_tools,
-    trouble_broker_restarts_under_load => trouble::broker_restarts_under_load,
 ]);

@@ -1,8 +1,9 @@
 //! Child processes that cannot outlive the suite.
 //!
-//! A test binary can end without running a single `drop` (statics, a panic that aborts, Ctrl-C, kill -9). So
-//! every child and every scratch directory is also known to a *janitor*: a shell that reads names on its
-//! stdin, and when that closes, whatever the reason, kills what is left and removes the directories.
+//! A test binary can end without running a single `drop` (statics, a panic that aborts, Ctrl-C,
+//! kill -9). So every child and every scratch directory is also known to a *janitor*: a shell that
+//! reads names on its stdin, and when that closes, whatever the reason, kills what is left and
+//! removes the directories.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -15,7 +15,8 @@ pub struct Proxy {
     upstream: String,
     failpoints: Option<String>,
     dir: Scratch,
-    /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the run.
+    /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the
+    /// run.
     pub port: u16,
 }
 

@@ -28,10 +28,7 @@ impl Raw {
     /// Sends a request of the crate's types and decodes its answer.
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         self.start(version, request)?;
-        let mut frame = self.receive()?;
-        let header = R::Response::header_version(version);
-        ResponseHeader::decode(&mut frame, header).map_err(io::Error::other)?;
-        R::Response::decode(&mut frame, version).map_err(io::Error::other)
+        decode(version, self.receive()?)
     }
 
     /// Sends a request and returns its correlation id.
@@ -66,6 +63,12 @@ impl Raw {
         self.stream.read_exact(&mut frame)?;
         Ok(frame.into())
     }
+}
+
+/// An answer of the crate's types.
+pub fn decode<T: Decodable + HeaderVersion>(version: i16, mut frame: Bytes) -> io::Result<T> {
+    ResponseHeader::decode(&mut frame, T::header_version(version)).map_err(io::Error::other)?;
+    T::decode(&mut frame, version).map_err(io::Error::other)
 }
 
 /// The versions of an API that are offered at this address and that the crate can write.

@@ -1,8 +1,9 @@
 //! The recording relay between clients and the proxy.
 //!
-//! It listens where the proxy is advertised (127.0.0.1), one port for each of the proxy's, forwards every
-//! byte as it comes, and searches each response frame as [`crate::leak`] says. Requests are noted on the way
-//! in, so that a response is known by its place in the order and must carry that request's correlation id.
+//! It listens where the proxy is advertised (127.0.0.1), one port for each of the proxy's, forwards
+//! every byte as it comes, and searches each response frame as [`crate::leak`] says. Requests are
+//! noted on the way in, so that a response is known by its place in the order and must carry that
+//! request's correlation id.
 
 use std::collections::VecDeque;
 use std::io;
@@ -57,7 +58,8 @@ async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {
-            // A proxy that is down looks to the client as it would without the relay: closed at once.
+            // A proxy that is down looks to the client as it would without the relay: closed at
+            // once.
             if let Ok(proxy) = TcpStream::connect((HOST, port)).await {
                 let _ = relay(client, proxy, &shared).await;
             }
@@ -80,7 +82,8 @@ async fn relay(client: TcpStream, proxy: TcpStream, shared: &Shared) -> io::Resu
     Ok(())
 }
 
-/// A frame is noted or searched before its last byte leaves: what a client has seen has been searched.
+/// A frame is noted or searched before its last byte leaves: what a client has seen has been
+/// searched.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,13 +1,14 @@
 //! What the tests of one Kafka version share, and how a case is judged.
 //!
-//! Tests take turns, in the order in which they asked: all cases of one version run on one rig, the next
-//! version replaces it. A case runs directly and through the proxy on topics of its own; the outcomes, with
-//! topic names and node addresses replaced by words, must be equal. After every test nothing that the relay
-//! saw may have been a leak or out of order.
+//! Tests take turns, in the order in which they asked: all cases of one version run on one rig, the
+//! next version replaces it. A case runs directly and through the proxy on topics of its own; the
+//! outcomes, with topic names and node addresses replaced by words, must be equal. After every test
+//! nothing that the relay saw may have been a leak or out of order.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use crate::proxy::{ADVERTISED, Proxy};
 use crate::relay::Relay;
 
 /// A Kafka version and the cluster it is tested with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub name: &'static str,
     pub brokers: usize,
@@ -60,16 +61,16 @@ impl Place {
 
 /// Runs `test` on the rig of `version`, which is started if it is not the current one.
 pub fn with(version: Version, name: &str, test: fn(&mut Rig)) {
-    static TURN: tokio::sync::Mutex<Option<(&str, Rig)>> = tokio::sync::Mutex::const_new(None);
+    static TURN: tokio::sync::Mutex<Option<(Version, Rig)>> = tokio::sync::Mutex::const_new(None);
     if !picked(version.name) {
         return tell(&format!("{} {name}: not picked by FIREBREAK_KAFKA_VERSIONS", version.name));
     }
     let mut current = TURN.blocking_lock();
     let (_, mut rig) = match current.take() {
-        Some((running, rig)) if running == version.name => (running, rig),
+        Some((running, rig)) if running == version => (running, rig),
         other => {
             drop(other);
-            (version.name, Rig::start(version))
+            (version, Rig::start(version))
         }
     };
     (rig.compared, rig.alone, rig.skipped) = (0, 0, Vec::new());
@@ -100,7 +101,22 @@ pub fn with(version: Version, name: &str, test: fn(&mut Rig)) {
         started.elapsed().as_secs_f64()
     ));
     assert!(rig.compared + rig.alone > 0 || !rig.skipped.is_empty(), "no case was executed");
-    *current = Some((version.name, rig));
+    in_all(rig.compared, rig.alone, rig.skipped.len());
+    *current = Some((version, rig));
+}
+
+/// What was executed up to now; the last of these lines is the suite's.
+fn in_all(compared: usize, alone: usize, skipped: usize) {
+    static SUMS: Mutex<[usize; 4]> = Mutex::new([0; 4]);
+    let mut sums = SUMS.lock().unwrap();
+    for (sum, more) in sums.iter_mut().zip([1, compared, alone, skipped]) {
+        *sum += more;
+    }
+    let [tests, compared, alone, skipped] = *sums;
+    tell(&format!(
+        "in all so far: {tests} tests, {compared} cases equal direct and proxied, \
+         {alone} of the proxy alone, {skipped} skipped"
+    ));
 }
 
 fn picked(version: &str) -> bool {
@@ -141,7 +157,8 @@ impl Rig {
         }
     }
 
-    /// Creates a topic directly; partition `p` is led by broker `p + 1`, wrapping. Returns its id in hex.
+    /// Creates a topic directly; partition `p` is led by broker `p + 1`, wrapping. Returns its id
+    /// in hex.
     pub fn create_topic(&mut self, topic: &str, partitions: usize) -> String {
         let brokers = self.cluster.brokers();
         let replicas: Vec<Vec<i32>> = (0..partitions)

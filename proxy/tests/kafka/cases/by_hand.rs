@@ -1,5 +1,5 @@
-//! Old and odd clients, by hand: every version of Produce and Fetch, message sets of before 0.11, acks=0,
-//! pipelining, versions nobody knows. Answers are compared byte for byte.
+//! Old and odd clients, by hand: every version of Produce and Fetch, message sets of before 0.11,
+//! acks=0, pipelining, versions nobody knows. Answers are compared byte for byte.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ pub fn message_sets(rig: &mut Rig) {
 
 fn old_produce(topic: &str, set: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
-    body.put_i16(1);
+    body.put_i16(-1); // so that what was written is readable at once
     body.put_i32(5_000);
     put_topic(&mut body, topic);
     body.put_u32(u32::try_from(set.len()).unwrap());
@@ -219,7 +219,8 @@ fn narrowed(direct: &ApiVersionsResponse, proxied: &ApiVersionsResponse) -> Stri
     format!("{} APIs offered, narrowed: {}", proxied.api_keys.len(), words.join(", "))
 }
 
-/// acks=0 has no answer; what follows on the connection is answered in order, however much is under way.
+/// acks=0 has no answer; what follows on the connection is answered in order, however much is under
+/// way.
 pub fn pipelined_requests(rig: &mut Rig) {
     rig.compare("pipelined", 0, |rig, place| {
         let id = Uuid::parse_str(&rig.create_topic(&place.topic, 1)).unwrap();
@@ -228,11 +229,17 @@ pub fn pipelined_requests(rig: &mut Rig) {
         for round in 0..100 {
             let acks = if round % 3 == 0 { 0 } else { 1 };
             let correlation = broker.start(9, &produce(place, id, 9, acks)).unwrap();
-            owed.extend((acks == 1).then_some(correlation));
-            owed.push(broker.start(5, &MetadataRequest::default().with_topics(None)).unwrap());
+            owed.extend((acks == 1).then_some((correlation, true)));
+            let correlation = broker.start(5, &MetadataRequest::default().with_topics(None));
+            owed.push((correlation.unwrap(), false));
         }
-        for correlation in &owed {
-            assert_eq!(broker.receive().unwrap().get_i32(), *correlation);
+        for (correlation, written) in owed {
+            let frame = broker.receive().unwrap();
+            assert_eq!(frame.clone().get_i32(), correlation);
+            if written {
+                let answer: ProduceResponse = raw::decode(9, frame).unwrap();
+                assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+            }
         }
         // What was acknowledged by the leader alone is readable once the followers have it.
         let until = Instant::now() + Duration::from_secs(20);
@@ -241,7 +248,8 @@ pub fn pipelined_requests(rig: &mut Rig) {
             if answer["bytes"] == 100 * batch::records(VALUES).len() {
                 return answer;
             }
-            assert!(Instant::now() < until, "only {} bytes are readable", answer["bytes"]);
+            let unread = [&answer["error"], &answer["high watermark"], &answer["bytes"]];
+            assert!(Instant::now() < until, "error, high watermark and bytes: {unread:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     });

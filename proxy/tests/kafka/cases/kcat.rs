@@ -22,7 +22,8 @@ pub fn every_codec_with_every_acks(rig: &mut Rig) {
     there_and_back(rig, "kcat idempotent", &["-X", "enable.idempotence=true"]);
 }
 
-/// A client that does not ask for versions and speaks as to Kafka 0.9: message sets, no record batches.
+/// A client that does not ask for versions and speaks as to Kafka 0.9: message sets, no record
+/// batches.
 pub fn as_of_kafka_0_9(rig: &mut Rig) {
     if rig.cluster.version.starts_with("4.") {
         return rig.skip("kcat as of Kafka 0.9: Produce below 3");

@@ -1,5 +1,5 @@
-//! KIP-951: a broker that no longer leads a partition names the new leader and its address at the end of its
-//! answer. Raw requests to the old leader provoke that every time.
+//! KIP-951: a broker that no longer leads a partition names the new leader and its address at the
+//! end of its answer. Raw requests to the old leader provoke that every time.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,8 @@ pub fn stale_leader(rig: &mut Rig) {
     });
 }
 
-/// A tail behind more bytes than anybody holds: the address may be left out, the records may not change.
+/// A tail behind more bytes than anybody holds: the address may be left out, the records may not
+/// change.
 pub fn tail_behind_many_bytes(rig: &mut Rig) {
     let newest = *raw::versions(&rig.proxied(), ApiKey::Fetch).unwrap().end();
     rig.compare("a tail behind 20 MB", 0, |rig, place| {
@@ -145,10 +146,9 @@ impl Topic {
     pub fn moved(rig: &mut Rig, place: &Place) -> Self {
         let topic = Self::new(rig, place);
         let bootstrap = rig.cluster.bootstrap();
-        rig.java.must(
-            "move-leader",
-            json!({"bootstrap": bootstrap, "topic": topic.name, "partition": 0, "replicas": [2, 3, 1]}),
-        );
+        let mut moved = json!({"bootstrap": bootstrap, "topic": topic.name, "partition": 0});
+        moved["replicas"] = json!([2, 3, 1]);
+        rig.java.must("move-leader", moved);
         topic
     }
 }
@@ -171,8 +171,9 @@ fn until_refused(mut ask: impl FnMut() -> Value) -> Value {
 macro_rules! tail {
     ($partition:expr, $error:expr, $answer:expr, $plain:expr) => {{
         let endpoints = $answer.node_endpoints.iter();
-        let endpoints: Vec<Value> =
-            endpoints.map(|e| json!([$plain(&e.node_id), format!("{}:{}", e.host, e.port)])).collect();
+        let endpoints =
+            endpoints.map(|e| json!([$plain(&e.node_id), format!("{}:{}", e.host, e.port)]));
+        let endpoints: Vec<Value> = endpoints.collect();
         let leader = $plain(&$partition.current_leader.leader_id);
         json!({"error": $error, "leader": leader, "endpoints": endpoints})
     }};
@@ -223,8 +224,8 @@ pub fn stale_share_fetch(place: &Place, topic: &Topic, version: i16) -> Value {
     })
 }
 
-/// A member takes a record; then the share coordinator hears of a newer leader; the acknowledgement is refused
-/// with the address of the leader the broker knows: itself.
+/// A member takes a record; then the share coordinator hears of a newer leader; the acknowledgement
+/// is refused with the address of the leader the broker knows: itself.
 pub fn fenced_acknowledge(rig: &mut Rig, place: &Place, version: i16) -> Value {
     let topic = Topic::new(rig, place);
     let member = Member::new(place, &topic);
@@ -270,7 +271,8 @@ impl Member {
         StrBytes::from_string(self.group.clone())
     }
 
-    /// Makes the group's state, as the group coordinator does when a member joins. Returns the share coordinator.
+    /// Makes the group's state, as the group coordinator does when a member joins. Returns the
+    /// share coordinator.
     fn start_at_the_first_record(&self, rig: &Rig) -> String {
         let coordinator = self.coordinator(rig);
         let state = InitialState::default().with_state_epoch(1).with_start_offset(0);

@@ -1,7 +1,7 @@
 //! Clients at work while leaders move, brokers stop and the proxy dies.
 //!
-//! One load per case: producers that remember what was acknowledged. At the end the brokers are read directly:
-//! everything acknowledged is there once, in order, and nothing that was aborted is.
+//! One load per case: producers that remember what was acknowledged. At the end the brokers are
+//! read directly: everything acknowledged is there once, in order, and nothing that was aborted is.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,8 @@ pub fn leader_moves_under_load(rig: &mut Rig) {
             wait_for_acks(rig, place, 300);
             let replicas: Vec<i32> = (0..3).map(|step| (leader - 1 + step) % 3 + 1).collect();
             let bootstrap = rig.cluster.bootstrap();
-            let moved = json!({"bootstrap": bootstrap, "topic": place.topic, "partition": 0, "replicas": replicas});
+            let mut moved = json!({"bootstrap": bootstrap, "topic": place.topic, "partition": 0});
+            moved["replicas"] = json!(replicas);
             rig.java.must("move-leader", moved);
         }
         wait_for_acks(rig, place, 300);
@@ -188,7 +189,8 @@ fn send_until(stop: &AtomicBool, producer: &ThreadedProducer<Acks>, topic: &str)
     sent
 }
 
-/// How often each key is in the topic, read directly until `expected` records and the ends are reached.
+/// How often each key is in the topic, read directly until `expected` records and the ends are
+/// reached.
 fn count(bootstrap: &str, topic: &str, expected: usize) -> HashMap<String, usize> {
     let mut config = ClientConfig::new();
     config
