@@ -34,7 +34,7 @@ fn collect(folder: &Path, found: &mut BTreeMap<String, String>) {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "java") {
             let name = path.strip_prefix(root()).expect("below the top").display().to_string();
             found.insert(name, std::fs::read_to_string(&path).expect("a text"));
         }
@@ -107,7 +107,7 @@ fn lines_are_at_most_100_columns() {
 }
 
 fn sources_of_these_tests() -> BTreeMap<String, String> {
-    sources(&["proxy/tests/it", "protocol-ext/tests/walk"])
+    sources(&["proxy/tests", "protocol-ext/tests/walk"])
 }
 
 #[test]
