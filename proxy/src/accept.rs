@@ -1,4 +1,4 @@
-//! Listens for clients: bootstrap port and one port per virtual broker.
+//! Listens for clients: bootstrap port and one port per virtual broker, or one port for all names.
 
 mod sweep;
 
@@ -30,6 +30,8 @@ pub fn bind(listen: &Listen) -> Result<Vec<(Door, TcpListener)>, (SocketAddr, io
         .ports
         .all()
         .map(|(node, port)| (Door::Node(node), SocketAddr::new(listen.bootstrap.ip(), port)));
+    // With names, one port serves all.
+    let nodes = nodes.filter(|_| listen.sni.is_none());
     let doors = std::iter::once((Door::Bootstrap, listen.bootstrap)).chain(nodes);
     doors
         .map(|(door, address)| match net::listen(address) {

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use protocol_ext::address::Addresses as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -54,9 +55,11 @@ impl Admin {
         let brokers: Vec<Value> = brokers
             .iter()
             .map(|broker| {
+                let (host, _) = self.plane.directory.of(broker.node);
                 json!({
                     "node": broker.node,
                     "upstream": format!("{}:{}", broker.host, broker.port),
+                    "host": String::from_utf8_lossy(&host),
                     "port": self.plane.directory.port_of(broker.node),
                 })
             })
@@ -69,6 +72,9 @@ impl Admin {
             (self.config.store.is_some(), "restore"),
             (!self.config.offload.is_empty(), "offload"),
             (!self.config.virtual_topics.is_empty(), "virtual_topics"),
+            (self.config.listen.tls.is_some(), "tls"),
+            (self.config.listen.sni.is_some(), "sni"),
+            (self.config.cluster.tls.is_some(), "tls_to_brokers"),
         ]
         .into_iter()
         .filter_map(|(on, name)| on.then_some(name))
@@ -102,9 +108,23 @@ impl Admin {
                 "advertise": listen.advertise,
                 "ports": format!("{}-{}", listen.ports.first, listen.ports.last),
                 "broker_ports": listen.ports.mapped,
+                "tls": listen.tls.as_ref().map(|tls| json!({
+                    "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
+                })),
+                "sni": listen.sni.as_ref().map(|names| format!(
+                    "{}{{node}}{}", names.before, names.after,
+                )),
             },
             "admin": { "address": admin.to_string() },
-            "cluster": [{ "name": cluster.name, "bootstrap": bootstrap }],
+            "cluster": [{
+                "name": cluster.name,
+                "bootstrap": bootstrap,
+                "tls": cluster.tls.as_ref().map(|tls| json!({
+                    "ca": tls.ca,
+                    "cert": tls.own.as_ref().map(|(cert, _)| cert),
+                    "key": tls.own.as_ref().map(|(_, key)| key),
+                })),
+            }],
             "store": store.as_ref().map(|s| json!({ "kind": "local", "path": s.path })),
             "offload": offload.iter().map(|rule| json!({
                 "topics": rule.topics, "threshold_bytes": rule.threshold_bytes,
@@ -118,6 +138,7 @@ impl Admin {
                 "connections_max": limits.connections_max,
                 "buffered_bytes_max": limits.buffered_bytes_max,
                 "connect_ms": limits.connect.as_millis(),
+                "handshake_ms": limits.handshake.as_millis(),
                 "first_request_ms": limits.first_request.as_millis(),
                 "drain_ms": limits.drain.as_millis(),
                 "refresh_ms": limits.refresh.as_millis(),

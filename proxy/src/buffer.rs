@@ -9,23 +9,25 @@ use std::time::Duration;
 use std::{future::poll_fn, io};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncWrite, ReadBuf};
 
 use crate::clock;
 use crate::limits::{IO_BUFFER_BYTES, IO_BUFFERS_KEPT};
+use crate::stream::{ReadHalf, WriteHalf};
 
 /// Buffers that nobody uses now.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Box<[u8]>>>>);
 
 impl Pool {
-    fn take(&self) -> Box<[u8]> {
+    /// A buffer, of any content.
+    pub fn take(&self) -> Box<[u8]> {
         let kept = self.0.lock().pop();
         kept.unwrap_or_else(|| vec![0; IO_BUFFER_BYTES].into_boxed_slice())
     }
 
-    fn give(&self, buffer: Box<[u8]>) {
+    /// Takes a buffer back.
+    pub fn give(&self, buffer: Box<[u8]>) {
         let mut kept = self.0.lock();
         if kept.len() < IO_BUFFERS_KEPT {
             kept.push(buffer);
@@ -84,7 +86,7 @@ impl Buffer {
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
     ) -> Poll<io::Result<usize>> {
-        ready!(from.as_ref().poll_read_ready(cx))?;
+        ready!(from.poll_ready(cx))?;
         let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
         if self.start > 0 {
             bytes.copy_within(self.start..self.end, 0);
@@ -95,7 +97,7 @@ impl Buffer {
             let full = io::Error::new(io::ErrorKind::InvalidData, "a value fills the buffer");
             return Poll::Ready(Err(full));
         }
-        let read = Pin::new(from).poll_read(cx, &mut space);
+        let read = from.poll_read_much(cx, &mut space);
         let filled = space.filled().len();
         self.end += filled;
         if self.is_empty() {
@@ -134,6 +136,15 @@ impl Buffer {
                 }
             }
         }
+        // TLS may have taken more than the socket did.
+        let flushed = poll_fn(|cx| {
+            let polled = Pin::new(&mut *to).poll_flush(cx);
+            if polled.is_pending() {
+                blocked.get_or_insert_with(clock::now);
+            }
+            polled
+        });
+        flushed.await?;
         Ok(blocked.map(|since| clock::now() - since))
     }
 }

@@ -4,6 +4,7 @@
 
 mod parse;
 pub mod raw;
+mod security;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,53 @@ pub struct Listen {
     pub advertise: String,
     /// Ports of the virtual brokers.
     pub ports: Ports,
+    /// TLS to clients; `None`: plaintext.
+    pub tls: Option<ServerTls>,
+    /// Names of the virtual brokers, that stand for them in the place of ports.
+    pub sni: Option<NodeNames>,
+}
+
+/// The proxy's certificate towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// File of the certificate and its chain.
+    pub cert: PathBuf,
+    /// File of its private key.
+    pub key: PathBuf,
+    /// File of the authorities that clients' certificates must come from; `None`: none is asked.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What brokers must show, and what the proxy shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTls {
+    /// File of the authorities that brokers' certificates must come from.
+    pub ca: PathBuf,
+    /// Files of the proxy's own certificate and key; `None`: it has none.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+/// Host names of virtual brokers: all alike but for the node id in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeNames {
+    /// What stands before the id, in lower case.
+    pub before: String,
+    /// What stands behind it.
+    pub after: String,
+}
+
+impl NodeNames {
+    /// The name of a broker.
+    pub fn of(&self, node: i32) -> String {
+        format!("{}{node}{}", self.before, self.after)
+    }
+
+    /// The broker of a name, as [`NodeNames::of`] writes it.
+    pub fn node(&self, name: &str) -> Option<i32> {
+        let digits = name.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        let node: i32 = digits.parse().ok().filter(|node| *node >= 0)?;
+        (node.to_string() == digits).then_some(node)
+    }
 }
 
 /// Which port stands for which broker.
@@ -78,6 +126,8 @@ pub struct Cluster {
     pub name: String,
     /// Brokers to ask first: (host, port).
     pub bootstrap: Vec<(String, u16)>,
+    /// TLS to brokers; `None`: plaintext.
+    pub tls: Option<ClientTls>,
 }
 
 /// The object store.

@@ -21,7 +21,6 @@ use std::task::Poll;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
@@ -30,6 +29,8 @@ use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER};
 use crate::metrics::Side;
 use crate::route::addresses::Door;
+use crate::stream::{ReadHalf, Stream};
+use crate::tls;
 use handle::Handle;
 use queue::Queue;
 use requests::{RequestEnd, Requests};
@@ -37,12 +38,15 @@ use responses::Responses;
 
 /// Serves one client until either side closes, an error, or a drain.
 pub async fn serve(
-    mut client: TcpStream,
+    client: TcpStream,
     door: Door,
     plane: Arc<DataPlane>,
     handle: Arc<Handle>,
 ) -> Result<(), ConnectionError> {
     let _counted = plane.metrics.connection(Side::Client);
+    let Some((mut client, door)) = admitted(client, door, &plane, &handle).await? else {
+        return Ok(());
+    };
     let (mut from_client, to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
     let at_once = fault::on("silent-client-connects");
@@ -59,16 +63,36 @@ pub async fn serve(
     let requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
     let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
     both(requests.pump(), responses.pump(), &queue).await?;
-    if handle.is_draining() {
+    if handle.is_draining() || client.is_tls() {
         linger(&mut client).await;
     }
     Ok(())
 }
 
+/// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.
+/// `None` if a drain begins before.
+async fn admitted(
+    client: TcpStream,
+    door: Door,
+    plane: &DataPlane,
+    handle: &Handle,
+) -> Result<Option<(Stream, Door)>, ConnectionError> {
+    let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
+    let limit = plane.limits.handshake;
+    let named = |name: Option<&str>| plane.directory.named(door, name);
+    tokio::select! {
+        accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
+        () = handle.drained() => Ok(None),
+        () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
+            Err(ConnectionError::SlowHandshake(limit))
+        }
+    }
+}
+
 /// Closes towards a client that may still be sending: a socket closed with unread bytes in it
 /// would take back answers that are on their way. What is read here is never answered, so the
 /// client sends it again elsewhere.
-async fn linger(client: &mut TcpStream) {
+async fn linger(client: &mut Stream) {
     let drop_all = async {
         client.shutdown().await?;
         let mut unread = [0; 1024];

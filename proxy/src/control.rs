@@ -1,4 +1,5 @@
 //! Background jobs: they learn, decide and publish; they never touch a connection.
 
 pub mod cluster;
+pub mod files;
 pub mod physical_topics;

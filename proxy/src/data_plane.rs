@@ -16,6 +16,7 @@ use crate::route::addresses::Directory;
 use crate::route::legs::Ways;
 use crate::route::topics::Topics;
 use crate::route::virtual_topics::VirtualTopics;
+use crate::tls;
 
 /// Shared by all connections.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct DataPlane {
     pub topics: Arc<Topics>,
     /// I/O buffers.
     pub pool: Pool,
+    /// TLS to clients; `None`: plaintext.
+    pub tls: Option<Arc<tls::Server>>,
     /// Bounds.
     pub limits: Limits,
     /// Counts.
@@ -45,6 +48,8 @@ impl DataPlane {
     pub fn new(
         config: &Config,
         directory: Arc<Directory>,
+        pool: Pool,
+        tls: Option<Arc<tls::Server>>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let limits = config.limits.clone();
@@ -59,7 +64,8 @@ impl DataPlane {
             directory,
             topics,
             routed,
-            pool: Pool::default(),
+            pool,
+            tls,
             metrics,
             requests: Budget::new(half),
             responses: Budget::new(half),

@@ -21,6 +21,18 @@ pub enum ConnectionError {
     /// Not Kafka's protocol at all.
     #[error("client speaks {0}, not the Kafka protocol, to a plaintext port")]
     NotKafka(&'static str),
+    /// No TLS on a port that wants it.
+    #[error("client speaks {0} to a TLS port")]
+    NotTls(&'static str),
+    /// A TLS handshake that failed.
+    #[error("TLS handshake with the client: {0}")]
+    Tls(io::Error),
+    /// A TLS handshake that took too long.
+    #[error("no TLS handshake within {0:?} of connecting")]
+    SlowHandshake(std::time::Duration),
+    /// A host name that stands for no broker.
+    #[error("client asked for the host {0}, which is no name of this proxy (listen.sni)")]
+    NoSuchName(String),
     /// A request frame of impossible length.
     #[error("request of {length} bytes, limit is {limit}")]
     FrameLength {
@@ -109,6 +121,10 @@ impl ConnectionError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::NotKafka(_)
+            | Self::NotTls(_)
+            | Self::Tls(_)
+            | Self::SlowHandshake(_)
+            | Self::NoSuchName(_)
             | Self::FrameLength { .. }
             | Self::NotOffered { .. }
             | Self::Request { .. }
@@ -130,6 +146,10 @@ impl ConnectionError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NotKafka(_) => "not_kafka",
+            Self::NotTls(_) => "not_tls",
+            Self::Tls(_) => "tls",
+            Self::SlowHandshake(_) => "slow_handshake",
+            Self::NoSuchName(_) => "no_such_name",
             Self::FrameLength { .. } => "frame_length",
             Self::NotOffered { .. } => "not_offered",
             Self::Request { .. } => "request",

@@ -63,6 +63,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Age at which a connection closes between requests, give or take a half; `None`: never.
     pub age: Option<Duration>,
+    /// Time for a client's TLS handshake.
+    pub handshake: Duration,
     /// Time for the answers in flight at shutdown.
     pub drain: Duration,
     /// How often brokers are asked who they are.
@@ -81,6 +83,7 @@ impl Default for Limits {
             frame_progress: Duration::from_secs(30),
             idle: Duration::from_secs(600),
             age: None,
+            handshake: Duration::from_secs(10),
             drain: Duration::from_secs(25),
             refresh: Duration::from_secs(5),
         }

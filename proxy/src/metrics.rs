@@ -119,6 +119,11 @@ struct Op {
     op: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
 #[derive(Debug, Default)]
 struct PerApi {
     requests: [OnceLock<Counter>; CLASSES.len()],
@@ -139,6 +144,7 @@ pub struct Metrics {
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
+    reloads: [Counter; 2],
     /// Legacy message sets that record features passed by.
     pub legacy_batches: Counter,
     /// Records routed to slots of virtual topics.
@@ -165,6 +171,7 @@ impl Metrics {
         let paused = Family::<Named, Counter<f64, std::sync::atomic::AtomicU64>>::default();
         let offload_bytes = Family::<Op, Counter>::default();
         let offload_objects = Family::<Op, Counter>::default();
+        let reloads = Family::<Outcome, Counter>::default();
         let legacy_batches = Counter::default();
         let routed_records = Counter::default();
         let r = &mut registry;
@@ -183,6 +190,8 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
+        let help = "Certificates and other files that changed and were read again";
+        r.register("file_reloads", help, reloads.clone());
         let help = "Batches of message formats 0 and 1, which record features pass by";
         r.register("legacy_batches", help, legacy_batches.clone());
         let help = "Records routed to slots of virtual topics";
@@ -197,6 +206,8 @@ impl Metrics {
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
+            reloads: ["failed", "ok"]
+                .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
             registry: Mutex::new(registry),
             requests,
             seconds,
@@ -272,6 +283,11 @@ impl Metrics {
     pub fn offload(&self, op: OffloadOp, bytes: usize) {
         self.offload_bytes[op as usize].inc_by(bytes as u64);
         self.offload_objects[op as usize].inc();
+    }
+
+    /// Counts files that changed: taken into use, or of no use.
+    pub fn reloaded(&self, ok: bool) {
+        self.reloads[usize::from(ok)].inc();
     }
 
     /// Counts a connection until the guard drops.

@@ -9,13 +9,17 @@ use tokio::sync::watch;
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
+use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::physical_topics;
+use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
 use crate::tasks::Tasks;
+use crate::tls::files;
+use crate::upstream::access::Access;
+use crate::watched::Watch;
 use crate::{clock, net};
 
 /// Why a process could not run.
@@ -32,6 +36,16 @@ pub enum RunError {
     /// The object store or its key cannot be used.
     #[error("object store: {0}")]
     Store(io::Error),
+    /// A certificate or key cannot be used any more.
+    #[error("{table}.tls.{key}: {text}")]
+    Tls {
+        /// Table of the configuration.
+        table: &'static str,
+        /// Key in it.
+        key: &'static str,
+        /// Why.
+        text: String,
+    },
     /// The runtime or its signals cannot be had.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -46,9 +60,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let admin_listener = net::listen(config.admin).map_err(|error| bind((config.admin, error)))?;
 
     let metrics = Arc::new(Metrics::new());
-    let directory = Arc::new(Directory::new(&config.listen, &config.cluster));
-    let plane = DataPlane::new(&config, directory.clone(), metrics).map_err(RunError::Store)?;
-    let plane = Arc::new(plane);
+    let pool = Pool::default();
+    let access = Access::new(&config.cluster, &pool).map_err(|all| tls_error("cluster", all))?;
+    let access = Arc::new(access);
+    let tls = config.listen.tls.as_ref().map(files::server).transpose();
+    let tls = tls.map_err(|all| tls_error("listen", all))?.map(Arc::new);
+    let mut watched: Vec<Arc<dyn Watch>> = Vec::new();
+    watched.extend(tls.clone().map(|tls| tls as Arc<dyn Watch>));
+    watched.extend(access.tls().map(|tls| tls as Arc<dyn Watch>));
+    let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
+    let plane = DataPlane::new(&config, directory.clone(), pool, tls, metrics.clone());
+    let plane = Arc::new(plane.map_err(RunError::Store)?);
     let (jobs, connections) = (Tasks::default(), Tasks::default());
     let clients = Clients::new(plane.clone(), connections.clone());
     let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
@@ -67,6 +89,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         "started: give this bootstrap address to clients");
     jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+    jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics));
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
 
     jobs.spawn_until_cut(clients.clone().sweep());
@@ -97,4 +120,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     jobs.cut();
     Ok(())
+}
+
+/// The first of the problems; `firebreak check` tells them all.
+fn tls_error(table: &'static str, problems: Vec<files::Problem>) -> RunError {
+    let first = problems.into_iter().next();
+    let (key, text) = first.unwrap_or(("cert", "cannot be used".to_owned()));
+    RunError::Tls { table, key, text }
 }

@@ -2,15 +2,17 @@
 //!
 //! One request at a time, as brokers serve them; correlation ids count up.
 
+pub mod access;
+
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use protocol_ext::{api, guard, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::limits::PATCHED_RESPONSE_BYTES_MAX;
+use crate::stream::Stream;
 
 /// What the proxy calls itself towards brokers.
 const CLIENT_ID: &[u8] = b"firebreak";
@@ -18,21 +20,20 @@ const CLIENT_ID: &[u8] = b"firebreak";
 /// A connection to one broker.
 #[derive(Debug)]
 pub struct BrokerConnection {
-    stream: TcpStream,
+    stream: Stream,
     correlation: i32,
 }
 
 impl BrokerConnection {
     /// Speaks over `stream`.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self { stream, correlation: 0 }
     }
 
     /// Whether the broker has not closed the connection, as far as one can tell without waiting.
-    pub fn is_open(&self) -> bool {
-        let mut byte = [0];
+    pub fn is_open(&mut self) -> bool {
         // Between exchanges nothing may come: bytes or an end mean that it is of no use.
-        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        self.stream.is_quiet()
     }
 
     /// Sends a typed request and reads its typed answer.
@@ -73,7 +74,7 @@ impl BrokerConnection {
         for piece in body {
             self.stream.write_all(piece).await?;
         }
-        Ok(())
+        self.stream.flush().await
     }
 
     /// Reads the answer to the last request sent.

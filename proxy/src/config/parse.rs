@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::raw::{self, File, Flags};
+use super::security;
 use super::{
     Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, Store, VirtualTopic,
 };
@@ -19,10 +20,12 @@ const THRESHOLD_BYTES_DEFAULT: i64 = 100_000;
 /// Slots of one virtual topic (the producer-id layout leaves four bits for them).
 const SLOTS_MAX: usize = 16;
 
-struct Problems(Vec<Problem>);
+/// What was found wrong so far.
+pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &str, text: impl Into<String>) {
+    /// Adds a problem of one key.
+    pub(super) fn add(&mut self, key: &str, text: impl Into<String>) {
         self.0.push(Problem { key: key.to_owned(), text: text.into() });
     }
 
@@ -52,9 +55,10 @@ impl Problems {
 pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     let mut problems = Problems(Vec::new());
     let p = &mut problems;
-    let listen = listen(p, file.listen.unwrap_or_default(), flags);
-    let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
     let cluster = cluster(p, &file.cluster, flags.upstream.as_deref());
+    let name = cluster.as_ref().map(|cluster| cluster.name.as_str());
+    let listen = listen(p, file.listen.unwrap_or_default(), flags, name);
+    let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
     let store = file.store.map(|s| store(p, s));
     let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o)).collect();
     if store.is_none() && !file.offload.is_empty() {
@@ -82,10 +86,13 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     }
 }
 
-fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags) -> Option<Listen> {
-    if raw.tls.is_some() || raw.sni.is_some() {
-        p.add("listen.tls", "TLS and SNI are not part of this version yet: remove them");
-    }
+fn listen(
+    p: &mut Problems,
+    raw: raw::Listen,
+    flags: &Flags,
+    cluster: Option<&str>,
+) -> Option<Listen> {
+    let tls = raw.tls.as_ref().and_then(|tls| security::server_tls(p, tls));
     let text = flags.listen.clone().or(raw.bootstrap).unwrap_or_else(|| LISTEN.to_owned());
     let Ok(bootstrap) = text.parse::<SocketAddr>() else {
         p.add("listen.bootstrap", format!("\"{text}\" is not ADDRESS:PORT, such as {LISTEN}"));
@@ -99,11 +106,22 @@ fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags) -> Option<Listen> {
             format!("\"{advertise}\" is not a host name: no scheme, no port"),
         );
     }
+    let sni = raw.sni.as_ref().and_then(|pattern| {
+        security::sni(p, pattern, cluster.unwrap_or_default(), &advertise, raw.tls.is_some())
+    });
     if advertise.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
         let hint = "set it to the host name that clients can reach";
         p.add("listen.advertise", format!("is missing and the listener is on {advertise}: {hint}"));
     }
     let ports = match flags.ports.clone().or(raw.ports) {
+        Some(_) if raw.sni.is_some() => {
+            p.add(
+                "listen.ports",
+                "has no use with listen.sni, where one port serves all: remove it",
+            );
+            (0, 0)
+        }
+        None if raw.sni.is_some() => (0, 0),
         Some(text) => range(p, &text)?,
         None if bootstrap.port() == 0 || bootstrap.port() > u16::MAX - PORTS => {
             p.add("listen.ports", "is missing: no 100 ports follow the bootstrap port");
@@ -111,11 +129,12 @@ fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags) -> Option<Listen> {
         }
         None => (bootstrap.port() + 1, bootstrap.port() + PORTS),
     };
-    if (ports.0..=ports.1).contains(&bootstrap.port()) {
+    if raw.sni.is_none() && (ports.0..=ports.1).contains(&bootstrap.port()) {
         p.add("listen.ports", format!("contains the bootstrap port {}", bootstrap.port()));
     }
     let mapped = mapped(p, &raw.broker_ports);
-    Some(Listen { bootstrap, advertise, ports: Ports { first: ports.0, last: ports.1, mapped } })
+    let ports = Ports { first: ports.0, last: ports.1, mapped };
+    Some(Listen { bootstrap, advertise, ports, tls, sni })
 }
 
 fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {
@@ -155,8 +174,9 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
     if first.is_some_and(|c| c.node_id_base != 0) {
         p.add("cluster.node_id_base", "must be 0 while there is one cluster");
     }
-    if first.is_some_and(|c| c.tls.is_some() || c.sasl.is_some()) {
-        p.add("cluster.tls", "TLS and SASL to brokers are not part of this version yet");
+    let tls = first.and_then(|c| c.tls.as_ref()).and_then(|tls| security::client_tls(p, tls));
+    if first.is_some_and(|c| c.sasl.is_some()) {
+        p.add("cluster.sasl", "SASL to brokers is not part of this version yet");
     }
     let hosts: Vec<String> = match (upstream, first) {
         (Some(text), _) => text.split(',').map(|part| part.trim().to_owned()).collect(),
@@ -167,7 +187,7 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
         p.add("cluster.bootstrap", "no brokers: give --upstream HOST:PORT or a [[cluster]]");
     }
     let bootstrap: Vec<_> = hosts.iter().filter_map(|text| host_port(p, text)).collect();
-    (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap })
+    (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap, tls })
 }
 
 fn host_port(p: &mut Problems, text: &str) -> Option<(String, u16)> {
@@ -309,6 +329,7 @@ fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
         ),
         idle: p.millis("limits.idle_ms", raw.idle_ms, d.idle),
         age: p.millis_or_never("limits.age_ms", raw.age_ms),
+        handshake: p.millis("limits.handshake_ms", raw.handshake_ms, d.handshake),
         drain: p.millis("limits.drain_ms", raw.drain_ms, d.drain),
         refresh: p.millis("limits.refresh_ms", raw.refresh_ms, d.refresh),
     }

@@ -50,8 +50,18 @@ pub(super) struct Listen {
     pub ports: Option<String>,
     #[serde(default)]
     pub broker_ports: std::collections::BTreeMap<String, u16>,
-    pub tls: Option<toml::Value>,
-    pub sni: Option<toml::Value>,
+    pub tls: Option<Tls>,
+    pub sni: Option<String>,
+}
+
+/// TLS of either side: `client_ca` belongs to `listen`, `ca` to a cluster.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,7 +78,7 @@ pub(super) struct Cluster {
     pub bootstrap: Vec<String>,
     #[serde(default)]
     pub node_id_base: i32,
-    pub tls: Option<toml::Value>,
+    pub tls: Option<Tls>,
     pub sasl: Option<toml::Value>,
 }
 
@@ -128,6 +138,7 @@ pub(super) struct Limits {
     pub frame_progress_ms: Option<i64>,
     pub idle_ms: Option<i64>,
     pub age_ms: Option<i64>,
+    pub handshake_ms: Option<i64>,
     pub drain_ms: Option<i64>,
     pub refresh_ms: Option<i64>,
 }

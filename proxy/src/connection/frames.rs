@@ -6,11 +6,11 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::HEAD_BYTES;
-use tokio::io::{AsyncReadExt, AsyncWrite};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffer::Buffer;
 use crate::error::ConnectionError;
+use crate::stream::{ReadHalf, WriteHalf};
 
 /// Bytes needed to know a request: its length and head.
 pub const PREFIX_BYTES: usize = 4 + HEAD_BYTES;
@@ -89,5 +89,6 @@ pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result
         }
         skip += written;
     }
-    Ok(())
+    // TLS may have taken more than the socket did.
+    to.flush().await
 }

@@ -9,7 +9,6 @@ use protocol_ext::header::Head;
 use protocol_ext::schema::{Message, responses};
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
@@ -23,6 +22,7 @@ use crate::fault;
 use crate::filters::offload::TopicRef;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::Legs;
+use crate::stream::{ReadHalf, WriteHalf};
 
 /// Why no more requests come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,6 @@ use protocol_ext::scan::{Scan, Scanned};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::frames::{framed, gather, length_at, write_chain};
 use super::handle::Handle;
@@ -25,6 +24,7 @@ use crate::limits::{
 };
 use crate::metrics::{Direction, Side};
 use crate::route::legs::metadata;
+use crate::stream::{ReadHalf, WriteHalf};
 use crate::{clock, fault};
 
 /// Length and correlation id.

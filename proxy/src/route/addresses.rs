@@ -12,12 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use protocol_ext::address::Addresses;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
-use crate::config::{Cluster, Listen, Ports};
+use crate::config::{Cluster, Listen, NodeNames, Ports};
 use crate::limits::Limits;
-use crate::{fault, net, random};
+use crate::stream::Stream;
+use crate::upstream::access::Access;
+use crate::{fault, random};
 use scrub::Place;
 
 /// A real broker.
@@ -52,10 +53,12 @@ impl std::fmt::Display for Door {
 /// Brokers known and addresses told.
 #[derive(Debug)]
 pub struct Directory {
+    access: Arc<Access>,
     bootstrap: Vec<(String, u16)>,
     advertise: Bytes,
     bootstrap_port: u16,
     ports: Ports,
+    names: Option<NodeNames>,
     brokers: RwLock<Arc<Vec<Broker>>>,
     learned: watch::Sender<u64>,
     ask: Notify,
@@ -63,12 +66,14 @@ pub struct Directory {
 
 impl Directory {
     /// A directory that knows no broker yet.
-    pub fn new(listen: &Listen, cluster: &Cluster) -> Self {
+    pub fn new(listen: &Listen, cluster: &Cluster, access: Arc<Access>) -> Self {
         Self {
+            access,
             bootstrap: cluster.bootstrap.clone(),
             advertise: listen.advertise.clone().into(),
             bootstrap_port: listen.bootstrap.port(),
             ports: listen.ports.clone(),
+            names: listen.sni.clone(),
             brokers: RwLock::default(),
             learned: watch::Sender::new(0),
             ask: Notify::new(),
@@ -83,7 +88,7 @@ impl Directory {
     /// Takes a new list of brokers; gives those that have no port of their own.
     pub fn learn(&self, mut brokers: Vec<Broker>) -> Vec<Broker> {
         brokers.sort_by_key(|broker| broker.node);
-        let portless = brokers.iter().filter(|b| self.ports.of(b.node).is_none()).cloned();
+        let portless = brokers.iter().filter(|b| self.port_of(b.node).is_none()).cloned();
         let portless = portless.collect();
         *self.brokers.write() = Arc::new(brokers);
         self.learned.send_modify(|count| *count += 1);
@@ -110,35 +115,37 @@ impl Directory {
     }
 
     /// Connects to the broker behind `door`. An address that fails is learned anew once.
-    pub async fn connect(&self, door: Door, limits: &Limits) -> io::Result<TcpStream> {
+    pub async fn connect(&self, door: Door, limits: &Limits) -> io::Result<Stream> {
         match door {
             Door::Bootstrap => self.connect_any(limits).await,
             Door::Node(node) => self.connect_node(node, limits).await,
         }
     }
 
-    async fn connect_node(&self, node: i32, limits: &Limits) -> io::Result<TcpStream> {
+    async fn connect_node(&self, node: i32, limits: &Limits) -> io::Result<Stream> {
         let known = self.find(node);
         let failed = match &known {
             None => io::Error::new(io::ErrorKind::NotFound, "no such broker is known"),
-            Some(broker) => match net::connect(&broker.host, broker.port, limits.connect).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => error,
-            },
+            Some(Broker { host, port, .. }) => {
+                match self.access.connect(host, *port, limits.connect).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => error,
+                }
+            }
         };
         if fault::on("moved-broker-ignored") {
             return Err(failed);
         }
         self.refresh(limits).await;
         match self.find(node).filter(|broker| Some(broker) != known.as_ref()) {
-            Some(moved) => net::connect(&moved.host, moved.port, limits.connect).await,
+            Some(moved) => self.access.connect(&moved.host, moved.port, limits.connect).await,
             None => Err(failed),
         }
     }
 
     /// Connects to any broker: the known ones in random order, then the configured ones. Each gets
     /// a head start over the next, and the first that answers wins.
-    pub async fn connect_any(&self, limits: &Limits) -> io::Result<TcpStream> {
+    pub async fn connect_any(&self, limits: &Limits) -> io::Result<Stream> {
         let known = self.brokers();
         let first = random::below(known.len());
         let known = known.iter().cycle().skip(first).take(known.len());
@@ -148,12 +155,25 @@ impl Directory {
                 places.push(place.clone());
             }
         }
-        race(places, limits).await
+        race(&self.access, places, limits).await
     }
 
-    /// Port of a virtual broker, for `status`.
+    /// Port of a virtual broker; `None` if it has none.
     pub fn port_of(&self, node: i32) -> Option<u16> {
-        self.ports.of(node)
+        match self.names {
+            Some(_) => Some(self.bootstrap_port),
+            None => self.ports.of(node),
+        }
+    }
+
+    /// The virtual broker that a client asked for by name, at the door it came through.
+    pub fn named(&self, door: Door, name: Option<&str>) -> Option<Door> {
+        let Some(names) = &self.names else { return Some(door) };
+        let name = name?;
+        if name.as_bytes().eq_ignore_ascii_case(&self.advertise) || fault::on("any-name-served") {
+            return Some(Door::Bootstrap);
+        }
+        names.node(name).map(Door::Node)
     }
 
     /// Host and port of bootstrap as clients should write it.
@@ -165,7 +185,11 @@ impl Directory {
 /// Head start of a connection attempt over the next one (RFC 8305 advises 250 ms).
 const HEAD_START: std::time::Duration = std::time::Duration::from_millis(250);
 
-async fn race(places: Vec<(String, u16)>, limits: &Limits) -> io::Result<TcpStream> {
+async fn race(
+    access: &Arc<Access>,
+    places: Vec<(String, u16)>,
+    limits: &Limits,
+) -> io::Result<Stream> {
     let mut attempts = tokio::task::JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no broker is configured");
     let mut places = places.into_iter();
@@ -173,8 +197,8 @@ async fn race(places: Vec<(String, u16)>, limits: &Limits) -> io::Result<TcpStre
         let next = places.next();
         let more = next.is_some();
         if let Some((host, port)) = next {
-            let limit = limits.connect;
-            attempts.spawn(async move { net::connect(&host, port, limit).await });
+            let (access, limit) = (access.clone(), limits.connect);
+            attempts.spawn(async move { access.connect(&host, port, limit).await });
         }
         let head_start = if more { HEAD_START } else { limits.connect };
         match tokio::time::timeout(head_start, attempts.join_next()).await {
@@ -190,7 +214,11 @@ async fn race(places: Vec<(String, u16)>, limits: &Limits) -> io::Result<TcpStre
 
 impl Addresses for Directory {
     fn of(&self, node: i32) -> (Bytes, u16) {
-        (self.advertise.clone(), self.ports.of(node).unwrap_or(self.bootstrap_port))
+        let host = match &self.names {
+            Some(names) => names.of(node).into(),
+            None => self.advertise.clone(),
+        };
+        (host, self.port_of(node).unwrap_or(self.bootstrap_port))
     }
 
     fn scrub(&self, text: &str) -> Option<String> {

@@ -91,7 +91,8 @@ async fn one(
     leg: &Leg,
     open: Option<BrokerConnection>,
 ) -> Result<(Bytes, BrokerConnection), LegError> {
-    let mut connection = match open.filter(BrokerConnection::is_open) {
+    let open = open.and_then(|mut open| open.is_open().then_some(open));
+    let mut connection = match open {
         Some(connection) => connection,
         None => {
             let stream = ways.directory.connect(Door::Node(leg.node), ways.limits).await;

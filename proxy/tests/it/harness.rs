@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod broker;
+pub mod certs;
 pub mod client;
 pub mod proxy;
 pub mod records;

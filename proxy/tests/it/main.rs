@@ -22,4 +22,5 @@ mod order;
 mod overstay;
 mod refusals;
 mod tails;
+mod tls;
 mod versions;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
-use crate::{addresses, brokers, lifecycle, offload, order, overstay, tails, versions};
+use crate::{addresses, brokers, lifecycle, offload, order, overstay, tails, tls, versions};
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
 
@@ -95,6 +95,14 @@ fn mutants() -> Vec<Mutant> {
             offload::a_damaged_object_is_an_error_and_never_data,
             "values came"
         ),
+        mutant!(
+            "client-certificate-unasked",
+            tls::client_certificates_are_checked,
+            "served with no certificate"
+        ),
+        mutant!("renewal-ignored", tls::certificates_are_renewed, "file_reloads_total"),
+        mutant!("any-name-served", tls::unknown_names_are_closed, "was served"),
+        mutant!("handshake-unbounded", tls::slow_handshakes_end, "end of the connection"),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }

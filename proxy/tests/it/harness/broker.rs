@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::fake_broker::{FakeCluster, FakeNode, Step};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// Last byte of the first node's loopback address; the proxy is on 127.0.0.1.
 const FIRST_HOST: i32 = 2;
@@ -35,6 +36,7 @@ pub struct Counts {
 #[derive(Debug)]
 struct Shared {
     cluster: Mutex<FakeCluster>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     gate: Semaphore,
     write_bytes: AtomicUsize,
 }
@@ -49,10 +51,16 @@ pub struct Brokers {
 impl Brokers {
     /// Nodes 0, 1, ... with one topic `t` of three partitions.
     pub async fn start(nodes: i32) -> Self {
+        Self::start_with(nodes, None).await
+    }
+
+    /// The same, in TLS.
+    pub async fn start_with(nodes: i32, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let mut cluster = FakeCluster::new(Vec::new());
         cluster.add_topic("t", 3);
         let shared = Shared {
             cluster: Mutex::new(cluster),
+            tls,
             gate: Semaphore::new(0),
             write_bytes: AtomicUsize::new(CHUNK_BYTES),
         };
@@ -130,7 +138,7 @@ async fn accept(listener: TcpListener, id: i32, shared: Arc<Shared>, counts: Arc
             open.0.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 // However a connection ends, the test sees it at the client.
-                _ = serve(stream, id, &shared, &counts) => {}
+                _ = accepted(stream, id, &shared, &counts) => {}
                 () = counts.hang_up.notified() => {}
             }
         });
@@ -145,8 +153,21 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn serve(mut stream: TcpStream, id: i32, shared: &Shared, counts: &Counts) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn accepted(tcp: TcpStream, id: i32, shared: &Shared, counts: &Counts) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    match &shared.tls {
+        None => serve(tcp, id, shared, counts).await,
+        Some(tls) => {
+            let tls = TlsAcceptor::from(tls.clone()).accept(tcp).await?;
+            serve(tls, id, shared, counts).await
+        }
+    }
+}
+
+async fn serve<S>(mut stream: S, id: i32, shared: &Shared, counts: &Counts) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         let frame = read_frame(&mut stream, counts).await?;
         let steps = shared.cluster.lock().expect("not poisoned").receive(id, &frame);
@@ -161,7 +182,10 @@ async fn serve(mut stream: TcpStream, id: i32, shared: &Shared, counts: &Counts)
     }
 }
 
-async fn read_frame(stream: &mut TcpStream, counts: &Counts) -> io::Result<Bytes> {
+async fn read_frame<S>(stream: &mut S, counts: &Counts) -> io::Result<Bytes>
+where
+    S: AsyncRead + Unpin,
+{
     let length = usize::try_from(stream.read_i32().await?).map_err(io::Error::other)?;
     counts.received.fetch_add(4, Ordering::Relaxed);
     let mut frame = BytesMut::with_capacity(length);
@@ -176,12 +200,10 @@ async fn read_frame(stream: &mut TcpStream, counts: &Counts) -> io::Result<Bytes
     Ok(frame.freeze())
 }
 
-async fn write(
-    stream: &mut TcpStream,
-    bytes: &[u8],
-    shared: &Shared,
-    counts: &Counts,
-) -> io::Result<()> {
+async fn write<S>(stream: &mut S, bytes: &[u8], shared: &Shared, counts: &Counts) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
     let mut left = bytes;
     while !left.is_empty() {
         let n = left.len().min(shared.write_bytes.load(Ordering::Relaxed));
@@ -192,5 +214,5 @@ async fn write(
             tokio::task::yield_now().await;
         }
     }
-    Ok(())
+    stream.flush().await
 }

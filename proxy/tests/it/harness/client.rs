@@ -1,17 +1,27 @@
 //! A raw client: sends what it is told, reads frames, decodes with the codec crate.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use super::{Checked, QUIET, failure, within};
+
+/// A socket, plain or in TLS.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Socket for S {}
 
 /// A connection to the proxy.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
     correlation: i32,
 }
 
@@ -21,7 +31,23 @@ impl Client {
         let stream = within("connect", TcpStream::connect(("127.0.0.1", port))).await?;
         let stream = stream.map_err(failure)?;
         stream.set_nodelay(true).map_err(failure)?;
-        Ok(Self { stream, correlation: 100 })
+        Ok(Self { stream: Box::new(stream), correlation: 100 })
+    }
+
+    /// Connects to a port of the proxy and speaks no TLS, even where every client does.
+    pub async fn connect_plain(port: u16) -> Checked<Self> {
+        Self::connect(port).await
+    }
+
+    /// Connects in TLS, to the host of this name.
+    pub async fn connect_tls(port: u16, host: &str, tls: &Arc<ClientConfig>) -> Checked<Self> {
+        let tcp = within("connect", TcpStream::connect(("127.0.0.1", port))).await?;
+        let tcp = tcp.map_err(failure)?;
+        tcp.set_nodelay(true).map_err(failure)?;
+        let host = ServerName::try_from(host.to_owned()).map_err(failure)?;
+        let stream = within("TLS", TlsConnector::from(tls.clone()).connect(host, tcp)).await?;
+        let stream = stream.map_err(|error| failure(format!("no TLS: {error}")))?;
+        Ok(Self { stream: Box::new(stream), correlation: 100 })
     }
 
     /// Connects with a receive buffer of this size.
@@ -29,7 +55,7 @@ impl Client {
         let socket = TcpSocket::new_v4().map_err(failure)?;
         socket.set_recv_buffer_size(bytes).map_err(failure)?;
         let connected = within("connect", socket.connect(([127, 0, 0, 1], port).into())).await?;
-        Ok(Self { stream: connected.map_err(failure)?, correlation: 100 })
+        Ok(Self { stream: Box::new(connected.map_err(failure)?), correlation: 100 })
     }
 
     /// Sends a request and gives its correlation id.
@@ -45,7 +71,11 @@ impl Client {
 
     /// Sends bytes as they are.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> Checked {
-        within("send", self.stream.write_all(bytes)).await?.map_err(failure)
+        let send = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        within("send", send).await?.map_err(failure)
     }
 
     /// Sends bytes one by one.

@@ -32,6 +32,9 @@ pub struct Setup {
     advertise: &'static str,
     refresh_ms: u32,
     limits: String,
+    listen: String,
+    cluster: String,
+    named: bool,
     offload: Option<(PathBuf, usize)>,
     faults: Faults,
     ready: bool,
@@ -45,6 +48,9 @@ impl Setup {
             advertise: "127.0.0.1",
             refresh_ms: 200,
             limits: String::new(),
+            listen: String::new(),
+            cluster: String::new(),
+            named: false,
             offload: None,
             faults,
             ready: true,
@@ -67,6 +73,26 @@ impl Setup {
     pub fn limit(mut self, line: &str) -> Self {
         self.limits.push_str(line);
         self.limits.push('\n');
+        self
+    }
+
+    /// A line of `[listen]`.
+    pub fn listen(mut self, line: &str) -> Self {
+        self.listen.push_str(line);
+        self.listen.push('\n');
+        self
+    }
+
+    /// Virtual brokers have names of this pattern in the place of ports.
+    pub fn sni(mut self, pattern: &str) -> Self {
+        self.named = true;
+        self.listen(&format!("sni = {pattern:?}"))
+    }
+
+    /// A line of `[[cluster]]`.
+    pub fn cluster(mut self, line: &str) -> Self {
+        self.cluster.push_str(line);
+        self.cluster.push('\n');
         self
     }
 
@@ -140,11 +166,13 @@ impl Setup {
 
     fn toml(&self, first: u16) -> String {
         let (nodes, last, admin) = (first + 1, first + NODES, first + 1 + NODES);
-        let Self { bootstrap, advertise, limits, refresh_ms, .. } = self;
+        let Self { bootstrap, advertise, limits, refresh_ms, listen, cluster, .. } = self;
+        let ports =
+            if self.named { String::new() } else { format!("ports = \"{nodes}-{last}\"\n") };
         let mut toml = format!(
             "[listen]\nbootstrap = \"127.0.0.1:{first}\"\nadvertise = \"{advertise}\"\n\
-             ports = \"{nodes}-{last}\"\n[admin]\naddress = \"127.0.0.1:{admin}\"\n\
-             [[cluster]]\nname = \"fake\"\nbootstrap = {bootstrap:?}\n\
+             {ports}{listen}[admin]\naddress = \"127.0.0.1:{admin}\"\n\
+             [[cluster]]\nname = \"fake\"\nbootstrap = {bootstrap:?}\n{cluster}\
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
         if let Some((path, threshold)) = &self.offload {
