@@ -285,8 +285,8 @@ pub async fn unknown_names_are_closed(faults: Faults) -> Checked {
         let connected = Client::connect_tls(proxy.port, name, &front.client(None)).await;
         ensure!(connected.is_err(), "{name} was served");
         closed(&proxy, "no_such_name", f64::from(u32::try_from(n + 1).map_err(failure)?)).await?;
-        let said = if n < 2 { name } else { "(none)" };
-        let line = format!("client asked for the host {said}, which is no name of this proxy");
+        let asked = if n < 2 { name } else { "(none)" };
+        let line = format!("client asked for the host {asked}, which is no name of this proxy");
         said(&proxy, &line).await?;
     }
     Ok(())
