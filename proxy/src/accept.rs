@@ -8,13 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 
 use crate::config::Listen;
-use crate::connection::{self, handle::Handle};
+use crate::connection::{self, Patience, handle::Handle};
 use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
+use crate::limits::Limits;
 use crate::net;
 use crate::route::addresses::Door;
 use crate::tasks::Tasks;
@@ -48,6 +49,7 @@ pub struct Clients {
     tasks: Tasks,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
+    limits: RwLock<Arc<Limits>>,
     lines: RateLimit,
 }
 
@@ -55,7 +57,19 @@ impl Clients {
     /// No connection yet.
     pub fn new(plane: Arc<DataPlane>, tasks: Tasks) -> Arc<Self> {
         let lines = RateLimit::per_second(LINES_PER_SECOND);
-        Arc::new(Self { plane, tasks, next: AtomicU64::new(0), open: Mutex::default(), lines })
+        let limits = RwLock::new(Arc::new(plane.limits.clone()));
+        let (next, open) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { plane, tasks, next, open, limits, lines })
+    }
+
+    /// Bounds of connections in force now.
+    fn limits(&self) -> Arc<Limits> {
+        self.limits.read().clone()
+    }
+
+    /// Takes other bounds; open connections are looked at by them too.
+    pub fn adopt(&self, limits: &Limits) {
+        *self.limits.write() = Arc::new(limits.clone());
     }
 
     /// Accepts on one listener for ever; dropped at shutdown.
@@ -74,7 +88,8 @@ impl Clients {
     }
 
     fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        if let Some(limit) = self.is_full(peer.ip()) {
+        let limits = self.limits();
+        if let Some(limit) = self.is_full(peer.ip(), &limits) {
             self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }
@@ -85,21 +100,22 @@ impl Clients {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle::default());
         let (clients, served_by) = (self.clone(), handle.clone());
+        let patience = Patience::of(&limits);
         // Its task waits for this lock at its end, so it cannot leave before it is entered.
         let mut open = self.open.lock();
         let abort = self.tasks.spawn(async move {
-            let served = connection::serve(stream, door, clients.plane.clone(), served_by).await;
+            let plane = clients.plane.clone();
+            let served = connection::serve(stream, door, plane, served_by, patience).await;
             clients.open.lock().remove(&id);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
             }
         });
-        open.insert(id, Open::new(handle, abort, (door, peer), &self.plane.limits));
+        open.insert(id, Open::new(handle, abort, (door, peer)));
     }
 
     /// Why a client cannot be taken.
-    fn is_full(&self, from: IpAddr) -> Option<&'static str> {
-        let limits = &self.plane.limits;
+    fn is_full(&self, from: IpAddr, limits: &Limits) -> Option<&'static str> {
         let open = self.open.lock();
         if open.len() >= limits.connections_max {
             return Some("limits.connections_max");

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use parking_lot::RwLock;
 use protocol_ext::address::Addresses as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -23,7 +24,7 @@ use crate::metrics::Side;
 #[derive(Debug)]
 pub struct Admin {
     /// The configuration in force.
-    pub config: Config,
+    pub config: Arc<RwLock<Config>>,
     /// What connections share.
     pub plane: Arc<DataPlane>,
     /// Open connections.
@@ -44,13 +45,14 @@ impl Admin {
             reasons.push("draining".to_owned());
         }
         if let Known::NotYet(why) = &*self.known.borrow() {
-            let name = &self.config.cluster.name;
+            let name = &self.config.read().cluster.name;
             reasons.push(format!("cluster {name} was not reached yet: {why}"));
         }
         reasons
     }
 
     fn status(&self) -> Value {
+        let config = self.config.read();
         let brokers = self.plane.directory.brokers();
         let brokers: Vec<Value> = brokers
             .iter()
@@ -69,12 +71,12 @@ impl Admin {
             Known::Yes(why) => why.clone(),
         };
         let features: Vec<&str> = [
-            (self.config.store.is_some(), "restore"),
-            (!self.config.offload.is_empty(), "offload"),
-            (!self.config.virtual_topics.is_empty(), "virtual_topics"),
-            (self.config.listen.tls.is_some(), "tls"),
-            (self.config.listen.sni.is_some(), "sni"),
-            (self.config.cluster.tls.is_some(), "tls_to_brokers"),
+            (config.store.is_some(), "restore"),
+            (!config.offload.is_empty(), "offload"),
+            (!config.virtual_topics.is_empty(), "virtual_topics"),
+            (config.listen.tls.is_some(), "tls"),
+            (config.listen.sni.is_some(), "sni"),
+            (config.cluster.tls.is_some(), "tls_to_brokers"),
         ]
         .into_iter()
         .filter_map(|(on, name)| on.then_some(name))
@@ -85,7 +87,7 @@ impl Admin {
             "bootstrap": self.plane.directory.bootstrap_address(),
             "ready": self.unready().is_empty(),
             "clusters": [{
-                "name": self.config.cluster.name,
+                "name": config.cluster.name,
                 "brokers": brokers,
                 "failing": failing,
             }],
@@ -94,55 +96,6 @@ impl Admin {
                 "broker": self.plane.metrics.open_connections(Side::Broker),
             },
             "features": features,
-        })
-    }
-
-    fn effective(&self) -> Value {
-        let Config { listen, cluster, store, offload, virtual_topics, limits, admin } =
-            &self.config;
-        let bootstrap: Vec<String> =
-            cluster.bootstrap.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-        json!({
-            "listen": {
-                "bootstrap": listen.bootstrap.to_string(),
-                "advertise": listen.advertise,
-                "ports": format!("{}-{}", listen.ports.first, listen.ports.last),
-                "broker_ports": listen.ports.mapped,
-                "tls": listen.tls.as_ref().map(|tls| json!({
-                    "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
-                })),
-                "sni": listen.sni.as_ref().map(|names| format!(
-                    "{}{{node}}{}", names.before, names.after,
-                )),
-            },
-            "admin": { "address": admin.to_string() },
-            "cluster": [{
-                "name": cluster.name,
-                "bootstrap": bootstrap,
-                "tls": cluster.tls.as_ref().map(|tls| json!({
-                    "ca": tls.ca,
-                    "cert": tls.own.as_ref().map(|(cert, _)| cert),
-                    "key": tls.own.as_ref().map(|(_, key)| key),
-                })),
-            }],
-            "store": store.as_ref().map(|s| json!({ "kind": "local", "path": s.path })),
-            "offload": offload.iter().map(|rule| json!({
-                "topics": rule.topics, "threshold_bytes": rule.threshold_bytes,
-            })).collect::<Vec<_>>(),
-            "virtual_topic": virtual_topics.iter().map(|topic| json!({
-                "name": topic.name, "partitions": topic.partitions,
-                "region": { "header": topic.header }, "slots": topic.slots,
-            })).collect::<Vec<_>>(),
-            "limits": {
-                "frame_bytes_max": limits.frame_bytes_max,
-                "connections_max": limits.connections_max,
-                "buffered_bytes_max": limits.buffered_bytes_max,
-                "connect_ms": limits.connect.as_millis(),
-                "handshake_ms": limits.handshake.as_millis(),
-                "first_request_ms": limits.first_request.as_millis(),
-                "drain_ms": limits.drain.as_millis(),
-                "refresh_ms": limits.refresh.as_millis(),
-            },
         })
     }
 }
@@ -157,7 +110,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             "/status",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.status()) }),
         )
-        .route("/config", get(|State(a): State<Arc<Admin>>| async move { Json(a.effective()) }))
+        .route(
+            "/config",
+            get(|State(a): State<Arc<Admin>>| async move { Json(a.config.read().effective()) }),
+        )
         .with_state(admin);
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "admin port stopped");

@@ -2,6 +2,7 @@
 //!
 //! All problems are found in one pass; each names the key, what is wrong and what to write.
 
+mod effective;
 mod parse;
 pub mod raw;
 mod security;

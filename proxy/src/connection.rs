@@ -18,6 +18,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,7 +27,7 @@ use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
-use crate::limits::{HALF_CLOSED, LINGER};
+use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
@@ -36,21 +37,40 @@ use queue::Queue;
 use requests::{RequestEnd, Requests};
 use responses::Responses;
 
+/// How long a client may take to begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    handshake: Duration,
+    first_request: Duration,
+}
+
+impl Patience {
+    /// As the limits say.
+    pub fn of(limits: &Limits) -> Self {
+        Self { handshake: limits.handshake, first_request: limits.first_request }
+    }
+}
+
 /// Serves one client until either side closes, an error, or a drain.
 pub async fn serve(
     client: TcpStream,
     door: Door,
     plane: Arc<DataPlane>,
     handle: Arc<Handle>,
+    patience: Patience,
 ) -> Result<(), ConnectionError> {
     let _counted = plane.metrics.connection(Side::Client);
-    let Some((mut client, door)) = admitted(client, door, &plane, &handle).await? else {
+    let Some((mut client, door)) =
+        admitted(client, door, &plane, &handle, patience.handshake).await?
+    else {
         return Ok(());
     };
     let (mut from_client, to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
     let at_once = fault::on("silent-client-connects");
-    if !at_once && !first_head(&mut input, &mut from_client, &plane, &handle).await? {
+    if !at_once
+        && !first_head(&mut input, &mut from_client, &handle, patience.first_request).await?
+    {
         return Ok(());
     }
     let connecting = Box::pin(plane.directory.connect(door, &plane.limits));
@@ -76,9 +96,9 @@ async fn admitted(
     door: Door,
     plane: &DataPlane,
     handle: &Handle,
+    limit: Duration,
 ) -> Result<Option<(Stream, Door)>, ConnectionError> {
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
-    let limit = plane.limits.handshake;
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
@@ -107,10 +127,9 @@ async fn linger(client: &mut Stream) {
 async fn first_head(
     input: &mut Buffer,
     from: &mut ReadHalf<'_>,
-    plane: &DataPlane,
     handle: &Handle,
+    limit: Duration,
 ) -> Result<bool, ConnectionError> {
-    let limit = plane.limits.first_request;
     let head = async {
         while input.len() < frames::PREFIX_BYTES {
             if input.fill(from).await.map_err(ConnectionError::ClientIo)? == 0 {

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod random;
+pub mod reload;
 pub mod route;
 pub mod run;
 pub mod store;

@@ -71,6 +71,36 @@ pub struct Limits {
     pub refresh: Duration,
 }
 
+impl Limits {
+    /// Whether a key of the configuration is one that can change while the process runs.
+    pub fn is_live(key: &str) -> bool {
+        key.strip_prefix("limits.").is_some_and(|key| LIVE.contains(&key))
+    }
+
+    /// These limits, with those of `wanted` that can change while the process runs.
+    pub fn renewed(&self, wanted: &Self) -> Self {
+        Self {
+            frame_bytes_max: self.frame_bytes_max,
+            buffered_bytes_max: self.buffered_bytes_max,
+            connect: self.connect,
+            refresh: self.refresh,
+            ..wanted.clone()
+        }
+    }
+}
+
+/// Keys of `renewed`.
+const LIVE: [&str; 8] = [
+    "connections_max",
+    "connections_per_address_max",
+    "first_request_ms",
+    "frame_progress_ms",
+    "idle_ms",
+    "age_ms",
+    "handshake_ms",
+    "drain_ms",
+];
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -53,7 +53,9 @@ fn start(args: &RunArgs) -> ExitCode {
     }
     let ran = runtime.enable_all().build().map_err(run::RunError::from);
     let ran = ran.and_then(|runtime| {
-        let ran = runtime.block_on(run::run(config));
+        let args = args.clone();
+        let load = move || Config::load(args.config.as_deref(), &args.flags());
+        let ran = runtime.block_on(run::run(config, Box::new(load)));
         runtime.shutdown_background();
         ran
     });

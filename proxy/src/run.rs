@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use crate::tasks::Tasks;
 use crate::tls::files;
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net};
+use crate::{clock, net, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +52,9 @@ pub enum RunError {
     Io(#[from] io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
-pub async fn run(config: Config) -> Result<(), RunError> {
+/// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
+pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
+    let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bind = |(address, error)| RunError::Bind { address, error };
@@ -75,8 +77,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let clients = Clients::new(plane.clone(), connections.clone());
     let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
     let (draining_to, draining) = watch::channel(false);
+    let in_force = Arc::new(RwLock::new(config.clone()));
     let admin = Admin {
-        config: config.clone(),
+        config: in_force.clone(),
         plane: plane.clone(),
         clients: clients.clone(),
         known: known.clone(),
@@ -93,6 +96,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
 
     jobs.spawn_until_cut(clients.clone().sweep());
+    jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone()));
     let accepting = Tasks::default();
     for (door, listener) in doors {
         accepting.spawn_until_cut(clients.clone().accept(door, listener));
@@ -113,7 +117,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     accepting.cut();
     tracing::info!(connections = clients.open(), "draining");
     clients.drain();
-    if connections.wait(limits.drain).await {
+    let drain = in_force.read().limits.drain;
+    if connections.wait(drain).await {
         tracing::info!("stopped");
     } else {
         tracing::warn!(aborted = clients.open(), "stopped: drain_ms ran out");

@@ -74,9 +74,10 @@ fn start_proxy(broker: SocketAddr) -> SocketAddr {
             ..Flags::default()
         };
         let config = Config::parse("", &flags).expect("valid");
+        let load = Box::new(move || Config::parse("", &flags));
         let proxy = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(firebreak::run::run(config))
+            runtime.expect("a runtime").block_on(firebreak::run::run(config, load))
         });
         for _ in 0..100 {
             thread::sleep(Duration::from_millis(20));

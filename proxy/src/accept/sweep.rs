@@ -29,13 +29,8 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub fn new(
-        handle: Arc<Handle>,
-        abort: AbortHandle,
-        (door, peer): (Door, SocketAddr),
-        limits: &Limits,
-    ) -> Self {
-        Self { handle, abort, door, peer, watched: Watched::new(limits, clock::now()) }
+    pub fn new(handle: Arc<Handle>, abort: AbortHandle, (door, peer): (Door, SocketAddr)) -> Self {
+        Self { handle, abort, door, peer, watched: Watched::new(clock::now()) }
     }
 }
 
@@ -43,10 +38,12 @@ impl Open {
 #[derive(Debug)]
 struct Watched {
     signs: Signs,
+    opened: clock::Tick,
     active: clock::Tick,
     /// Since when, and at which byte, it is stuck within a request.
     stuck: Option<(clock::Tick, u64)>,
-    ends: Option<clock::Tick>,
+    /// The part of the age limit that it may reach: so many do not end at once.
+    share: f64,
 }
 
 /// What is to be done with a connection.
@@ -58,10 +55,9 @@ enum Verdict {
 }
 
 impl Watched {
-    fn new(limits: &Limits, now: clock::Tick) -> Self {
-        let age = limits.age.map(random::jittered);
-        let ends = age.and_then(|age| now.checked_add(age));
-        Self { signs: Signs::default(), active: now, stuck: None, ends }
+    fn new(now: clock::Tick) -> Self {
+        let share = random::jittered(Duration::from_secs(1)).as_secs_f64();
+        Self { signs: Signs::default(), opened: now, active: now, stuck: None, share }
     }
 
     fn look(&mut self, signs: Signs, limits: &Limits, now: clock::Tick) -> Verdict {
@@ -82,8 +78,10 @@ impl Watched {
         if now - self.active >= limits.idle {
             return Verdict::Drains(Overstay::Idle);
         }
-        match self.ends {
-            Some(ends) if ends <= now => Verdict::Drains(Overstay::Old),
+        match limits.age {
+            Some(age) if now - self.opened >= age.mul_f64(self.share) => {
+                Verdict::Drains(Overstay::Old)
+            }
             _ => Verdict::Stays,
         }
     }
@@ -92,12 +90,12 @@ impl Watched {
 impl Clients {
     /// Looks at all connections for ever; dropped at shutdown.
     pub async fn sweep(self: Arc<Self>) {
-        let limits = &self.plane.limits;
-        let least = limits.idle.min(limits.frame_progress).min(limits.age.unwrap_or(PERIOD_MAX));
-        let period = (least / 8).clamp(PERIOD_MIN, PERIOD_MAX);
         loop {
-            tokio::time::sleep(period).await;
-            for (door, peer) in self.look(clock::now()) {
+            let limits = self.limits();
+            let age = limits.age.unwrap_or(PERIOD_MAX);
+            let period = limits.idle.min(limits.frame_progress).min(age) / 8;
+            tokio::time::sleep(period.clamp(PERIOD_MIN, PERIOD_MAX)).await;
+            for (door, peer) in self.look(&limits, clock::now()) {
                 let error = ConnectionError::SlowFrame(limits.frame_progress);
                 self.report(door, peer, &error);
             }
@@ -105,7 +103,7 @@ impl Clients {
     }
 
     /// Drains what overstays; gives those that were cut off.
-    fn look(&self, now: clock::Tick) -> Vec<(Door, SocketAddr)> {
+    fn look(&self, limits: &Limits, now: clock::Tick) -> Vec<(Door, SocketAddr)> {
         let mut cut = Vec::new();
         if fault::on("overstay-unseen") {
             return cut;
@@ -114,7 +112,7 @@ impl Clients {
             if open.handle.is_draining() {
                 return true;
             }
-            match open.watched.look(open.handle.signs(), &self.plane.limits, now) {
+            match open.watched.look(open.handle.signs(), limits, now) {
                 Verdict::Stays => {}
                 Verdict::Drains(overstay) => {
                     self.plane.metrics.overstayed(overstay);
@@ -153,7 +151,7 @@ mod tests {
     #[test]
     fn bytes_either_way_keep_a_connection() {
         let (limits, start) = (limits(), clock::now());
-        let mut watched = Watched::new(&limits, start);
+        let mut watched = Watched::new(start);
         let received = Signs { received: 1, ..Signs::default() };
         let sent = Signs { sent: 1, ..received };
         assert_eq!(watched.look(received, &limits, start + 59 * SECOND), Verdict::Stays);
@@ -166,7 +164,7 @@ mod tests {
     #[test]
     fn a_byte_a_second_is_no_progress() {
         let (limits, start) = (limits(), clock::now());
-        let mut watched = Watched::new(&limits, start);
+        let mut watched = Watched::new(start);
         let mut verdicts =
             (0..20).map(|n| watched.look(within(n.into()), &limits, start + n * SECOND));
         assert_eq!(verdicts.position(|verdict| verdict == Verdict::Cut), Some(10));
@@ -175,12 +173,12 @@ mod tests {
     #[test]
     fn a_kilobyte_in_time_is_progress_and_so_is_the_end_of_a_request() {
         let (limits, start) = (limits(), clock::now());
-        let mut watched = Watched::new(&limits, start);
+        let mut watched = Watched::new(start);
         for n in 0..50 {
             let signs = within(u64::from(n) * FRAME_PROGRESS_BYTES / 9);
             assert_eq!(watched.look(signs, &limits, start + n * SECOND), Verdict::Stays);
         }
-        let mut watched = Watched::new(&limits, start);
+        let mut watched = Watched::new(start);
         for n in 0..50 {
             let signs = Signs { pauses: u64::from(n / 9), ..within(n.into()) };
             assert_eq!(watched.look(signs, &limits, start + n * SECOND), Verdict::Stays);
@@ -191,7 +189,7 @@ mod tests {
     fn a_connection_ends_at_its_age_give_or_take_a_half() {
         let limits = Limits { age: Some(20 * SECOND), ..limits() };
         let start = clock::now();
-        let mut watched = Watched::new(&limits, start);
+        let mut watched = Watched::new(start);
         let busy = |n| Signs { received: n, ..Signs::default() };
         assert_eq!(watched.look(busy(1), &limits, start + 9 * SECOND), Verdict::Stays);
         let old = Verdict::Drains(Overstay::Old);

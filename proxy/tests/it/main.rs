@@ -21,6 +21,7 @@ mod offload;
 mod order;
 mod overstay;
 mod refusals;
+mod reload;
 mod tails;
 mod tls;
 mod versions;

@@ -154,14 +154,7 @@ impl Setup {
                 log.push_str(" \n");
             }
         });
-        Proxy {
-            child,
-            port: first,
-            admin: first + 1 + NODES,
-            log,
-            reader: Some(reader),
-            _folder: folder,
-        }
+        Proxy { child, port: first, admin: first + 1 + NODES, log, reader: Some(reader), folder }
     }
 
     fn toml(&self, first: u16) -> String {
@@ -195,7 +188,7 @@ pub struct Proxy {
     admin: u16,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Proxy {
@@ -217,6 +210,15 @@ impl Proxy {
     /// Asks it to end.
     pub fn terminate(&self) {
         let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(killed.expect("kill runs").success());
+    }
+
+    /// Changes its configuration file and asks it to read it again.
+    pub fn reload(&self, change: impl FnOnce(String) -> String) {
+        let file = self.folder.0.join("firebreak.toml");
+        let text = std::fs::read_to_string(&file).expect("a file");
+        std::fs::write(&file, change(text)).expect("a file");
+        let killed = Command::new("kill").arg("-HUP").arg(self.child.id().to_string()).status();
         assert!(killed.expect("kill runs").success());
     }
 

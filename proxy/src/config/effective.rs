@@ -1,0 +1,60 @@
+//! The configuration in force, for `/config` and to tell what a reload changes.
+
+use serde_json::{Value, json};
+
+use super::Config;
+
+impl Config {
+    /// What is in force, in the shape of the file. Of secrets only the files are named.
+    pub fn effective(&self) -> Value {
+        let Self { listen, cluster, store, offload, virtual_topics, limits, admin } = self;
+        let bootstrap: Vec<String> =
+            cluster.bootstrap.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        json!({
+            "listen": {
+                "bootstrap": listen.bootstrap.to_string(),
+                "advertise": listen.advertise,
+                "ports": format!("{}-{}", listen.ports.first, listen.ports.last),
+                "broker_ports": listen.ports.mapped,
+                "tls": listen.tls.as_ref().map(|tls| json!({
+                    "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
+                })),
+                "sni": listen.sni.as_ref().map(|names| format!(
+                    "{}{{node}}{}", names.before, names.after,
+                )),
+            },
+            "admin": { "address": admin.to_string() },
+            "cluster": [{
+                "name": cluster.name,
+                "bootstrap": bootstrap,
+                "tls": cluster.tls.as_ref().map(|tls| json!({
+                    "ca": tls.ca,
+                    "cert": tls.own.as_ref().map(|(cert, _)| cert),
+                    "key": tls.own.as_ref().map(|(_, key)| key),
+                })),
+            }],
+            "store": store.as_ref().map(|s| json!({ "kind": "local", "path": s.path })),
+            "offload": offload.iter().map(|rule| json!({
+                "topics": rule.topics, "threshold_bytes": rule.threshold_bytes,
+            })).collect::<Vec<_>>(),
+            "virtual_topic": virtual_topics.iter().map(|topic| json!({
+                "name": topic.name, "partitions": topic.partitions,
+                "region": { "header": topic.header }, "slots": topic.slots,
+            })).collect::<Vec<_>>(),
+            "limits": {
+                "frame_bytes_max": limits.frame_bytes_max,
+                "connections_max": limits.connections_max,
+                "connections_per_address_max": limits.connections_per_address_max.unwrap_or(0),
+                "buffered_bytes_max": limits.buffered_bytes_max,
+                "connect_ms": limits.connect.as_millis(),
+                "handshake_ms": limits.handshake.as_millis(),
+                "first_request_ms": limits.first_request.as_millis(),
+                "frame_progress_ms": limits.frame_progress.as_millis(),
+                "idle_ms": limits.idle.as_millis(),
+                "age_ms": limits.age.map_or(0, |age| age.as_millis()),
+                "drain_ms": limits.drain.as_millis(),
+                "refresh_ms": limits.refresh.as_millis(),
+            },
+        })
+    }
+}
