@@ -42,8 +42,9 @@ impl<'a, A: Addresses> Rewrite<'a, A> {
     }
 
     fn scrubbed(&self, text: Option<&[u8]>) -> Option<Replace> {
-        let text = std::str::from_utf8(text?).ok()?;
-        self.addresses.scrub(text).map(|clean| Replace::Bytes(Some(clean.into())))
+        // A text that is not UTF-8 may name a host all the same.
+        let text = String::from_utf8_lossy(text?);
+        self.addresses.scrub(&text).map(|clean| Replace::Bytes(Some(clean.into())))
     }
 
     fn config_value(&self, value: Option<&[u8]>) -> Option<Replace> {
@@ -131,6 +132,16 @@ pub(crate) mod tests {
         fn scrub(&self, text: &str) -> Option<String> {
             text.contains("upstream").then(|| text.replace("upstream", self.host))
         }
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf_8_is_searched_as_well() {
+        let fixed = Fixed { host: "p", port: 1 };
+        let text = b"ask \xffupstream:9092";
+        let mut rewrite = Rewrite::new(&fixed);
+        let new = rewrite.field(Role::ErrorText, Value::Bytes(Some(text), 0));
+        let expected = "ask \u{fffd}p:9092";
+        assert_eq!(new, Some(Replace::Bytes(Some(Bytes::from_static(expected.as_bytes())))));
     }
 
     #[test]

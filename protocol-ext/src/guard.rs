@@ -2,14 +2,21 @@
 //!
 //! The crate reserves memory for a count before it reads the items, so a hostile count of a few
 //! bytes would make it reserve gigabytes. A walk of the layout refuses such a count first.
+//! A decoded item takes up to some 250 bytes of memory where the wire needs two, so their number
+//! is bounded as well.
 
 use bytes::Bytes;
 use kafka_protocol::protocol::Decodable;
 
 use crate::api;
 use crate::schema::{Message, requests, responses};
-use crate::walk::{Check, walk};
+use crate::walk::items;
 use crate::wire::{Reader, WireError};
+
+/// Items (topics, partitions, tags) of a request that is decoded: no client names as many.
+pub const REQUEST_ITEMS_MAX: usize = 100_000;
+/// The same for a response: all partitions of the largest clusters.
+pub const RESPONSE_ITEMS_MAX: usize = 1_000_000;
 
 /// Decodes a request's body that starts at `at` of `frame`.
 pub fn request<T: Decodable>(
@@ -25,7 +32,7 @@ pub fn request<T: Decodable>(
         api::METADATA => &requests::METADATA,
         _ => return Err(WireError::Version { api: key, version }),
     };
-    decode(layout, version, frame, at)
+    decode(layout, version, frame, at, REQUEST_ITEMS_MAX)
 }
 
 /// Decodes a response's body that starts at `at` of `frame`.
@@ -50,7 +57,7 @@ pub fn response<T: Decodable>(
         }
         _ => return Err(WireError::Version { api: key, version }),
     };
-    decode(layout, version, frame, at)
+    decode(layout, version, frame, at, RESPONSE_ITEMS_MAX)
 }
 
 /// Bytes of one row of an ApiVersions version 0 answer.
@@ -61,8 +68,11 @@ fn decode<T: Decodable>(
     version: i16,
     frame: &Bytes,
     at: usize,
+    max: usize,
 ) -> Result<T, WireError> {
-    walk(layout, version, frame, at, &mut Check)?;
+    if items(layout, version, frame, at)? > max {
+        return Err(WireError::Items { max });
+    }
     decode_checked(layout.api, version, frame, at)
 }
 

@@ -65,6 +65,24 @@ impl Visit for Check {
     }
 }
 
+/// A visitor that writes every marked field anew, as it is: what a re-encode by the walker gives.
+/// The bytes differ from those walked only where a length was longer than it need be.
+#[derive(Debug, Clone, Copy)]
+pub struct Same;
+
+impl Visit for Same {
+    fn field(&mut self, _: Role, value: Value<'_>) -> Option<Replace> {
+        match value {
+            Value::Int(n) => Some(Replace::Int(n)),
+            Value::Bytes(bytes, _) => Some(Replace::Bytes(bytes.map(Bytes::copy_from_slice))),
+            Value::Uuid(_) => None,
+        }
+    }
+}
+
+/// Edits of one message: a peer decides how many fields there are, and each edit takes memory.
+pub const EDITS_MAX: usize = 200_000;
+
 #[derive(Debug)]
 struct Edit {
     from: usize,
@@ -135,6 +153,17 @@ pub fn walk(
     }
 }
 
+/// Array items and tagged fields of a whole message, which a decode would keep one by one.
+pub fn items(message: &Message, version: i16, frame: &[u8], at: usize) -> Result<usize, WireError> {
+    let mut check = Check;
+    let mut walker = Walker::new(message, version, frame, at, &mut check)?;
+    walker.structure(message.fields)?;
+    match walker.read.left() {
+        0 => Ok(walker.items),
+        left => Err(WireError::Trailing { left }),
+    }
+}
+
 /// Walks only the first fields, up to and including the one called `last`; the rest is not read.
 pub fn walk_until(
     message: &Message,
@@ -171,6 +200,7 @@ struct Walker<'a, 'v, V> {
     flexible: bool,
     visit: &'v mut V,
     edits: Edits,
+    items: usize,
 }
 
 impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
@@ -186,7 +216,8 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         }
         let flexible = version >= message.flexible;
         let read = Reader::new(frame, at);
-        Ok(Self { read, frame, version, flexible, visit, edits: Edits::default() })
+        let edits = Edits::default();
+        Ok(Self { read, frame, version, flexible, visit, edits, items: 0 })
     }
 
     fn structure(&mut self, fields: &'static [Field]) -> Result<(), WireError> {
@@ -205,6 +236,7 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
             Kind::Struct(fields) => self.structure(fields),
             Kind::Array(fields) => {
                 let count = self.read.length(self.flexible, true)?.unwrap_or(0);
+                self.items += count;
                 (0..count).try_for_each(|_| self.structure(fields))
             }
             Kind::FixedList(n) => {
@@ -214,6 +246,7 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
             Kind::StrList => {
                 let flexible = self.flexible;
                 let count = self.read.length(flexible, true)?.unwrap_or(0);
+                self.items += count;
                 (0..count).try_for_each(|_| self.read.bytes(flexible, false).map(drop))
             }
         }
@@ -231,7 +264,7 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         };
         if let Some(Replace::Int(new)) = self.visit.field(field.role, value) {
             let with = Bytes::copy_from_slice(&new.to_be_bytes()[8 - n.min(8)..]);
-            self.edits.0.push(Edit { from, to: from + n, with });
+            self.edit(Edit { from, to: from + n, with })?;
         }
         Ok(())
     }
@@ -250,13 +283,21 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         let mut length = Vec::with_capacity(5);
         put_length(&mut length, self.flexible, wide, new.as_ref().map(Bytes::len));
         let body_at = to - bytes.map_or(0, <[u8]>::len);
-        self.edits.0.push(Edit { from, to: body_at, with: length.into() });
-        self.edits.0.push(Edit { from: body_at, to, with: new.unwrap_or_default() });
+        self.edit(Edit { from, to: body_at, with: length.into() })?;
+        self.edit(Edit { from: body_at, to, with: new.unwrap_or_default() })
+    }
+
+    fn edit(&mut self, edit: Edit) -> Result<(), WireError> {
+        if self.edits.0.len() >= EDITS_MAX {
+            return Err(WireError::Items { max: EDITS_MAX });
+        }
+        self.edits.0.push(edit);
         Ok(())
     }
 
     fn tags(&mut self, fields: &'static [Field]) -> Result<(), WireError> {
         for _ in 0..self.read.uvarint()? {
+            self.items += 1;
             let tag = self.read.uvarint()?;
             let size_from = self.read.pos();
             let size = self.read.uvarint()? as usize;

@@ -37,6 +37,12 @@ pub enum WireError {
         /// How many.
         left: usize,
     },
+    /// More items than anyone needs, in as few bytes as lengths allow.
+    #[error("more than {max} items in one message")]
+    Items {
+        /// How many are taken.
+        max: usize,
+    },
     /// The body is not one of its API and version.
     #[error("body of api {api} version {version} cannot be decoded")]
     Body {
