@@ -8,6 +8,8 @@ pub mod codec;
 pub mod fake_broker;
 pub mod guard;
 pub mod header;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod records;
 pub mod reference;
 pub mod replace;

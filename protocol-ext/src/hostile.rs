@@ -1,0 +1,60 @@
+//! Frames that lie, for tests: sound frames in, mutants out, and what every reader must keep to.
+//!
+//! corpus (golden, drawn, defaults) -> `Mutator` -> mutant -> targets -> verdict. The same parts
+//! serve the in-process run, the run over sockets and the fuzz targets.
+//! Invariant: everything follows from a seed and the number of a mutant, so each can be had again.
+
+pub mod corpus;
+pub mod defaults;
+pub mod drawn;
+pub mod mutate;
+pub mod random;
+pub mod targets;
+
+use bytes::Bytes;
+
+use crate::schema::{Message, requests, responses};
+
+/// A frame without its length, and what it is.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where it comes from, for people.
+    pub name: String,
+    /// API key.
+    pub api: i16,
+    /// Version of its layout.
+    pub version: i16,
+    /// From a client; else from a broker.
+    pub request: bool,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+impl Frame {
+    /// Our layout of it, if there is one that knows its version.
+    pub fn layout(&self) -> Option<&'static Message> {
+        let ours = if self.request { REQUESTS } else { RESPONSES };
+        let known = |layout: &&&Message| (layout.min..=layout.max).contains(&self.version);
+        ours.iter().find(|layout| layout.api == self.api).filter(known).copied()
+    }
+}
+
+/// Every layout of a request.
+pub const REQUESTS: &[&Message] =
+    &[&requests::PRODUCE, &requests::FETCH, &requests::METADATA, &requests::LIST_OFFSETS];
+
+/// Every layout of a response.
+pub const RESPONSES: &[&Message] = &[
+    &responses::PRODUCE,
+    &responses::FETCH,
+    &responses::METADATA,
+    &responses::LIST_OFFSETS,
+    &responses::CREATE_TOPICS,
+    &responses::FIND_COORDINATOR,
+    &responses::DESCRIBE_CONFIGS,
+    &responses::ALTER_CONFIGS,
+    &responses::INCREMENTAL_ALTER_CONFIGS,
+    &responses::DESCRIBE_CLUSTER,
+    &responses::SHARE_FETCH,
+    &responses::SHARE_ACKNOWLEDGE,
+];
