@@ -49,6 +49,8 @@ cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
 
 if [ "$mode" != quick ]; then
     if [ "$mode" = full ]; then cases=(); else cases=(on_4_3_1 no_answer_names trouble_leader_moves); fi
+    say "== our tables against Kafka's own message definitions"
+    cargo test -p firebreak --test definitions
     say "== clients on real Kafkas, direct and through the proxy"
     cargo test -p firebreak --test kafka -- "${cases[@]}"
     say "== each row of the table of addresses is switched off and its leak must be seen"
