@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
@@ -19,11 +20,12 @@ use crate::limits::Limits;
 use crate::net;
 use crate::route::addresses::Door;
 use crate::tasks::Tasks;
-use crate::telemetry::RateLimit;
 use sweep::Open;
 
-/// Log lines about broken connections per second; the rest is only counted.
-const LINES_PER_SECOND: u32 = 10;
+/// How often it is told how many lines were left out.
+const LEFT_OUT_TOLD: Duration = Duration::from_secs(10);
+/// Kind of the lines about a listener that fails.
+const ACCEPT: &str = "accept";
 
 /// Binds every listener, or tells which address cannot be had.
 pub fn bind(listen: &Listen) -> Result<Vec<(Door, TcpListener)>, (SocketAddr, io::Error)> {
@@ -50,16 +52,14 @@ pub struct Clients {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
     limits: RwLock<Arc<Limits>>,
-    lines: RateLimit,
 }
 
 impl Clients {
     /// No connection yet.
     pub fn new(plane: Arc<DataPlane>, tasks: Tasks) -> Arc<Self> {
-        let lines = RateLimit::per_second(LINES_PER_SECOND);
         let limits = RwLock::new(Arc::new(plane.limits.clone()));
         let (next, open) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { plane, tasks, next, open, limits, lines })
+        Arc::new(Self { plane, tasks, next, open, limits })
     }
 
     /// Bounds of connections in force now.
@@ -78,10 +78,10 @@ impl Clients {
             match listener.accept().await {
                 Ok((stream, peer)) => self.admit(door, stream, peer),
                 Err(error) => {
-                    if self.lines.allows() {
-                        tracing::warn!(%error, "accept failed");
+                    if let Some(left_out) = self.plane.lines.allows(ACCEPT) {
+                        tracing::warn!(%error, left_out, "accept failed");
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -125,17 +125,29 @@ impl Clients {
         (same >= of_address).then_some("limits.connections_per_address_max")
     }
 
-    /// Counts an error and says it once, unless there are too many.
+    /// Counts an error and says it once, unless there are too many of its kind.
     fn report(&self, door: Door, peer: SocketAddr, error: &ConnectionError) {
         self.plane.metrics.error(error);
         if error.is_hang_up() {
             tracing::debug!(%peer, %door, %error, "connection ended");
-        } else if self.lines.allows() {
+        } else if let Some(left_out) = self.plane.lines.allows(error.kind()) {
             match error.blame() {
-                Blame::Ours => tracing::error!(%peer, %door, %error, "connection closed"),
-                Blame::Client | Blame::Upstream => {
-                    tracing::warn!(%peer, %door, %error, "connection closed");
+                Blame::Ours => {
+                    tracing::error!(%peer, %door, %error, left_out, "connection closed");
                 }
+                Blame::Client | Blame::Upstream => {
+                    tracing::warn!(%peer, %door, %error, left_out, "connection closed");
+                }
+            }
+        }
+    }
+
+    /// Says for ever how many lines were left out, so that a flood that ends is told too.
+    pub async fn tell_left_out(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LEFT_OUT_TOLD).await;
+            for (kind, left_out) in self.plane.lines.take_left_out() {
+                tracing::warn!(kind, left_out, "more like it, not told one by one");
             }
         }
     }

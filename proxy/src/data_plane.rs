@@ -16,6 +16,7 @@ use crate::route::addresses::Directory;
 use crate::route::legs::Ways;
 use crate::route::topics::Topics;
 use crate::route::virtual_topics::VirtualTopics;
+use crate::telemetry::LineLimits;
 use crate::tls;
 
 /// Shared by all connections.
@@ -33,6 +34,8 @@ pub struct DataPlane {
     pub limits: Limits,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// How many lines peers can cause.
+    pub lines: Arc<LineLimits>,
     /// Large values; `None` without a store.
     pub offload: Option<Offload>,
     /// Topics over several physical ones; `None` without any.
@@ -53,20 +56,23 @@ impl DataPlane {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let limits = config.limits.clone();
-        let topics = Arc::new(Topics::new(directory.clone(), limits.clone()));
+        let lines = Arc::new(LineLimits::default());
+        let topics = Topics::new(directory.clone(), limits.clone(), lines.clone());
+        let topics = Arc::new(topics);
         let routed = VirtualTopics::new(&config.virtual_topics);
         for topic in routed.iter().flat_map(VirtualTopics::all) {
             topics.learn_for_good(topic.id, &topic.name);
         }
         let half = limits.buffered_bytes_max / 2;
         Ok(Self {
-            offload: Offload::open(config, topics.clone(), metrics.clone())?,
+            offload: Offload::open(config, topics.clone(), metrics.clone(), lines.clone())?,
             directory,
             topics,
             routed,
             pool,
             tls,
             metrics,
+            lines,
             requests: Budget::new(half),
             responses: Budget::new(half),
             limits,

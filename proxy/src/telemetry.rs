@@ -1,12 +1,13 @@
 //! Logs to stderr, and the limit on how many lines peers can cause.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
-use crate::clock;
+use crate::{clock, fault};
 
 /// Starts logging. `RUST_LOG` sets the level; `info` without it.
 pub fn start(format: LogFormat) {
@@ -22,27 +23,61 @@ pub fn start(format: LogFormat) {
     }
 }
 
-/// So many lines a second, whatever peers do.
+/// Lines of one kind that may follow each other at once.
+pub const LINES_AT_ONCE: u64 = 10;
+
+/// How many lines peers can cause: of each kind a few at once, then one a second. What was left
+/// out is counted, and told with the next line of its kind or by whoever asks.
+#[derive(Debug, Default)]
+pub struct LineLimits(Mutex<BTreeMap<&'static str, Kind>>);
+
 #[derive(Debug)]
-pub struct RateLimit {
-    per_second: u32,
-    /// Second in the upper half, lines in it in the lower.
-    spent: AtomicU64,
+struct Kind {
+    /// Lines that may be written, as of `second`.
+    left: u64,
+    second: u64,
+    left_out: u64,
 }
 
-impl RateLimit {
-    /// A limit that allows `per_second` lines.
-    pub fn per_second(per_second: u32) -> Self {
-        Self { per_second, spent: AtomicU64::new(0) }
+impl LineLimits {
+    /// `Some` if another line of `kind` may be written now: how many were left out before it.
+    pub fn allows(&self, kind: &'static str) -> Option<u64> {
+        let second = clock::unix_ms() / 1000;
+        let mut kinds = self.0.lock();
+        let new = Kind { left: LINES_AT_ONCE, second, left_out: 0 };
+        let kind = kinds.entry(kind).or_insert(new);
+        let more = second.saturating_sub(kind.second);
+        kind.left = (kind.left + more).min(LINES_AT_ONCE);
+        kind.second = second.max(kind.second);
+        if kind.left == 0 && !fault::on("lines-unlimited") {
+            kind.left_out += 1;
+            return None;
+        }
+        kind.left = kind.left.saturating_sub(1);
+        Some(std::mem::take(&mut kind.left_out))
     }
 
-    /// Whether another line may be written now.
-    pub fn allows(&self) -> bool {
-        let second = (clock::unix_ms() / 1000) << 32;
-        let spent = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
-            let lines = if spent & !0xffff_ffff == second { spent & 0xffff_ffff } else { 0 };
-            (lines < u64::from(self.per_second)).then_some(second | (lines + 1))
-        });
-        spent.is_ok()
+    /// The kinds of which lines were left out since somebody was told, and how many.
+    pub fn take_left_out(&self) -> Vec<(&'static str, u64)> {
+        let mut kinds = self.0.lock();
+        let taken =
+            kinds.iter_mut().map(|(name, kind)| (*name, std::mem::take(&mut kind.left_out)));
+        taken.filter(|(_, left_out)| *left_out > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kind_does_not_use_up_the_lines_of_another_and_nothing_is_forgotten() {
+        let limits = LineLimits::default();
+        let said = (0..1000).filter(|_| limits.allows("a").is_some()).count();
+        assert!((10..=12).contains(&said), "{said} lines of 1000");
+        assert_eq!(limits.allows("b"), Some(0));
+        let left_out = limits.take_left_out();
+        assert_eq!(left_out, [("a", 1000 - said as u64)]);
+        assert_eq!(limits.take_left_out(), []);
     }
 }

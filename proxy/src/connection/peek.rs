@@ -47,7 +47,7 @@ pub fn produce(
             }
             (true, false) => {
                 let name = read.bytes(flexible, false)?.unwrap_or_default();
-                Some(TopicRef::Name(String::from_utf8_lossy(name).into_owned()))
+                Some(TopicRef::Name(String::from_utf8_lossy(name).into()))
             }
         };
         Ok(ProducePeek { acks, only_topic })
@@ -105,7 +105,7 @@ mod tests {
             let peeked = produce(HEAD, &frame[..held], frame.len(), true).expect("no error");
             if let Some(peeked) = peeked {
                 assert_eq!(peeked.acks, -1);
-                assert_eq!(peeked.only_topic, Some(TopicRef::Name("t".to_owned())));
+                assert_eq!(peeked.only_topic, Some(TopicRef::Name("t".into())));
             } else {
                 assert!(held < 27, "{held} bytes are enough");
             }
@@ -116,5 +116,45 @@ mod tests {
     fn a_frame_that_is_whole_and_cut_inside_is_an_error() {
         let frame = frame();
         assert!(produce(HEAD, &frame[..14], 14, false).is_err());
+    }
+
+    /// Mutants of captured requests, in parts of every length: a part never gives another answer
+    /// than the whole, and a whole one is never called incomplete.
+    #[test]
+    fn no_mutant_is_read_otherwise_from_a_part_than_from_the_whole() {
+        use protocol_ext::hostile::{corpus, mutate::Mutator, random::Random};
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol-ext/tests/golden");
+        let frames = corpus::read(golden.as_ref()).expect("golden frames");
+        let asks = |frame: &&protocol_ext::hostile::Frame| frame.request && frame.api < 2;
+        let frames: Vec<_> = frames.iter().filter(asks).collect();
+        let (mut mutator, mut taken, mut refused) = (Mutator::default(), 0, 0);
+        for n in 0..30_000 {
+            let mut random = Random::new(7, n);
+            let frame = random.pick(&frames).expect("a frame");
+            let other = random.pick(&frames).expect("a frame");
+            let bytes = mutator.mutant(&mut random, &frame.bytes, 8, &other.bytes);
+            let Ok(head) = Head::parse(&bytes) else { continue };
+            let whole = produce(head, &bytes, bytes.len(), true);
+            match &whole {
+                Ok(peeked) => {
+                    assert!(peeked.is_some(), "a whole request is incomplete");
+                    taken += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            let held = random.below(bytes.len());
+            match produce(head, &bytes[..held], bytes.len(), true) {
+                Ok(Some(part)) => assert_eq!(whole.as_ref().ok(), Some(&Some(part))),
+                Ok(None) => {}
+                Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),
+            }
+            let asked = fetch_bytes_max(head, &bytes, bytes.len());
+            match fetch_bytes_max(head, &bytes[..held], bytes.len()) {
+                Ok(Some(part)) => assert_eq!(asked, Ok(Some(part))),
+                Ok(None) => {}
+                Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),
+            }
+        }
+        assert!(taken > 10_000 && refused > 1000, "{taken} taken, {refused} refused");
     }
 }

@@ -22,6 +22,7 @@ use crate::limits::{RESTORED_BYTES_MAX, RESTORES_AT_ONCE};
 use crate::metrics::Metrics;
 use crate::route::topics::Topics;
 use crate::store::ObjectStore;
+use crate::telemetry::LineLimits;
 pub use produce::Produced;
 pub use sections::TopicRef;
 
@@ -38,6 +39,7 @@ pub struct Offload {
     store: ObjectStore,
     topics: Arc<Topics>,
     metrics: Arc<Metrics>,
+    lines: Arc<LineLimits>,
     caps: Caps,
     restored: Budget,
 }
@@ -48,6 +50,7 @@ impl Offload {
         config: &Config,
         topics: Arc<Topics>,
         metrics: Arc<Metrics>,
+        lines: Arc<LineLimits>,
     ) -> io::Result<Option<Self>> {
         let Some(store) = &config.store else { return Ok(None) };
         let object_store = ObjectStore::open(store)?;
@@ -62,6 +65,7 @@ impl Offload {
             store: object_store,
             topics,
             metrics,
+            lines,
             caps: Caps {
                 body_bytes_max,
                 rewritten_bytes_max: body_bytes_max.max(RESTORED_BYTES_MAX * 2),

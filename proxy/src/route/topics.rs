@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use super::addresses::Directory;
 use crate::clock::{self, Tick};
 use crate::limits::Limits;
+use crate::telemetry::LineLimits;
 use crate::upstream::BrokerConnection;
 
 /// Metadata version of the questions: the first that is asked by id (KIP-516 and KAFKA-10345).
@@ -35,6 +36,7 @@ type Leaders = Arc<HashMap<i32, i32>>;
 pub struct Topics {
     directory: Arc<Directory>,
     limits: Limits,
+    lines: Arc<LineLimits>,
     names: RwLock<HashMap<TopicId, Arc<str>>>,
     ids: RwLock<HashMap<Arc<str>, (TopicId, Tick)>>,
     leaders: RwLock<HashMap<Arc<str>, Leaders>>,
@@ -44,10 +46,11 @@ pub struct Topics {
 
 impl Topics {
     /// Knows nothing yet.
-    pub fn new(directory: Arc<Directory>, limits: Limits) -> Self {
+    pub fn new(directory: Arc<Directory>, limits: Limits, lines: Arc<LineLimits>) -> Self {
         Self {
             directory,
             limits,
+            lines,
             names: RwLock::default(),
             ids: RwLock::default(),
             leaders: RwLock::default(),
@@ -99,8 +102,10 @@ impl Topics {
             None => {
                 let mut asked = MetadataRequestTopic::default();
                 asked.name = Some(TopicName(StrBytes::from_string(topic.to_owned())));
-                if let Err(error) = self.ask(asked).await {
-                    tracing::warn!(topic, %error, "leaders cannot be asked for");
+                if let Err(error) = self.ask(asked).await
+                    && let Some(left_out) = self.lines.allows("leaders")
+                {
+                    tracing::warn!(topic, %error, left_out, "leaders cannot be asked for");
                 }
                 known(self)?
             }

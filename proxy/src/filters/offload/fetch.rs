@@ -102,11 +102,14 @@ impl Offload {
             return None;
         }
         match &section.topic {
-            TopicRef::Name(name) => Some(name.as_str().into()),
+            TopicRef::Name(name) => Some(name.clone()),
             TopicRef::Id(id) => match self.topics.name(*id).await {
                 Ok(name) => name,
                 Err(error) => {
-                    tracing::warn!(%error, "name of a fetched topic cannot be asked for");
+                    if let Some(left_out) = self.lines.allows("offload_name") {
+                        let why = "name of a fetched topic cannot be asked for";
+                        tracing::warn!(%error, left_out, "{why}");
+                    }
                     None
                 }
             },
@@ -211,7 +214,10 @@ impl Offload {
                 Ok(batch) => records.push(batch),
                 Err(why) => {
                     let (topic, partition) = (topic.unwrap_or_default(), section.partition);
-                    tracing::error!(topic, partition, %why, "value cannot be restored");
+                    if let Some(left_out) = self.lines.allows("offload_restore") {
+                        let text = "value cannot be restored";
+                        tracing::error!(topic, partition, %why, left_out, "{text}");
+                    }
                     error = records.is_empty().then_some(STORAGE_ERROR);
                     break;
                 }

@@ -80,7 +80,10 @@ impl Offload {
                         replacements.push(Replacement { at: record, value: reference });
                     }
                     Err(error) => {
-                        tracing::warn!(%error, topic = %name, "large value cannot be stored");
+                        if let Some(left_out) = self.lines.allows("offload_store") {
+                            let why = "large value cannot be stored";
+                            tracing::warn!(%error, topic = %name, left_out, "{why}");
+                        }
                         return Ok(Produced::Refused(STORAGE_ERROR));
                     }
                 }
@@ -106,7 +109,7 @@ impl Offload {
             TopicRef::Name(name) if self.threshold(name).is_none() => return Ok(None),
             TopicRef::Name(name) => {
                 let id = self.topics.id(name).await;
-                id.map(|id| id.map(|id| (name.as_str().into(), id)).ok_or(UNKNOWN_TOPIC))
+                id.map(|id| id.map(|id| (name.clone(), id)).ok_or(UNKNOWN_TOPIC))
             }
             TopicRef::Id(id) => {
                 let name = self.topics.name(*id).await;
@@ -114,7 +117,9 @@ impl Offload {
             }
         };
         let found: Result<(Arc<str>, TopicId), i16> = asked.unwrap_or_else(|error| {
-            tracing::warn!(%error, "topic of a large value cannot be asked for");
+            if let Some(left_out) = self.lines.allows("offload_topic") {
+                tracing::warn!(%error, left_out, "topic of a large value cannot be asked for");
+            }
             Err(STORAGE_ERROR)
         });
         found.map(|(name, id)| self.threshold(&name).is_some().then_some((name, id)))

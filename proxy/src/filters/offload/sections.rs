@@ -1,5 +1,7 @@
 //! The records fields of a message, and new content for some of them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use protocol_ext::schema::{Message, Role};
 use protocol_ext::walk::{Edits, Replace, Value, Visit, walk};
@@ -11,7 +13,7 @@ use crate::route::topics::TopicId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicRef {
     /// By name.
-    Name(String),
+    Name(Arc<str>),
     /// By id (KIP-516).
     Id(TopicId),
 }
@@ -27,6 +29,9 @@ pub struct Section {
     pub records: Bytes,
 }
 
+/// Records fields of one message. A peer decides how many there are, and six bytes make one.
+const SECTIONS_MAX: usize = 100_000;
+
 /// Lists the records fields of `frame`, in wire order.
 pub fn sections(
     message: &Message,
@@ -35,16 +40,16 @@ pub fn sections(
     at: usize,
 ) -> Result<Vec<Section>, WireError> {
     let mut found = Vec::new();
-    let mut topic = TopicRef::Name(String::new());
-    let mut partition = -1;
+    let mut topic = TopicRef::Name("".into());
+    let (mut partition, mut too_many) = (-1, false);
     let mut look = |role: Role, value: Value<'_>| {
         match (role, value) {
             (Role::Topic, Value::Bytes(name, _)) => {
-                let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
-                topic = TopicRef::Name(name);
+                topic = TopicRef::Name(String::from_utf8_lossy(name.unwrap_or_default()).into());
             }
             (Role::TopicId, Value::Uuid(id)) => topic = TopicRef::Id(id),
             (Role::Partition, value) => partition = i32::try_from(value.int()).unwrap_or(-1),
+            (Role::Records, _) if found.len() == SECTIONS_MAX => too_many = true,
             (Role::Records, Value::Bytes(records, from)) => {
                 let records = frame.slice(from..from + records.map_or(0, <[u8]>::len));
                 found.push(Section { topic: topic.clone(), partition, records });
@@ -54,7 +59,7 @@ pub fn sections(
         None
     };
     walk(message, version, frame, at, &mut look)?;
-    Ok(found)
+    if too_many { Err(WireError::Items { max: SECTIONS_MAX }) } else { Ok(found) }
 }
 
 /// New content of one partition: records, and an error that replaces them.
@@ -96,4 +101,42 @@ pub fn change(
         _ => others.field(role, value),
     };
     walk(message, version, frame, at, &mut set)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol_ext::schema::requests;
+
+    use super::*;
+
+    /// A Produce 9 body of one topic with a long name and so many partitions of six bytes.
+    fn body(partitions: u32) -> Bytes {
+        let mut body = vec![0, 0, 1, 0, 0, 0, 0, 2, 0x81, 0x80, 0x02];
+        body.resize(body.len() + 32 * 1024, b'n');
+        protocol_ext::wire::put_uvarint(&mut body, partitions + 1);
+        for n in 0..partitions {
+            body.extend_from_slice(&n.to_be_bytes());
+            body.extend_from_slice(&[0, 0]);
+        }
+        body.extend_from_slice(&[0, 0]);
+        body.into()
+    }
+
+    #[test]
+    fn partitions_share_the_name_of_their_topic_and_are_bounded_in_number() {
+        let found = sections(&requests::PRODUCE, 9, &body(1000), 0).expect("sections");
+        assert_eq!(found.len(), 1000);
+        let names: Vec<&Arc<str>> = found
+            .iter()
+            .filter_map(|section| match &section.topic {
+                TopicRef::Name(name) => Some(name),
+                TopicRef::Id(_) => None,
+            })
+            .collect();
+        assert!(names.iter().all(|name| Arc::ptr_eq(name, names[0])), "a copy a partition");
+        let most = u32::try_from(SECTIONS_MAX).expect("small");
+        assert!(sections(&requests::PRODUCE, 9, &body(most), 0).is_ok());
+        let error = sections(&requests::PRODUCE, 9, &body(most + 1), 0).expect_err("too many");
+        assert_eq!(error, WireError::Items { max: SECTIONS_MAX });
+    }
 }
