@@ -6,6 +6,7 @@
 //! Invariants: answers leave in the order of requests; a side whose peer does not read is not read
 //! either; a connection without traffic holds no buffer; a silent client holds no broker.
 
+mod forced;
 pub mod frames;
 pub mod handle;
 mod peek;

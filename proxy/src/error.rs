@@ -108,6 +108,9 @@ pub enum ConnectionError {
     /// A request that does not get on.
     #[error("request without progress for {0:?}")]
     SlowFrame(std::time::Duration),
+    /// A response that does not get on.
+    #[error("response without progress for {0:?}")]
+    SlowAnswer(std::time::Duration),
     /// There are too many clients: the limit that says so.
     #[error("connection refused: {0} reached")]
     Full(&'static str),
@@ -137,6 +140,7 @@ impl ConnectionError {
             | Self::Unasked
             | Self::ResponseLength { .. }
             | Self::Unreachable { .. }
+            | Self::SlowAnswer(_)
             | Self::BrokerIo(_) => Blame::Upstream,
             Self::Filter(_) => Blame::Ours,
         }
@@ -162,6 +166,7 @@ impl ConnectionError {
             Self::BrokerIo(_) => "broker_io",
             Self::Silent(_) => "silent",
             Self::SlowFrame(_) => "slow_frame",
+            Self::SlowAnswer(_) => "slow_answer",
             Self::Full(_) => "full",
             Self::Filter(_) => "filter",
         }

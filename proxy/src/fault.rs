@@ -10,3 +10,40 @@ pub fn on(name: &str) -> bool {
     let _ = name;
     false
 }
+
+/// How all frames are treated, whatever would do: for runs of the whole test suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forced {
+    /// Not at all: each as it needs.
+    No,
+    /// Whatever can stream streams, however small it is.
+    Opaque,
+    /// Every frame is held whole and walked to its end.
+    Decode,
+    /// The same, and written anew by the walker; bytes are compared where there is one way only.
+    Reencode,
+}
+
+impl Forced {
+    /// Whether every frame is held whole.
+    pub fn holds(self) -> bool {
+        matches!(self, Self::Decode | Self::Reencode)
+    }
+}
+
+/// What `FIREBREAK_FORCED` says; without the feature `failpoints` nobody looks.
+#[inline]
+pub fn forced() -> Forced {
+    #[cfg(feature = "failpoints")]
+    {
+        static FORCED: std::sync::OnceLock<Forced> = std::sync::OnceLock::new();
+        *FORCED.get_or_init(|| match std::env::var("FIREBREAK_FORCED").as_deref() {
+            Ok("opaque") => Forced::Opaque,
+            Ok("decode") => Forced::Decode,
+            Ok("reencode") => Forced::Reencode,
+            _ => Forced::No,
+        })
+    }
+    #[cfg(not(feature = "failpoints"))]
+    Forced::No
+}

@@ -2,7 +2,8 @@
 //!
 //! One job looks at the signs of life of all connections now and then, so that no connection needs
 //! a timer of its own. Idle and old ones drain, which closes them between requests; one that does
-//! not get on with a request holds a broker and buffers, and is cut off.
+//! not get on with a request holds a broker and buffers, and is cut off, and so is one whose broker
+//! does not get on with an answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::Clients;
 use crate::connection::handle::{Handle, Signs};
 use crate::error::ConnectionError;
 use crate::limits::{FRAME_PROGRESS_BYTES, Limits};
-use crate::metrics::Overstay;
+use crate::metrics::{Overstay, Side};
 use crate::route::addresses::Door;
 use crate::{clock, fault, random};
 
@@ -40,10 +41,32 @@ struct Watched {
     signs: Signs,
     opened: clock::Tick,
     active: clock::Tick,
-    /// Since when, and at which byte, it is stuck within a request.
-    stuck: Option<(clock::Tick, u64)>,
+    /// Within a request.
+    request: Stuck,
+    /// Within an answer.
+    answer: Stuck,
     /// The part of the age limit that it may reach: so many do not end at once.
     share: f64,
+}
+
+/// Since when, and at which byte, one side is waited for within a frame.
+#[derive(Debug, Default)]
+struct Stuck(Option<(clock::Tick, u64)>);
+
+impl Stuck {
+    /// Whether a side that is `waited` for brought too little for too long.
+    fn look(&mut self, waited: bool, bytes: u64, limit: Duration, now: clock::Tick) -> bool {
+        if !waited {
+            self.0 = None;
+            return false;
+        }
+        let (since, at) = *self.0.get_or_insert((now, bytes));
+        if bytes - at >= FRAME_PROGRESS_BYTES {
+            self.0 = Some((now, bytes));
+            return false;
+        }
+        now - since >= limit
+    }
 }
 
 /// What is to be done with a connection.
@@ -51,13 +74,14 @@ struct Watched {
 enum Verdict {
     Stays,
     Drains(Overstay),
-    Cut,
+    Cut(Side),
 }
 
 impl Watched {
     fn new(now: clock::Tick) -> Self {
         let share = random::jittered(Duration::from_secs(1)).as_secs_f64();
-        Self { signs: Signs::default(), opened: now, active: now, stuck: None, share }
+        let (request, answer) = (Stuck::default(), Stuck::default());
+        Self { signs: Signs::default(), opened: now, active: now, request, answer, share }
     }
 
     fn look(&mut self, signs: Signs, limits: &Limits, now: clock::Tick) -> Verdict {
@@ -65,15 +89,15 @@ impl Watched {
         if (before.received, before.sent) != (signs.received, signs.sent) {
             self.active = now;
         }
-        if !signs.within || signs.pauses != before.pauses {
-            self.stuck = None;
-        } else {
-            let (since, at) = *self.stuck.get_or_insert((now, signs.received));
-            if signs.received - at >= FRAME_PROGRESS_BYTES {
-                self.stuck = Some((now, signs.received));
-            } else if now - since >= limits.frame_progress {
-                return Verdict::Cut;
-            }
+        let limit = limits.frame_progress;
+        let waited = signs.within && signs.pauses == before.pauses;
+        if self.request.look(waited, signs.received, limit, now) {
+            return Verdict::Cut(Side::Client);
+        }
+        let waited = signs.answering && signs.rests == before.rests;
+        let stuck = self.answer.look(waited, signs.read, limit, now);
+        if stuck && !fault::on("stuck-answer-unseen") {
+            return Verdict::Cut(Side::Broker);
         }
         if now - self.active >= limits.idle {
             return Verdict::Drains(Overstay::Idle);
@@ -95,15 +119,18 @@ impl Clients {
             let age = limits.age.unwrap_or(PERIOD_MAX);
             let period = limits.idle.min(limits.frame_progress).min(age) / 8;
             tokio::time::sleep(period.clamp(PERIOD_MIN, PERIOD_MAX)).await;
-            for (door, peer) in self.look(&limits, clock::now()) {
-                let error = ConnectionError::SlowFrame(limits.frame_progress);
+            for (door, peer, side) in self.look(&limits, clock::now()) {
+                let error = match side {
+                    Side::Client => ConnectionError::SlowFrame(limits.frame_progress),
+                    Side::Broker => ConnectionError::SlowAnswer(limits.frame_progress),
+                };
                 self.report(door, peer, &error);
             }
         }
     }
 
     /// Drains what overstays; gives those that were cut off.
-    fn look(&self, limits: &Limits, now: clock::Tick) -> Vec<(Door, SocketAddr)> {
+    fn look(&self, limits: &Limits, now: clock::Tick) -> Vec<(Door, SocketAddr, Side)> {
         let mut cut = Vec::new();
         if fault::on("overstay-unseen") {
             return cut;
@@ -119,9 +146,9 @@ impl Clients {
                     tracing::debug!(peer = %open.peer, door = %open.door, ?overstay, "closing");
                     open.handle.drain();
                 }
-                Verdict::Cut => {
+                Verdict::Cut(side) => {
                     open.abort.abort();
-                    cut.push((open.door, open.peer));
+                    cut.push((open.door, open.peer, side));
                     return false;
                 }
             }
@@ -167,7 +194,23 @@ mod tests {
         let mut watched = Watched::new(start);
         let mut verdicts =
             (0..20).map(|n| watched.look(within(n.into()), &limits, start + n * SECOND));
-        assert_eq!(verdicts.position(|verdict| verdict == Verdict::Cut), Some(10));
+        assert_eq!(verdicts.position(|verdict| verdict == Verdict::Cut(Side::Client)), Some(10));
+    }
+
+    #[test]
+    fn a_broker_that_does_not_go_on_is_told_from_one_that_is_long_in_coming() {
+        let (limits, start) = (limits(), clock::now());
+        let mut watched = Watched::new(start);
+        let signs = |n: u32, answering| Signs { read: n.into(), answering, ..Signs::default() };
+        for n in 0..30 {
+            let verdict = watched.look(signs(0, false), &limits, start + n * SECOND);
+            assert_eq!(verdict, Verdict::Stays);
+        }
+        let start = start + 30 * SECOND;
+        let mut verdicts =
+            (0..20).map(|n| watched.look(signs(n, true), &limits, start + n * SECOND));
+        let cut = Verdict::Cut(Side::Broker);
+        assert_eq!(verdicts.position(|verdict| verdict == cut), Some(10));
     }
 
     #[test]

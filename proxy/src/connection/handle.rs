@@ -15,6 +15,9 @@ pub struct Handle {
     sent: AtomicU64,
     pauses: AtomicU64,
     within: AtomicBool,
+    read: AtomicU64,
+    rests: AtomicU64,
+    answering: AtomicBool,
 }
 
 /// What a connection did so far.
@@ -28,6 +31,12 @@ pub struct Signs {
     pub pauses: u64,
     /// Whether it is waited for within a request.
     pub within: bool,
+    /// Bytes the broker sent.
+    pub read: u64,
+    /// How often the broker was waited for between two answers.
+    pub rests: u64,
+    /// Whether it is waited for within an answer.
+    pub answering: bool,
 }
 
 impl Handle {
@@ -64,6 +73,21 @@ impl Handle {
         add(&self.received, n);
     }
 
+    /// The broker is waited for.
+    pub fn waits_for_broker(&self, between_answers: bool) {
+        if between_answers {
+            add(&self.rests, 1);
+        } else {
+            self.answering.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The broker sent bytes.
+    pub fn read(&self, n: usize) {
+        self.answering.store(false, Ordering::Relaxed);
+        add(&self.read, n);
+    }
+
     /// The client took bytes.
     pub fn sent(&self, n: usize) {
         add(&self.sent, n);
@@ -76,6 +100,9 @@ impl Handle {
             sent: self.sent.load(Ordering::Relaxed),
             pauses: self.pauses.load(Ordering::Relaxed),
             within: self.within.load(Ordering::Relaxed),
+            read: self.read.load(Ordering::Relaxed),
+            rests: self.rests.load(Ordering::Relaxed),
+            answering: self.answering.load(Ordering::Relaxed),
         }
     }
 }

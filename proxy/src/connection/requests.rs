@@ -148,6 +148,9 @@ impl<'a> Requests<'a> {
         if !self.plane.is_servable(api, version) {
             return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
         }
+        if fault::forced().holds() {
+            return Ok(Opened::Whole(head, frame_bytes));
+        }
         let opened = match api {
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),

@@ -13,19 +13,21 @@ use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
+use super::forced;
 use super::frames::{framed, gather, length_at, write_chain};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
+use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
+use crate::fault::{self, Forced};
 use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
 use crate::metrics::{Direction, Side};
 use crate::route::legs::metadata;
 use crate::stream::{ReadHalf, WriteHalf};
-use crate::{clock, fault};
 
 /// Length and correlation id.
 const PREFIX_BYTES: usize = 8;
@@ -113,6 +115,9 @@ impl<'a> Responses<'a> {
                 frame_bytes.ok_or(ConnectionError::ResponseLength { name, length, limit })?;
             self.plane.metrics.answered(exchange.api, clock::now() - exchange.at);
             match exchange.answer {
+                _ if fault::forced() != Forced::No && !passes(&exchange) => {
+                    return Ok((at, Some((exchange, frame_bytes))));
+                }
                 Answer::Opaque => self.passing = 4 + frame_bytes,
                 Answer::Tail(message)
                     if bytes.len() >= 4 + frame_bytes
@@ -161,6 +166,10 @@ impl<'a> Responses<'a> {
                 let (routed, addresses) = (ways.routed, ways.directory);
                 let merged = metadata::response(routed, exchange.version, &frame, asked, addresses);
                 self.write_frame(merged.map_err(|e| response_error(exchange.api, e))?).await
+            }
+            Answer::Opaque if fault::forced().holds() => {
+                let frame = self.whole(&exchange, n, i32::MAX as usize).await?;
+                self.write_frame(frame).await
             }
             Answer::Opaque | Answer::Local(..) => {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
@@ -219,7 +228,10 @@ impl<'a> Responses<'a> {
         let key = exchange.api;
         let scan = Scan::new(message, exchange.version, frame_bytes);
         let mut scan = scan.map_err(|error| response_error(key, error))?;
-        let exact = frame_bytes <= WHOLE_TAIL_BYTES_MAX;
+        if fault::forced().holds() {
+            return self.whole_tail(message, exchange, frame_bytes).await;
+        }
+        let exact = frame_bytes <= WHOLE_TAIL_BYTES_MAX && fault::forced() == Forced::No;
         let mut before = 4;
         if exact {
             while self.output.len() < 4 + frame_bytes {
@@ -258,6 +270,28 @@ impl<'a> Responses<'a> {
             self.read().await?;
         }
         self.write_tail(message, exchange, before, tail_bytes).await
+    }
+
+    /// The same for a response that is held whole, whatever its size.
+    async fn whole_tail(
+        &mut self,
+        message: &'static Message,
+        exchange: &Exchange,
+        n: usize,
+    ) -> Result<(), ConnectionError> {
+        let frame = self.whole(exchange, n, i32::MAX as usize).await?;
+        let wrong = |error| response_error(exchange.api, error);
+        let mut scan = Scan::new(message, exchange.version, n).map_err(wrong)?;
+        let at = match scan.feed(&frame).map_err(wrong)? {
+            Scanned::Tail(at) | Scanned::More(at) => at,
+        };
+        let (old, addresses) = (frame.slice(at..), &*self.plane.directory);
+        let new = if is_bare(&old) || fault::on(address_fault(exchange.api)) {
+            old
+        } else {
+            tail::exact(message, exchange.version, &old, addresses).map_err(wrong)?
+        };
+        self.write(&framed(vec![frame.slice(..at), new])).await
     }
 
     /// Writes the `before` bytes held in front of a tail, and the tail with clients' addresses.
@@ -303,10 +337,18 @@ impl<'a> Responses<'a> {
             });
         }
         self.output.consume(4);
-        let metrics = &self.plane.metrics;
-        let read = |n| metrics.bytes(Direction::FromBroker, n);
+        let (handle, metrics) = (self.handle, &self.plane.metrics);
+        if self.output.len() < n {
+            handle.waits_for_broker(false);
+        }
+        let read = |n| {
+            handle.read(n);
+            handle.waits_for_broker(false);
+            metrics.bytes(Direction::FromBroker, n);
+        };
         let frame = gather(&mut self.output, &mut self.from_home, n, read).await;
-        frame.map_err(ConnectionError::BrokerIo)
+        handle.read(0);
+        forced::response(exchange, frame.map_err(ConnectionError::BrokerIo)?)
     }
 
     async fn write_frame(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
@@ -346,10 +388,12 @@ impl<'a> Responses<'a> {
 
     /// Reads more of a response that has begun.
     async fn read(&mut self) -> Result<(), ConnectionError> {
+        self.handle.waits_for_broker(false);
         let read = self.output.fill(&mut self.from_home).await;
         match read.map_err(ConnectionError::BrokerIo)? {
             0 => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
             n => {
+                self.handle.read(n);
                 self.plane.metrics.bytes(Direction::FromBroker, n);
                 Ok(())
             }
@@ -360,6 +404,7 @@ impl<'a> Responses<'a> {
     async fn next(&mut self) -> Result<Next, ConnectionError> {
         let Self { queue, output, from_home, passing, .. } = self;
         let between = *passing == 0;
+        self.handle.waits_for_broker(between && output.is_empty());
         let read = poll_fn(|cx| {
             if between && queue.front_is_local() == Some(true) {
                 return Poll::Ready(Ok(None));
@@ -374,6 +419,7 @@ impl<'a> Responses<'a> {
             Some(0) if between && self.output.is_empty() => Ok(Next::Done),
             Some(0) => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
             Some(n) => {
+                self.handle.read(n);
                 self.plane.metrics.bytes(Direction::FromBroker, n);
                 Ok(Next::Read)
             }
@@ -383,6 +429,11 @@ impl<'a> Responses<'a> {
 
 fn response_error(key: i16, error: WireError) -> ConnectionError {
     ConnectionError::Response { name: api::name(key), error }
+}
+
+/// Whether an answer passes unread in a forced mode too.
+fn passes(exchange: &Exchange) -> bool {
+    !fault::forced().holds() && matches!(exchange.answer, Answer::Opaque)
 }
 
 /// Whether a whole frame names no broker behind its records.

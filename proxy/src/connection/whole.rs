@@ -9,6 +9,7 @@ use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
 
+use super::forced;
 use super::frames::{framed, gather, write_chain};
 use super::peek;
 use super::queue::Answer;
@@ -39,6 +40,7 @@ impl Requests<'_> {
         let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes, read).await;
         let frame = gathered.map_err(ConnectionError::ClientIo)?;
         handle.received(0);
+        let frame = forced::request(head, frame)?;
         match head.api {
             api::PRODUCE => self.produce(head, frame).await,
             api::FETCH => self.fetch(head, frame).await,
