@@ -11,8 +11,10 @@ mod backpressure;
 mod brokers;
 mod budget;
 mod check;
+mod classes;
 mod cut_through;
 mod harness;
+mod hostile;
 mod lifecycle;
 mod metrics;
 #[cfg(feature = "failpoints")]

@@ -7,7 +7,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
-use crate::{addresses, brokers, lifecycle, offload, order, overstay, tails, tls, versions};
+use crate::{
+    addresses, brokers, hostile, lifecycle, offload, order, overstay, tails, tls, versions,
+};
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
 
@@ -95,6 +97,8 @@ fn mutants() -> Vec<Mutant> {
             offload::a_damaged_object_is_an_error_and_never_data,
             "values came"
         ),
+        mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
+        mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }

@@ -76,6 +76,14 @@ impl Brokers {
         self.shared.cluster.lock().expect("no test panics with the cluster in its hands")
     }
 
+    /// What takes a request frame for a node and says what to do on the wire.
+    pub fn receiver(&self) -> Arc<dyn Fn(i32, &Bytes) -> Vec<Step> + Send + Sync> {
+        let shared = self.shared.clone();
+        Arc::new(move |node, frame| {
+            shared.cluster.lock().expect("not poisoned").receive(node, frame)
+        })
+    }
+
     /// Counts of one node.
     pub fn counts(&self, id: i32) -> &Counts {
         &self.nodes[&id].0

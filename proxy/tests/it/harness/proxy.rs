@@ -36,6 +36,7 @@ pub struct Setup {
     cluster: String,
     named: bool,
     offload: Option<(PathBuf, usize)>,
+    virtual_topic: bool,
     faults: Faults,
     ready: bool,
 }
@@ -52,6 +53,7 @@ impl Setup {
             cluster: String::new(),
             named: false,
             offload: None,
+            virtual_topic: false,
             faults,
             ready: true,
         }
@@ -105,6 +107,12 @@ impl Setup {
     /// Offloads values above the threshold to a store in this directory.
     pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
         self.offload = Some((store.0.clone(), threshold_bytes));
+        self
+    }
+
+    /// One virtual topic, `v`, of two slots.
+    pub fn virtual_topic(mut self) -> Self {
+        self.virtual_topic = true;
         self
     }
 
@@ -173,6 +181,12 @@ impl Setup {
                 toml,
                 "[store]\nkind = \"local\"\npath = {path:?}\n\
                  [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n"
+            );
+        }
+        if self.virtual_topic {
+            toml.push_str(
+                "[[virtual_topic]]\nname = \"v\"\npartitions = 1\nregion = { header = \"r\" }\n\
+                 [[region]]\nname = \"a\"\ncluster = \"fake\"\n",
             );
         }
         toml
