@@ -104,8 +104,18 @@ impl Mutator {
 }
 
 fn tell(lie: Lie, random: &mut Random, bytes: &mut Vec<u8>, from: usize, other: &[u8]) {
+    let at = from + random.below(bytes.len() - from);
+    match lie {
+        Lie::Cut | Lie::Double | Lie::Gap | Lie::Splice | Lie::Tags | Lie::Insert => {
+            of_shape(lie, random, bytes, at, other);
+        }
+        _ => of_numbers(lie, random, bytes, from, at),
+    }
+}
+
+/// Lies about values, lengths and counts.
+fn of_numbers(lie: Lie, random: &mut Random, bytes: &mut Vec<u8>, from: usize, at: usize) {
     let span = bytes.len() - from;
-    let at = from + random.below(span);
     match lie {
         Lie::Bits => {
             for _ in 0..=random.below(8) {
@@ -150,6 +160,13 @@ fn tell(lie: Lie, random: &mut Random, bytes: &mut Vec<u8>, from: usize, other: 
                 *byte = change(*byte);
             }
         }
+        _ => {}
+    }
+}
+
+/// Lies about what is there and where it ends.
+fn of_shape(lie: Lie, random: &mut Random, bytes: &mut Vec<u8>, at: usize, other: &[u8]) {
+    match lie {
         Lie::Cut => bytes.truncate(at),
         Lie::Double => {
             let end = (at + 1 + random.below(DOUBLED_BYTES_MAX)).min(bytes.len());
@@ -180,6 +197,7 @@ fn tell(lie: Lie, random: &mut Random, bytes: &mut Vec<u8>, from: usize, other: 
             let part: Vec<u8> = (0..count).map(|_| random.byte()).collect();
             bytes.splice(at..at, part);
         }
+        _ => {}
     }
 }
 

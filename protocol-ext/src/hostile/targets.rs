@@ -36,6 +36,11 @@ pub type OfFrames = fn(&Frame, &mut Random) -> Checked;
 /// A reader of mutated records fields.
 pub type OfSections = fn(&Bytes, &mut Random) -> Checked;
 
+/// A reader of mutated compressed bodies.
+pub type OfBodies = fn(Codec, &Bytes) -> Checked;
+/// A reader of references, which is told whether one was changed.
+pub type OfReferences = fn(&[u8], bool) -> Checked;
+
 /// Readers of frames, by name.
 pub const FRAMES: [(&str, OfFrames); 9] = [
     ("head", frames::head),
@@ -58,9 +63,9 @@ pub const SECTIONS: [(&str, OfSections); 4] = [
 ];
 
 /// Reads a mutated compressed body: name and function.
-pub const CODEC: (&str, fn(Codec, &Bytes) -> Checked) = ("codec", records::unpack);
+pub const CODEC: (&str, OfBodies) = ("codec", records::unpack);
 /// Reads a mutated reference: name and function.
-pub const REFERENCE: (&str, fn(&[u8], bool) -> Checked) = ("reference", records::reference);
+pub const REFERENCE: (&str, OfReferences) = ("reference", records::reference);
 
 /// The only address that clients may see.
 #[derive(Debug, Clone, Copy)]

@@ -33,6 +33,9 @@ pub struct Counts {
     hang_up: Notify,
 }
 
+/// Takes a request frame for a node and says what to do on the wire.
+pub type Receiver = Arc<dyn Fn(i32, &Bytes) -> Vec<Step> + Send + Sync>;
+
 #[derive(Debug)]
 struct Shared {
     cluster: Mutex<FakeCluster>,
@@ -77,7 +80,7 @@ impl Brokers {
     }
 
     /// What takes a request frame for a node and says what to do on the wire.
-    pub fn receiver(&self) -> Arc<dyn Fn(i32, &Bytes) -> Vec<Step> + Send + Sync> {
+    pub fn receiver(&self) -> Receiver {
         let shared = self.shared.clone();
         Arc::new(move |node, frame| {
             shared.cluster.lock().expect("not poisoned").receive(node, frame)

@@ -92,12 +92,6 @@ impl Client {
         self.stream.shutdown().await.map_err(failure)
     }
 
-    /// Closes at once, so that the peer sees a reset.
-    pub fn reset(self) -> Checked {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(std::time::Duration::ZERO)).map_err(failure)
-    }
-
     /// Reads the next frame, without its length.
     pub async fn receive(&mut self) -> Checked<Bytes> {
         let read = async {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::Setup;
-use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, until};
 
 const FLOOD: usize = 300;
 
@@ -53,14 +56,16 @@ async fn a_flood_of_broken_connections_writes_few_lines_and_is_counted_whole() -
 async fn a_client_that_resets_inside_a_request_is_counted_and_frees_its_broker() -> Checked {
     let brokers = Brokers::start(1).await;
     let proxy = Setup::new(&brokers, None).start().await;
-    let mut client = Client::connect(proxy.port).await?;
-    client.metadata(12).await?;
-    client.send_raw(&[0, 0, 1, 0, 0, 3, 0, 12, 0, 0, 0, 1, 0, 0]).await?;
-    client.reset()?;
-    let open = || brokers.counts(0).open.load(std::sync::atomic::Ordering::Relaxed);
-    // The proxy keeps one connection of its own, for its questions.
-    until("the broker's connection to close", async || (open() <= 1).then_some(())).await?;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).await.map_err(failure)?;
+    let start = [0, 0, 1, 0, 0, 3, 0, 12, 0, 0, 0, 1, 0, 0];
+    client.write_all(&start).await.map_err(failure)?;
+    let open = "firebreak_connections{side=\"broker\"}";
+    proxy.metric_becomes(open, 1.0).await?;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).map_err(failure)?;
+    drop(client);
+    let kind = "firebreak_errors_total{blame=\"client\",kind=\"client_io\"}";
+    proxy.metric_becomes(kind, 1.0).await?;
+    proxy.metric_becomes(open, 0.0).await?;
     ensure_eq!(proxy.logged("connection closed"), 0, "lines about a client that went away");
     Ok(())
 }

@@ -140,7 +140,7 @@ async fn good_client(load: Arc<Load>, port: u16) -> Checked<(u64, Duration)> {
 pub async fn counts(proxy: &Proxy, name: &str) -> Checked<BTreeMap<String, u64>> {
     let (_, text) = proxy.admin("/metrics").await?;
     let samples = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-    let value = |text: &str| text.parse::<f64>().map_or(0, |n| n as u64);
+    let value = |text: &str| text.parse().unwrap_or(0);
     Ok(samples.map(|(labels, n)| (labels.to_owned(), value(n))).collect())
 }
 

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::harness::broker::Brokers;
+use crate::harness::broker::{Brokers, Receiver};
 
 /// What the proxy calls itself towards brokers.
 const PROXY: &str = "firebreak";
@@ -41,7 +41,7 @@ struct Shared {
     all: Vec<Bytes>,
     /// Seed of the mutants; `None`: answers as they were captured.
     seed: Option<u64>,
-    cluster: Arc<dyn Fn(i32, &Bytes) -> Vec<Step> + Send + Sync>,
+    cluster: Receiver,
 }
 
 impl Parrot {
