@@ -142,8 +142,13 @@ impl Clients {
         }
     }
 
-    /// Says for ever how many lines were left out, so that a flood that ends is told too.
-    pub async fn tell_left_out(self: Arc<Self>) {
+    /// Looks after all connections for ever; dropped at shutdown.
+    pub async fn watch(self: Arc<Self>) {
+        tokio::join!(self.sweep(), self.tell_left_out());
+    }
+
+    /// Says how many lines were left out, so that a flood that ends is told too.
+    async fn tell_left_out(&self) {
         loop {
             tokio::time::sleep(LEFT_OUT_TOLD).await;
             for (kind, left_out) in self.plane.lines.take_left_out() {

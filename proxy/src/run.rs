@@ -91,12 +91,11 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
         "started: give this bootstrap address to clients");
     jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
-    jobs.spawn_until_cut(clients.clone().tell_left_out());
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics));
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
 
-    jobs.spawn_until_cut(clients.clone().sweep());
+    jobs.spawn_until_cut(clients.clone().watch());
     jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone()));
     let accepting = Tasks::default();
     for (door, listener) in doors {

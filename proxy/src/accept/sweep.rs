@@ -112,8 +112,8 @@ impl Watched {
 }
 
 impl Clients {
-    /// Looks at all connections for ever; dropped at shutdown.
-    pub async fn sweep(self: Arc<Self>) {
+    /// Looks at all connections now and then.
+    pub(super) async fn sweep(&self) {
         loop {
             let limits = self.limits();
             let age = limits.age.unwrap_or(PERIOD_MAX);
