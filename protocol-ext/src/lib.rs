@@ -4,6 +4,7 @@ pub mod address;
 pub mod api;
 pub mod batch;
 pub mod codec;
+pub mod ees;
 #[cfg(feature = "fake-broker")]
 pub mod fake_broker;
 pub mod guard;
