@@ -23,6 +23,8 @@ pub const CREATE_TOPICS: i16 = 19;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.
 pub const DESCRIBE_QUORUM: i16 = 55;
+/// DescribeProducers.
+pub const DESCRIBE_PRODUCERS: i16 = 61;
 /// Keys are below this.
 pub const KEY_END: usize = API.len();
 

@@ -8,6 +8,7 @@ mod alter_configs;
 mod api_versions;
 mod describe_cluster;
 mod describe_configs;
+mod describe_producers;
 mod fault;
 mod fetch;
 mod find_coordinator;
@@ -86,6 +87,8 @@ pub struct FakeCluster {
     pub topics: Vec<FakeTopic>,
     /// A partition whose leader moved, if any.
     pub moved: Option<Moved>,
+    /// Partitions that refuse batches, by topic, index and error code.
+    pub refusing: Vec<(String, i32, i16)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Every request that came, oldest first.
@@ -96,7 +99,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 14] = [
+const VERSIONS: [(i16, i16, i16); 15] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -108,6 +111,7 @@ const VERSIONS: [(i16, i16, i16); 14] = [
     (33, 0, 2),
     (44, 0, 1),
     (60, 0, 2),
+    (61, 0, 0),
     (17, 0, 1),
     (78, 1, 2),
     (79, 1, 2),
@@ -121,6 +125,7 @@ impl FakeCluster {
             versions: VERSIONS.to_vec(),
             topics: Vec::new(),
             moved: None,
+            refusing: Vec::new(),
             configs: Vec::new(),
             seen: Vec::new(),
             faults: VecDeque::new(),
@@ -183,6 +188,7 @@ impl FakeCluster {
             33 => alter_configs::answer(self, &request)?,
             44 => alter_configs::incremental_answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
+            61 => describe_producers::answer(self, &request)?,
             78 => share_fetch::answer(self, &request)?,
             79 => share_acknowledge::answer(self, &request),
             _ => return Err(unknown(head)),

@@ -11,6 +11,14 @@ pub fn now() -> Tick {
     Instant::now()
 }
 
+/// Time since the machine started, the time it slept included: for deadlines that must hold even
+/// if the process, or the machine, was stopped in between.
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// Milliseconds since 1970 UTC.
 #[expect(clippy::disallowed_methods, reason = "this is the module that the rule points to")]
 pub fn unix_ms() -> u64 {

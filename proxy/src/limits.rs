@@ -42,6 +42,20 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a request that must come in `frame_progress`: less is no progress.
 pub const FRAME_PROGRESS_BYTES: u64 = 1024;
 
+/// A part of a batch with sequences is sent to a broker at most so long after its request was
+/// read: what is sent later could be the old copy of a record that its client gave up.
+pub const DISPATCH_MAX: Duration = Duration::from_secs(10);
+
+/// A batch with sequences is tried again so long before its client is told to try again.
+pub const RETRIES_MAX: Duration = Duration::from_secs(4);
+
+/// Streams (producer and logical partition) that one connection keeps; beyond it all are looked up
+/// anew.
+pub const STREAMS_MAX: usize = 16 * 1024;
+
+/// Producers whose newest epoch is kept.
+pub const PRODUCERS_MAX: usize = 256 * 1024;
+
 /// Times after which something is given up, and sizes set by configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {

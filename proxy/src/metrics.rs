@@ -87,6 +87,33 @@ struct Because {
     reason: &'static str,
 }
 
+/// What came of sending a part of a batch with sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartResult {
+    /// Written.
+    New,
+    /// It was there.
+    Duplicate,
+    /// A later one was there.
+    Older,
+    /// To be sent again.
+    Again,
+    /// Refused for good.
+    Refused,
+    /// The broker has something else there.
+    Contradiction,
+    /// A whole batch whose turn has not come: its client is told to try again.
+    Deferred,
+}
+
+const PART_RESULTS: [&str; 7] =
+    ["new", "duplicate", "older", "again", "refused", "contradiction", "deferred"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultOnly {
+    result: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ApiClass {
     api: &'static str,
@@ -149,6 +176,9 @@ pub struct Metrics {
     pub legacy_batches: Counter,
     /// Records routed to slots of virtual topics.
     pub routed_records: Counter,
+    routed_parts: [Counter; PART_RESULTS.len()],
+    /// Look-ups of what brokers know of producers.
+    pub producer_look_ups: Counter,
 }
 
 impl Default for Metrics {
@@ -196,6 +226,12 @@ impl Metrics {
         r.register("legacy_batches", help, legacy_batches.clone());
         let help = "Records routed to slots of virtual topics";
         r.register("routed_records", help, routed_records.clone());
+        let routed_parts = Family::<ResultOnly, Counter>::default();
+        let help = "Parts of batches with sequences, by what came of sending them";
+        r.register("routed_parts", help, routed_parts.clone());
+        let producer_look_ups = Counter::default();
+        let help = "Look-ups of what brokers know of producers";
+        r.register("producer_look_ups", help, producer_look_ups.clone());
         let named = |side| Named { side };
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -214,6 +250,9 @@ impl Metrics {
             errors,
             legacy_batches,
             routed_records,
+            routed_parts: PART_RESULTS
+                .map(|result| routed_parts.get_or_create(&ResultOnly { result }).clone()),
+            producer_look_ups,
         }
     }
 
@@ -288,6 +327,11 @@ impl Metrics {
     /// Counts files that changed: taken into use, or of no use.
     pub fn reloaded(&self, ok: bool) {
         self.reloads[usize::from(ok)].inc();
+    }
+
+    /// Counts what came of a part.
+    pub fn part(&self, result: PartResult) {
+        self.routed_parts[result as usize].inc();
     }
 
     /// Counts a connection until the guard drops.

@@ -2,5 +2,6 @@
 
 pub mod addresses;
 pub mod legs;
+pub mod producers;
 pub mod topics;
 pub mod virtual_topics;

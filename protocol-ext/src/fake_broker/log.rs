@@ -1,16 +1,40 @@
 //! One partition's log in memory: batches with their offsets and leader epoch set.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::batch::{self, BatchError, BatchHeader};
 
+const OUT_OF_ORDER: i16 = 45;
+const OLDER_EPOCH: i16 = 47;
+
 /// The log of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct FakeLog {
     batches: Vec<(Range<i64>, Bytes)>,
     end: i64,
+    producers: HashMap<i64, Last>,
+}
+
+/// The last batch of a producer id.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    epoch: i16,
+    sequences: (i32, i32),
+    base: i64,
+}
+
+/// What an append by a producer with sequences came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequenced {
+    /// Written at this offset.
+    New(i64),
+    /// It was there, at this offset.
+    Duplicate(i64),
+    /// Refused with this code.
+    Refused(i16),
 }
 
 impl FakeLog {
@@ -25,6 +49,37 @@ impl FakeLog {
         self.end = base + i64::from(header.last_offset_delta) + 1;
         self.batches.push((base..self.end, stored.freeze()));
         Ok(base)
+    }
+
+    /// Appends a batch of one of many epochs: a newer epoch starts at 0, the same one repeats
+    /// its last batch, an older one is refused.
+    pub fn append_sequenced(&mut self, records: &[u8]) -> Result<Sequenced, BatchError> {
+        let header = BatchHeader::parse(records)?;
+        batch::verify_crc(records)?;
+        let first = header.base_sequence;
+        let sequences = (first, first.wrapping_add(header.last_offset_delta));
+        let epoch = header.producer_epoch;
+        match self.producers.get(&header.producer_id) {
+            Some(last) if epoch < last.epoch => return Ok(Sequenced::Refused(OLDER_EPOCH)),
+            Some(last) if epoch == last.epoch && sequences == last.sequences => {
+                return Ok(Sequenced::Duplicate(last.base));
+            }
+            Some(last) => {
+                let next = if epoch == last.epoch { last.sequences.1.wrapping_add(1) } else { 0 };
+                if first != next {
+                    return Ok(Sequenced::Refused(OUT_OF_ORDER));
+                }
+            }
+            None => {}
+        }
+        let base = self.append(records)?;
+        self.producers.insert(header.producer_id, Last { epoch, sequences, base });
+        Ok(Sequenced::New(base))
+    }
+
+    /// Producer id, epoch and last sequence of the last batch of each.
+    pub fn producers(&self) -> impl Iterator<Item = (i64, i16, i32)> {
+        self.producers.iter().map(|(id, last)| (*id, last.epoch, last.sequences.1))
     }
 
     /// Offset behind the last record.

@@ -7,8 +7,10 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
+use super::log::Sequenced;
 use super::{FakeCluster, FakeLog, Request, text};
 use crate::batch::{Batches, Entry};
+use crate::ees::StreamId;
 use crate::reply;
 use crate::wire::WireError;
 
@@ -66,6 +68,12 @@ fn partition(
         }
         return answer;
     }
+    let named = |(name, index, _): &&(String, i32, i16)| {
+        *name == topic.name.as_str() && *index == data.index
+    };
+    if let Some((_, _, code)) = cluster.refusing.iter().find(named) {
+        return failed(*code);
+    }
     let found = cluster.topics.iter_mut().find(|known| {
         if version >= 13 { known.id == topic.topic_id } else { known.name == topic.name.as_str() }
     });
@@ -75,15 +83,23 @@ fn partition(
     let index = usize::try_from(data.index).unwrap_or(usize::MAX);
     let Some(log) = found.logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
     match append(log, data.records.as_deref().unwrap_or_default()) {
-        Ok(base) => answer.with_base_offset(base).with_log_append_time_ms(-1),
-        Err(code) => failed(code),
+        Ok(Sequenced::New(base)) => answer.with_base_offset(base).with_log_append_time_ms(-1),
+        // As a broker shows duplicates: with the time of the batch that is there.
+        Ok(Sequenced::Duplicate(base)) => answer.with_base_offset(base).with_log_append_time_ms(1),
+        Ok(Sequenced::Refused(code)) | Err(code) => failed(code),
     }
 }
 
-fn append(log: &mut FakeLog, records: &[u8]) -> Result<i64, i16> {
+fn append(log: &mut FakeLog, records: &[u8]) -> Result<Sequenced, i16> {
     let mut entries = Batches::new(records);
-    let (Some(Ok(Entry::Batch { .. })), None) = (entries.next(), entries.next()) else {
+    let (Some(Ok(Entry::Batch { header, .. })), None) = (entries.next(), entries.next()) else {
         return Err(INVALID_RECORD);
     };
-    log.append(records).map_err(|_| CORRUPT_MESSAGE)
+    // Only ids that the proxy makes itself: tests send the same client batch again and again.
+    let appended = if StreamId::read(header.producer_id, header.producer_epoch.into()).is_some() {
+        log.append_sequenced(records)
+    } else {
+        log.append(records).map(Sequenced::New)
+    };
+    appended.map_err(|_| CORRUPT_MESSAGE)
 }

@@ -139,6 +139,34 @@ const LIST_OFFSETS_PARTITION: &[Field] = &[
     i32f("LeaderEpoch").since(4),
 ];
 
+/// DescribeProducersResponse.
+pub const DESCRIBE_PRODUCERS: Message = Message {
+    api: 61,
+    flexible: 0,
+    min: 0,
+    max: 0,
+    fields: &[i32f("ThrottleTimeMs"), array("Topics", PRODUCERS_TOPIC)],
+};
+
+const PRODUCERS_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", PRODUCERS_PARTITION)];
+
+const PRODUCERS_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i16f("ErrorCode").role(Role::ErrorCode),
+    string("ErrorMessage").role(Role::ErrorText),
+    array("ActiveProducers", PRODUCER),
+];
+
+const PRODUCER: &[Field] = &[
+    i64f("ProducerId"),
+    i32f("ProducerEpoch"),
+    i32f("LastSequence"),
+    i64f("LastTimestamp"),
+    i32f("CoordinatorEpoch"),
+    i64f("CurrentTxnStartOffset"),
+];
+
 /// CreateTopicsResponse.
 pub const CREATE_TOPICS: Message = Message {
     api: 19,

@@ -53,6 +53,8 @@ layout_agrees! {
     fetch_responses_agree: responses::FETCH, codec::FetchResponse;
     metadata_responses_agree: responses::METADATA, codec::MetadataResponse;
     list_offsets_responses_agree: responses::LIST_OFFSETS, codec::ListOffsetsResponse;
+    describe_producers_responses_agree:
+        responses::DESCRIBE_PRODUCERS, codec::DescribeProducersResponse;
     create_topics_responses_agree: responses::CREATE_TOPICS, codec::CreateTopicsResponse;
     find_coordinator_responses_agree: responses::FIND_COORDINATOR, codec::FindCoordinatorResponse;
     describe_configs_responses_agree: responses::DESCRIBE_CONFIGS, codec::DescribeConfigsResponse;

@@ -351,7 +351,7 @@ pub fn sample_of(message: &'static Message, min: i16, max: i16) -> impl Strategy
 }
 
 /// Every layout there is.
-pub const LAYOUTS: [&Message; 14] = [
+pub const LAYOUTS: [&Message; 15] = [
     &requests::PRODUCE,
     &requests::FETCH,
     &requests::METADATA,
@@ -360,6 +360,7 @@ pub const LAYOUTS: [&Message; 14] = [
     &responses::FETCH,
     &responses::METADATA,
     &responses::LIST_OFFSETS,
+    &responses::DESCRIBE_PRODUCERS,
     &responses::CREATE_TOPICS,
     &responses::FIND_COORDINATOR,
     &responses::DESCRIBE_CONFIGS,

@@ -3,8 +3,10 @@
 //! One file per API knows how to split a request and merge the answers. Invariant: one request at
 //! a time on a connection; a connection whose exchange failed is not used again.
 
+mod exact;
 pub mod fetch;
 pub mod list_offsets;
+mod look_up;
 pub mod metadata;
 pub mod produce;
 
@@ -22,6 +24,7 @@ use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
 use crate::limits::Limits;
 use crate::upstream::BrokerConnection;
+use exact::{Gate, Streams};
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
 /// nothing was appended (NOT_LEADER_OR_FOLLOWER).
@@ -55,7 +58,10 @@ pub enum LegError {
 
 /// The connections that one client's legs use.
 #[derive(Debug, Default)]
-pub struct Legs(HashMap<i32, BrokerConnection>);
+pub struct Legs {
+    open: HashMap<i32, BrokerConnection>,
+    streams: Streams,
+}
 
 /// What legs need to know of the world.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +79,22 @@ pub struct Ways<'a> {
 impl Legs {
     /// Sends all legs at once, at most one per broker, and gives their answers in order.
     async fn run(&mut self, ways: Ways<'_>, legs: Vec<Leg>) -> Vec<Result<Bytes, LegError>> {
-        let open: Vec<_> = legs.iter().map(|leg| self.0.remove(&leg.node)).collect();
-        let runs = legs.iter().zip(open).map(|(leg, open)| one(ways, leg, open));
+        self.run_gated(ways, legs, None).await
+    }
+
+    /// As `run`, but nothing is sent once the gate is shut.
+    async fn run_gated(
+        &mut self,
+        ways: Ways<'_>,
+        legs: Vec<Leg>,
+        gate: Option<&Gate<'_>>,
+    ) -> Vec<Result<Bytes, LegError>> {
+        let open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
+        let runs = legs.iter().zip(open).map(|(leg, open)| one(ways, leg, open, gate));
         let mut answers = Vec::with_capacity(legs.len());
         for (leg, ran) in legs.iter().zip(join_all(runs).await) {
             answers.push(ran.map(|(answer, connection)| {
-                self.0.insert(leg.node, connection);
+                self.open.insert(leg.node, connection);
                 answer
             }));
         }
@@ -90,6 +106,7 @@ async fn one(
     ways: Ways<'_>,
     leg: &Leg,
     open: Option<BrokerConnection>,
+    gate: Option<&Gate<'_>>,
 ) -> Result<(Bytes, BrokerConnection), LegError> {
     let open = open.and_then(|mut open| open.is_open().then_some(open));
     let mut connection = match open {
@@ -99,6 +116,9 @@ async fn one(
             BrokerConnection::new(stream.map_err(LegError::NotSent)?)
         }
     };
+    if gate.is_some_and(|gate| !gate.is_open()) {
+        return Err(LegError::NotSent(io::ErrorKind::TimedOut.into()));
+    }
     let body = std::slice::from_ref(&leg.body);
     let exchange = connection.exchange(leg.key, leg.version, body);
     let answer = tokio::time::timeout(leg.limit, exchange).await;
@@ -122,7 +142,7 @@ async fn by_leader<T>(
     for item in items {
         let (topic, partition) = place(&item);
         match topics.leader(topic, partition).await {
-            Some(node) => led.entry(node).or_default().push(item),
+            Some(leader) => led.entry(leader.node).or_default().push(item),
             None => lost.push(item),
         }
     }

@@ -28,8 +28,17 @@ const TOPICS_MAX: usize = 100_000;
 /// A topic's id on the wire.
 pub type TopicId = [u8; 16];
 
+/// The leader of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leader {
+    /// Its broker.
+    pub node: i32,
+    /// Its epoch: a broker that led before answers questions with another one.
+    pub epoch: i32,
+}
+
 /// The leader of each partition of a topic.
-type Leaders = Arc<HashMap<i32, i32>>;
+type Leaders = Arc<HashMap<i32, Leader>>;
 
 /// What is known of topics.
 #[derive(Debug)]
@@ -72,7 +81,7 @@ impl Topics {
         let mut topic = MetadataRequestTopic::default();
         topic.topic_id = uuid::Uuid::from_bytes(id);
         topic.name = None;
-        self.ask(topic).await?;
+        self.ask(vec![topic]).await?;
         Ok(self.known_name(&id))
     }
 
@@ -90,27 +99,37 @@ impl Topics {
         }
         let mut topic = MetadataRequestTopic::default();
         topic.name = Some(TopicName(StrBytes::from_string(name.to_owned())));
-        self.ask(topic).await?;
+        self.ask(vec![topic]).await?;
         Ok(known(self))
     }
 
     /// The leader of a partition; `None` if there is none now or the cluster cannot be asked.
-    pub async fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+    pub async fn leader(&self, topic: &str, partition: i32) -> Option<Leader> {
         let known = |topics: &Self| topics.leaders.read().get(topic).cloned();
         let leaders = match known(self) {
             Some(leaders) => leaders,
             None => {
-                let mut asked = MetadataRequestTopic::default();
-                asked.name = Some(TopicName(StrBytes::from_string(topic.to_owned())));
-                if let Err(error) = self.ask(asked).await
-                    && let Some(left_out) = self.lines.allows("leaders")
-                {
-                    tracing::warn!(topic, %error, left_out, "leaders cannot be asked for");
-                }
+                self.ask_leaders(&[topic]).await;
                 known(self)?
             }
         };
-        leaders.get(&partition).copied().filter(|node| *node >= 0)
+        leaders.get(&partition).copied().filter(|leader| leader.node >= 0)
+    }
+
+    /// Asks for the leaders of topics anew, all at once.
+    pub async fn ask_leaders(&self, topics: &[&str]) {
+        let asked = topics.iter().map(|topic| {
+            let name = TopicName(StrBytes::from_string((*topic).to_owned()));
+            MetadataRequestTopic::default().with_name(Some(name))
+        });
+        for topic in topics {
+            self.forget(topic);
+        }
+        if let Err(error) = self.ask(asked.collect()).await
+            && let Some(left_out) = self.lines.allows("leaders")
+        {
+            tracing::warn!(?topics, %error, left_out, "leaders cannot be asked for");
+        }
     }
 
     /// Forgets the leaders of a topic, since one of them was wrong.
@@ -124,9 +143,9 @@ impl Topics {
         self.names.write().insert(id, name.clone());
     }
 
-    async fn ask(&self, topic: MetadataRequestTopic) -> io::Result<()> {
+    async fn ask(&self, topics: Vec<MetadataRequestTopic>) -> io::Result<()> {
         let mut request = MetadataRequest::default();
-        request.topics = Some(vec![topic]);
+        request.topics = Some(topics);
         request.allow_auto_topic_creation = false;
         let mut held = self.connection.lock().await;
         let asked = tokio::time::timeout(self.limits.connect * 2, async {
@@ -143,7 +162,11 @@ impl Topics {
             if let (0, Some(name)) = (topic.error_code, topic.name) {
                 self.learn(topic.topic_id.into_bytes(), &name);
                 let leaders = topic.partitions.iter();
-                let leaders = leaders.map(|p| (p.partition_index, p.leader_id.0)).collect();
+                let leaders = leaders.map(|p| {
+                    let leader = Leader { node: p.leader_id.0, epoch: p.leader_epoch };
+                    (p.partition_index, leader)
+                });
+                let leaders = leaders.collect();
                 self.leaders.write().insert(name.as_str().into(), Arc::new(leaders));
             }
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use protocol_ext::records::RecordView;
 use sha2::{Digest, Sha256};
 
+use super::producers::Producers;
 use super::topics::TopicId;
 use crate::config::VirtualTopic;
 
@@ -68,6 +69,8 @@ pub struct VirtualTopics {
     names: HashMap<Arc<str>, usize>,
     ids: HashMap<TopicId, usize>,
     physical: HashMap<Arc<str>, usize>,
+    /// Producers with sequences that write to them.
+    pub producers: Producers,
 }
 
 impl VirtualTopics {
@@ -79,7 +82,8 @@ impl VirtualTopics {
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical = physical.collect();
-        (!topics.is_empty()).then_some(Self { topics, names, ids, physical })
+        let producers = Producers::default();
+        (!topics.is_empty()).then_some(Self { topics, names, ids, physical, producers })
     }
 
     /// All of them.

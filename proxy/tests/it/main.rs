@@ -13,6 +13,7 @@ mod budget;
 mod check;
 mod classes;
 mod cut_through;
+mod exact;
 mod harness;
 mod hostile;
 mod lifecycle;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, hostile, lifecycle, offload, order, overstay, tails, tls, versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, tails, tls, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -99,6 +99,18 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
+        mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
+        mutant!(
+            "pass-a-failed-batch",
+            exact::a_failed_batch_is_not_passed,
+            "error of a batch behind it"
+        ),
+        mutant!(
+            "partial-success",
+            exact::success_is_told_of_whole_batches,
+            "error of half a batch"
+        ),
+        mutant!("dispatch-late", exact::a_part_is_not_sent_late, "in fires-"),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }

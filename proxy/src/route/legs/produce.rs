@@ -1,7 +1,7 @@
 //! Produce: batches are split by slot, each part goes to the leader of its physical partition.
 //!
-//! Only producers without sequence numbers are taken here. A partition is acknowledged when all
-//! its parts are. Brokers take one batch a partition and request, so parts that meet at the same
+//! Batches with sequence numbers go on in `exact.rs`. A partition is acknowledged when all its
+//! parts are. Brokers take one batch a partition and request, so parts that meet at the same
 //! physical partition go in rounds, in the order of the request.
 
 use std::collections::HashMap;
@@ -14,27 +14,30 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::batch::{Caps, OpenBatch};
+use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
 use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
+use tokio::net::TcpStream;
+
+use super::exact::Batch;
 use super::{Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
 use crate::metrics::Metrics;
 use crate::route::virtual_topics::Routed;
 
 /// Version of the legs: the first flexible one, the last without leader hints.
-const LEG_VERSION: i16 = 9;
+pub(super) const LEG_VERSION: i16 = 9;
 /// CORRUPT_MESSAGE.
-const CORRUPT: i16 = 2;
+pub(super) const CORRUPT: i16 = 2;
 /// REQUEST_TIMED_OUT: something may have been appended.
-const TIMED_OUT: i16 = 7;
+pub(super) const TIMED_OUT: i16 = 7;
 /// INVALID_TXN_STATE.
 const TRANSACTION: i16 = 48;
 /// INVALID_RECORD.
 const INVALID: i16 = 87;
-const NO_SEQUENCES: &str = "virtual topics take producers without idempotence only: \
-    set enable.idempotence=false";
+const TOO_LARGE_ID: &str = "virtual topics take producer ids below 2^26";
 
 /// A batch for one physical partition.
 struct Part {
@@ -48,12 +51,21 @@ struct Part {
 }
 
 /// What a client's partition is told.
-#[derive(Clone)]
-struct Outcome {
-    code: i16,
+pub(super) struct Outcome {
+    pub code: i16,
     message: Option<&'static str>,
-    parts: usize,
-    answer: PartitionProduceResponse,
+    pub answer: PartitionProduceResponse,
+}
+
+/// Outcomes by topic and partition of the request.
+pub(super) type Outcomes = HashMap<(usize, usize), Outcome>;
+
+/// What is written of one partition of the request.
+enum Taken<'a> {
+    /// These parts, at most once for each time they are sent.
+    Parts(Vec<Part>),
+    /// A batch with sequences.
+    Exact(Box<Batch<'a>>),
 }
 
 impl Legs {
@@ -63,6 +75,7 @@ impl Legs {
         ways: Ways<'_>,
         caps: &Caps,
         metrics: &Metrics,
+        client: &TcpStream,
         head: Head,
         frame: &Bytes,
     ) -> Result<Option<Bytes>, WireError> {
@@ -75,8 +88,8 @@ impl Legs {
         if !request.topic_data.iter().any(|topic| of(topic).is_some()) {
             return Ok(None);
         }
-        let mut outcomes = HashMap::new();
-        let mut parts = Vec::new();
+        let mut outcomes = Outcomes::new();
+        let (mut parts, mut exact) = (Vec::new(), Vec::new());
         for (t, topic) in request.topic_data.iter().enumerate() {
             let routed = of(topic);
             let name = match (routed, topic.name.is_empty()) {
@@ -84,17 +97,15 @@ impl Legs {
                 _ => Some(topic.name.as_str().into()),
             };
             for (p, data) in topic.partition_data.iter().enumerate() {
-                let split = match (routed, &name) {
-                    (Some(routed), _) => routed_parts(routed, caps, metrics, (t, p), data),
-                    (None, Some(name)) => Ok(vec![plain_part(name, (t, p), data)]),
+                let taken = match (routed, &name) {
+                    (Some(routed), _) => taken(routed, caps, metrics, (t, p), data),
+                    (None, Some(name)) => Ok(Taken::Parts(vec![plain_part(name, (t, p), data)])),
                     (None, None) => Err(Refusal { code: UNKNOWN_PARTITION, message: None }),
                 };
                 let mut outcome = Outcome::new(data.index);
-                match split {
-                    Ok(split) => {
-                        outcome.parts = split.len();
-                        parts.extend(split);
-                    }
+                match taken {
+                    Ok(Taken::Parts(new)) => parts.extend(new),
+                    Ok(Taken::Exact(batch)) => exact.push(*batch),
                     Err(refusal) => {
                         (outcome.code, outcome.message) = (refusal.code, refusal.message);
                     }
@@ -105,6 +116,9 @@ impl Legs {
         for round in rounds(parts) {
             self.send(ways, &request, round, &mut outcomes).await?;
         }
+        if !exact.is_empty() {
+            self.exact(ways, metrics, client, exact, &mut outcomes).await?;
+        }
         Ok(Some(reply::frame(head, &merged(&request, &outcomes))?))
     }
 
@@ -114,7 +128,7 @@ impl Legs {
         ways: Ways<'_>,
         request: &ProduceRequest,
         parts: Vec<Part>,
-        outcomes: &mut HashMap<(usize, usize), Outcome>,
+        outcomes: &mut Outcomes,
     ) -> Result<(), WireError> {
         let (led, lost) = by_leader(ways.topics, parts, |p| (&p.physical, p.partition)).await;
         for part in lost {
@@ -124,7 +138,11 @@ impl Legs {
         let limit = Duration::from_millis(timeout) + ways.limits.connect;
         let mut legs = Vec::with_capacity(led.len());
         for (node, parts) in &led {
-            let body = encoded(api::PRODUCE, LEG_VERSION, &leg_request(request, parts))?;
+            let batches = parts.iter();
+            let batches = batches.map(|p| (p.physical.clone(), p.partition, p.batch.clone()));
+            // The answer tells whether the next round may go, also for clients that want none.
+            let acks = if request.acks == 0 { 1 } else { request.acks };
+            let body = leg_body(acks, request.timeout_ms, batches)?;
             legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
         }
         let answers = self.run(ways, legs).await;
@@ -154,15 +172,15 @@ struct Refusal {
     message: Option<&'static str>,
 }
 
-fn routed_parts(
-    routed: &Routed,
+fn taken<'a>(
+    routed: &'a Routed,
     caps: &Caps,
     metrics: &Metrics,
     of: (usize, usize),
     data: &PartitionProduceData,
-) -> Result<Vec<Part>, Refusal> {
+) -> Result<Taken<'a>, Refusal> {
     let refuse = |code, message| Refusal { code, message };
-    let (native_slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
+    let (slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
     let records = data.records.clone().unwrap_or_default();
     let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
     let header = open.header();
@@ -170,7 +188,13 @@ fn routed_parts(
         return Err(refuse(TRANSACTION, None));
     }
     if header.producer_id >= 0 {
-        return Err(refuse(INVALID, Some(NO_SEQUENCES)));
+        if header.base_sequence < 0 || header.last_offset_delta + 1 != header.records_count {
+            return Err(refuse(INVALID, None));
+        }
+        let id = StreamId::new(header.producer_id, header.producer_epoch, slot);
+        let id = id.ok_or(refuse(INVALID, Some(TOO_LARGE_ID)))?;
+        let batch = Batch { of, routed, q: data.index, slot, partition: p, id, open };
+        return Ok(Taken::Exact(Box::new(batch)));
     }
     let options = SplitOptions::default();
     let split = split(&open, &options, |record| routed.slot_of(record));
@@ -178,16 +202,16 @@ fn routed_parts(
     let whole = split.len() == 1;
     let parts = split.into_iter().map(|sub| {
         metrics.routed_records.inc_by(u64::from(sub.records));
-        let slot = usize::from(sub.slot);
+        let to = usize::from(sub.slot);
         Part {
             of,
-            physical: routed.physical[slot].clone(),
+            physical: routed.physical[to].clone(),
             partition: p,
             batch: sub.batch,
-            native: whole && slot == native_slot,
+            native: whole && to == slot,
         }
     });
-    Ok(parts.collect())
+    Ok(Taken::Parts(parts.collect()))
 }
 
 fn plain_part(name: &Arc<str>, of: (usize, usize), data: &PartitionProduceData) -> Part {
@@ -210,19 +234,22 @@ fn rounds(parts: Vec<Part>) -> Vec<Vec<Part>> {
     rounds
 }
 
-fn leg_request(request: &ProduceRequest, parts: &[Part]) -> ProduceRequest {
-    let topics = parts.iter().map(|part| {
-        let name = TopicName(StrBytes::from_string(part.physical.to_string()));
-        let data = PartitionProduceData::default()
-            .with_index(part.partition)
-            .with_records(Some(part.batch.clone()));
+/// The body of a leg's request.
+pub(super) fn leg_body(
+    acks: i16,
+    timeout_ms: i32,
+    batches: impl Iterator<Item = (Arc<str>, i32, Bytes)>,
+) -> Result<Bytes, WireError> {
+    let topics = batches.map(|(physical, partition, batch)| {
+        let name = TopicName(StrBytes::from_string(physical.to_string()));
+        let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
         TopicProduceData::default().with_name(name).with_partition_data(vec![data])
     });
-    ProduceRequest::default()
-        // The answer tells whether the next round may go, also for clients that want none.
-        .with_acks(if request.acks == 0 { 1 } else { request.acks })
-        .with_timeout_ms(request.timeout_ms)
-        .with_topic_data(topics.collect())
+    let request = ProduceRequest::default()
+        .with_acks(acks)
+        .with_timeout_ms(timeout_ms)
+        .with_topic_data(topics.collect());
+    encoded(api::PRODUCE, LEG_VERSION, &request)
 }
 
 fn find<'a>(answer: &'a ProduceResponse, part: &Part) -> Option<&'a PartitionProduceResponse> {
@@ -230,17 +257,13 @@ fn find<'a>(answer: &'a ProduceResponse, part: &Part) -> Option<&'a PartitionPro
     topics.flat_map(|t| &t.partition_responses).find(|p| p.index == part.partition)
 }
 
-fn fail(outcomes: &mut HashMap<(usize, usize), Outcome>, part: &Part, code: i16) {
+fn fail(outcomes: &mut Outcomes, part: &Part, code: i16) {
     if let Some(outcome) = outcomes.get_mut(&part.of).filter(|outcome| outcome.code == 0) {
         outcome.code = code;
     }
 }
 
-fn settle(
-    outcomes: &mut HashMap<(usize, usize), Outcome>,
-    part: &Part,
-    row: &PartitionProduceResponse,
-) {
+fn settle(outcomes: &mut Outcomes, part: &Part, row: &PartitionProduceResponse) {
     if row.error_code != 0 {
         fail(outcomes, part, row.error_code);
     } else if part.native
@@ -259,14 +282,11 @@ impl Outcome {
             .with_base_offset(-1)
             .with_log_append_time_ms(-1)
             .with_log_start_offset(-1);
-        Self { code: 0, message: None, parts: 0, answer }
+        Self { code: 0, message: None, answer }
     }
 }
 
-fn merged(
-    request: &ProduceRequest,
-    outcomes: &HashMap<(usize, usize), Outcome>,
-) -> ProduceResponse {
+fn merged(request: &ProduceRequest, outcomes: &Outcomes) -> ProduceResponse {
     let topics = request.topic_data.iter().enumerate().map(|(t, topic)| {
         let rows = (0..topic.partition_data.len()).filter_map(|p| outcomes.get(&(t, p)));
         let rows = rows.map(|outcome| {
