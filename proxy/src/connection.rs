@@ -30,6 +30,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
+use crate::net::Line;
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -61,6 +62,10 @@ pub async fn serve(
     patience: Patience,
 ) -> Result<(), ConnectionError> {
     let _counted = plane.metrics.connection(Side::Client);
+    let line = match &plane.routed {
+        Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
+        None => None,
+    };
     let Some((mut client, door)) =
         admitted(client, door, &plane, &handle, patience.handshake).await?
     else {
@@ -81,7 +86,8 @@ pub async fn serve(
     let _counted = plane.metrics.connection(Side::Broker);
     let (from_home, to_home) = home.split();
     let queue = Queue::default();
-    let requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
+    let mut requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
+    requests.line = line;
     let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
     both(requests.pump(), responses.pump(), &queue).await?;
     if handle.is_draining() || client.is_tls() {

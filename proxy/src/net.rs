@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,11 +33,22 @@ pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<TcpSt
     Ok(stream)
 }
 
-/// Whether the peer has closed its side, even if bytes of it are still unread.
-pub fn is_hung_up(stream: &TcpStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+/// A second hand on a socket, to ask whether its peer is still there.
+#[derive(Debug)]
+pub struct Line(OwnedFd);
+
+impl Line {
+    /// The line of a connection, whatever is spoken over it.
+    pub fn of(stream: &TcpStream) -> io::Result<Self> {
+        stream.as_fd().try_clone_to_owned().map(Self)
+    }
+
+    /// Whether the peer has closed its side, even if bytes of it are still unread.
+    pub fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
 }
 
 /// Settings of every connection: no delay, keep-alive.

@@ -21,6 +21,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
 use crate::metrics::{Class, Direction, Side};
+use crate::net::Line;
 use crate::route::legs::Legs;
 use crate::stream::{ReadHalf, WriteHalf};
 
@@ -43,6 +44,8 @@ pub struct Requests<'a> {
     pub(super) to_home: WriteHalf<'a>,
     /// Connections to other brokers; only where something is routed.
     pub(super) legs: Option<Box<Legs>>,
+    /// Tells whether the client is still there; only where something is routed.
+    pub(super) line: Option<Line>,
     /// Bytes of the current request that are still to come.
     passing: usize,
 }
@@ -79,7 +82,8 @@ impl<'a> Requests<'a> {
         to_home: WriteHalf<'a>,
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
-        Self { plane, queue, handle, input, from_client, to_home, legs: None, passing: 0 }
+        let (legs, line) = (None, None);
+        Self { plane, queue, handle, input, from_client, to_home, legs, line, passing: 0 }
     }
 
     /// Runs until the client stops asking.

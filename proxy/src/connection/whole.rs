@@ -73,7 +73,7 @@ impl Requests<'_> {
             let frame = joined(&pieces);
             let body_bytes_max = self.plane.limits.frame_bytes_max;
             let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
-            let client = self.from_client.as_ref();
+            let client = self.line.as_ref();
             let legs = self.legs.get_or_insert_default();
             let routed = legs.produce(ways, &caps, &self.plane.metrics, client, head, &frame).await;
             match routed.map_err(wrong)? {

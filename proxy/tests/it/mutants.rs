@@ -99,18 +99,6 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
-        mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
-        mutant!(
-            "pass-a-failed-batch",
-            exact::a_failed_batch_is_not_passed,
-            "error of a batch behind it"
-        ),
-        mutant!(
-            "partial-success",
-            exact::success_is_told_of_whole_batches,
-            "error of half a batch"
-        ),
-        mutant!("dispatch-late", exact::a_part_is_not_sent_late, "in fires-"),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }
@@ -128,11 +116,30 @@ fn mutants_of_security() -> Vec<Mutant> {
     ]
 }
 
+/// Exactly once through a split.
+fn mutants_of_exactly_once() -> Vec<Mutant> {
+    vec![
+        mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
+        mutant!(
+            "pass-a-failed-batch",
+            exact::a_failed_batch_is_not_passed,
+            "error of a batch behind it"
+        ),
+        mutant!(
+            "partial-success",
+            exact::success_is_told_of_whole_batches,
+            "error of half a batch"
+        ),
+        mutant!("dispatch-late", exact::a_part_is_not_sent_late, "in fires-"),
+    ]
+}
+
 #[tokio::test]
 async fn every_check_fails_when_its_promise_is_broken() {
     let mut survived = Vec::new();
     let mut mutants = mutants();
     mutants.extend(mutants_of_security());
+    mutants.extend(mutants_of_exactly_once());
     for Mutant { name, faults, check, complaint } in &mutants {
         match check(Some(faults)).await {
             Err(failure) if failure.0.contains(complaint) => println!("{name}: {}", failure.0),

@@ -20,17 +20,17 @@ use protocol_ext::ees::{
 use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
-use tokio::net::TcpStream;
 
 use super::look_up::{Found, Place};
 use super::produce::{CORRUPT, LEG_VERSION, Outcome, Outcomes, TIMED_OUT, leg_body};
 use super::{Leg, LegError, Legs, Ways, by_leader};
 use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
+use crate::net::Line;
 use crate::route::producers::Producers;
 use crate::route::topics::TopicId;
 use crate::route::virtual_topics::Routed;
-use crate::{clock, fault, net, random};
+use crate::{clock, fault, random};
 
 /// First pause before a part is sent again; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub(super) type Key = (TopicId, i32, StreamId);
 #[derive(Debug)]
 pub(super) struct Gate<'a> {
     until: Duration,
-    client: &'a TcpStream,
+    client: Option<&'a Line>,
     producers: &'a Producers,
     writers: HashSet<(i64, i16)>,
 }
@@ -59,7 +59,8 @@ impl Gate<'_> {
             return true;
         }
         let newest = self.writers.iter().all(|(id, epoch)| self.producers.is_newest(*id, *epoch));
-        newest && clock::since_boot() <= self.until && !net::is_hung_up(self.client)
+        let there = self.client.is_none_or(|client| !client.is_hung_up());
+        newest && clock::since_boot() <= self.until && there
     }
 }
 
@@ -111,7 +112,7 @@ impl Legs {
         &mut self,
         ways: Ways<'_>,
         metrics: &Metrics,
-        client: &TcpStream,
+        client: Option<&Line>,
         batches: Vec<Batch<'_>>,
         outcomes: &mut Outcomes,
     ) -> Result<(), WireError> {

@@ -20,11 +20,10 @@ use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
-use tokio::net::TcpStream;
-
 use super::exact::Batch;
 use super::{Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
 use crate::metrics::Metrics;
+use crate::net::Line;
 use crate::route::virtual_topics::Routed;
 
 /// Version of the legs: the first flexible one, the last without leader hints.
@@ -75,7 +74,7 @@ impl Legs {
         ways: Ways<'_>,
         caps: &Caps,
         metrics: &Metrics,
-        client: &TcpStream,
+        client: Option<&Line>,
         head: Head,
         frame: &Bytes,
     ) -> Result<Option<Bytes>, WireError> {
