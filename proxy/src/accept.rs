@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,7 @@ pub struct Clients {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
     limits: RwLock<Arc<Limits>>,
+    draining: AtomicBool,
 }
 
 impl Clients {
@@ -59,7 +60,8 @@ impl Clients {
     pub fn new(plane: Arc<DataPlane>, tasks: Tasks) -> Arc<Self> {
         let limits = RwLock::new(Arc::new(plane.limits.clone()));
         let (next, open) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { plane, tasks, next, open, limits })
+        let draining = AtomicBool::new(false);
+        Arc::new(Self { plane, tasks, next, open, limits, draining })
     }
 
     /// Bounds of connections in force now.
@@ -103,6 +105,9 @@ impl Clients {
         let patience = Patience::of(&limits);
         // Its task waits for this lock at its end, so it cannot leave before it is entered.
         let mut open = self.open.lock();
+        if self.draining.load(Ordering::Relaxed) {
+            return;
+        }
         let abort = self.tasks.spawn(async move {
             let plane = clients.plane.clone();
             let served = connection::serve(stream, door, plane, served_by, patience).await;
@@ -159,7 +164,10 @@ impl Clients {
 
     /// Asks every connection to answer what is in flight and close.
     pub fn drain(&self) {
-        for open in self.open.lock().values() {
+        let open = self.open.lock();
+        // Under the lock: who is not entered yet will not be.
+        self.draining.store(true, Ordering::Relaxed);
+        for open in open.values() {
             open.handle.drain();
         }
     }

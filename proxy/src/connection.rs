@@ -89,11 +89,11 @@ pub async fn serve(
     let mut requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
     requests.line = line;
     let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
-    both(requests.pump(), responses.pump(), &queue).await?;
-    if handle.is_draining() || client.is_tls() {
+    let served = both(requests.pump(), responses.pump(), &queue).await;
+    if matches!(served, Ok(()) | Err(ConnectionError::BrokerIo(_))) {
         linger(&mut client).await;
     }
-    Ok(())
+    served
 }
 
 /// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.
@@ -173,6 +173,10 @@ async fn both(
                         return Poll::Ready(Some(Ok(())));
                     }
                     Ok(end) => hung_up = end == RequestEnd::HungUp,
+                    // A broker that closes answers first what it has taken.
+                    Err(ConnectionError::BrokerIo(_)) if !fault::on("answers-lost-with-home") => {
+                        hung_up = true;
+                    }
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 }
                 queue.close();
@@ -191,7 +195,7 @@ async fn both(
     if let Some(end) = ended.await {
         return end;
     }
-    // The client sent its last request and closed its side: what is in flight may still matter to
-    // the broker (acks=0), and a client that only shut down writing still reads.
+    // The last request is with the broker, or it took no more of them: what is in flight may still
+    // matter to it (acks=0), and a client that only shut down writing still reads.
     tokio::time::timeout(HALF_CLOSED, responses).await.unwrap_or(Ok(()))
 }

@@ -53,6 +53,7 @@ pub struct Exchange {
 struct Inner {
     open: VecDeque<Exchange>,
     closed: bool,
+    working: bool,
     freed: bool,
 }
 
@@ -84,6 +85,16 @@ impl Queue {
     /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
     pub fn front_is_local(&self) -> Option<bool> {
         self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
+    }
+
+    /// Whether an answer is being made here that is not in the queue yet.
+    pub fn is_working(&self) -> bool {
+        self.0.lock().working
+    }
+
+    /// An answer may be made here, or is not any more.
+    pub fn work(&self, working: bool) {
+        self.0.lock().working = working;
     }
 
     /// No exchange will be opened any more.

@@ -95,7 +95,9 @@ impl<'a> Requests<'a> {
                 Front::Pass(n) => self.pass(n).await?,
                 Front::Full => self.room().await,
                 Front::Whole(head, frame_bytes) => {
+                    self.queue.work(true);
                     Box::pin(self.whole(head, frame_bytes)).await?;
+                    self.queue.work(false);
                 }
                 Front::More => match self.more(drained.as_mut()).await? {
                     Some(RequestEnd::HungUp) => {

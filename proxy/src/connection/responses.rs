@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::address::Rewrite;
@@ -45,6 +45,8 @@ pub struct Responses<'a> {
     to_client: WriteHalf<'a>,
     /// Bytes of opaque responses that are still to come.
     passing: usize,
+    /// The broker closed between answers while one is made here.
+    home_left: bool,
 }
 
 /// What to do next.
@@ -66,7 +68,7 @@ impl<'a> Responses<'a> {
         to_client: WriteHalf<'a>,
     ) -> Self {
         let output = Buffer::new(&plane.pool);
-        Self { plane, queue, handle, output, from_home, to_client, passing: 0 }
+        Self { plane, queue, handle, output, from_home, to_client, passing: 0, home_left: false }
     }
 
     /// Runs until the broker closes, or nothing more is owed.
@@ -402,7 +404,7 @@ impl<'a> Responses<'a> {
 
     /// Waits for what comes next between responses.
     async fn next(&mut self) -> Result<Next, ConnectionError> {
-        let Self { queue, output, from_home, passing, .. } = self;
+        let Self { queue, output, from_home, passing, home_left, .. } = self;
         let between = *passing == 0;
         self.handle.waits_for_broker(between && output.is_empty());
         let read = poll_fn(|cx| {
@@ -412,7 +414,14 @@ impl<'a> Responses<'a> {
             if between && queue.is_finished() {
                 return Poll::Ready(Ok(Some(0)));
             }
-            output.poll_fill(cx, from_home).map_ok(Some)
+            // Nothing is owed by the broker, but the requests' pump will owe something.
+            let making = between && queue.is_working() && queue.front_is_local().is_none();
+            if *home_left {
+                return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
+            }
+            let n = ready!(output.poll_fill(cx, from_home))?;
+            *home_left = n == 0 && making && output.is_empty() && !fault::on("leg-ends-with-home");
+            if *home_left { Poll::Pending } else { Poll::Ready(Ok(Some(n))) }
         });
         match read.await.map_err(ConnectionError::BrokerIo)? {
             None => Ok(Next::Local),

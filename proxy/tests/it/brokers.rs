@@ -1,11 +1,18 @@
 //! Brokers that come, move and go while the proxy runs.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kafka_protocol::messages::ProduceResponse;
+use protocol_ext::fake_broker::Fault;
+use protocol_ext::split::{ProducerFields, with_producer};
 
 use crate::harness::broker::Brokers;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, answer, request_frame};
 use crate::harness::proxy::Setup;
-use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
+use crate::harness::records::single;
+use crate::harness::requests::produce;
+use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
 #[tokio::test]
 async fn each_virtual_broker_stands_for_its_own_broker() -> Checked {
@@ -98,4 +105,61 @@ async fn a_port_without_a_broker_closes_and_says_so() -> Checked {
     until("a line", async || (proxy.logged(line) > 0).then_some(())).await?;
     ensure_eq!(proxy.logged(line), 1, "lines about it");
     Ok(())
+}
+
+/// A broker that ends answers what it has taken and resets the connection on the rest: clients get
+/// the answers.
+pub async fn answers_of_a_broker_that_ends_arrive(faults: Faults) -> Checked {
+    const TIMES: usize = 10;
+    let mut arrived = 0;
+    for _ in 0..TIMES {
+        let brokers = Brokers::start(1).await;
+        let proxy = Setup::new(&brokers, faults).start().await;
+        let mut client = Client::connect(proxy.port).await?;
+        client.metadata(9).await?;
+        brokers.cluster().script(0, Fault::CloseAfter(usize::MAX));
+        let small = produce(9, -1, "t", &[(0, single(noise(1, 50)))]);
+        let large = produce(9, -1, "t", &[(0, single(noise(2, 30_000_000)))]);
+        let mut both = request_frame(0, 9, 7, &small).to_vec();
+        both.extend_from_slice(&request_frame(0, 9, 8, &large));
+        // The connection may end before all of it is sent.
+        let _ = client.send_raw(&both).await;
+        let frame = client.receive().await;
+        arrived += usize::from(frame.is_ok_and(|frame| frame[..4] == 7i32.to_be_bytes()));
+    }
+    ensure_eq!(arrived, TIMES, "answers that arrived");
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_of_a_broker_that_ends_are_not_lost() -> Checked {
+    answers_of_a_broker_that_ends_arrive(None).await
+}
+
+/// The home broker closes an idle connection while a leg is on its way: its answer still comes.
+pub async fn a_leg_outlives_an_idle_home(faults: Faults) -> Checked {
+    let brokers = Brokers::start(2).await;
+    brokers.cluster().add_topic("v-norcal", 1);
+    brokers.cluster().add_topic("v-other", 1);
+    let routed = "[[virtual_topic]]\nname = \"v\"\npartitions = 1\n\
+                  region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
+    let proxy = Setup::new(&brokers, faults).limit(routed).start().await;
+    let mut client = Client::connect(proxy.node(1)).await?;
+    client.metadata(9).await?;
+    brokers.cluster().script(0, Fault::HoldAfter(0));
+    let none = ProducerFields { id: -1, epoch: -1, base_sequence: -1 };
+    let batch = with_producer(&single(noise(1, 50)), none).expect("a batch");
+    let asked = client.send(0, 9, &produce(9, -1, "v", &[(0, batch)])).await?;
+    until("the leg", async || (brokers.cluster().count(0) == 1).then_some(())).await?;
+    brokers.hang_up(1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    brokers.release();
+    let told: ProduceResponse = answer(&client.receive().await?, 9, asked)?;
+    ensure_eq!(told.responses[0].partition_responses[0].error_code, 0, "error of Produce");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leg_is_answered_though_the_home_broker_closed() -> Checked {
+    a_leg_outlives_an_idle_home(None).await
 }

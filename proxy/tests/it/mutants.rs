@@ -82,6 +82,12 @@ fn mutants() -> Vec<Mutant> {
             "connections at the broker"
         ),
         mutant!("overstay-unseen", overstay::a_stuck_request_is_cut_off, "holds a connection"),
+        mutant!(
+            "answers-lost-with-home",
+            brokers::answers_of_a_broker_that_ends_arrive,
+            "answers that arrived"
+        ),
+        mutant!("leg-ends-with-home", brokers::a_leg_outlives_an_idle_home, "no answer"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
