@@ -39,9 +39,11 @@ need() {
 }
 
 # kafka_jars [VERSION]: prints the folder with Kafka's jars, fetched through Maven the first time.
+# Of versions with four numbers, those before 1.0, only the clients.
 kafka_jars() {
     local version=${1:-$kafka_version_default}
-    [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "'$version' is no Kafka version like 4.3.1"
+    [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+(\.[0-9]+)?$ ]] ||
+        die "'$version' is no Kafka version like 4.3.1"
     local dir=$cache/kafka-$version
     if [ ! -d "$dir" ]; then
         command -v java >/dev/null || die "Java is missing: install a JRE, 17 or newer \
@@ -60,7 +62,9 @@ kafka_jars() {
 
 # fetch_jars VERSION DIR: the folder appears whole or not at all. Runs in a subshell of its own.
 fetch_jars() {
-    local version=$1 dir=$2 artifact
+    local version=$1 dir=$2 artifact artifacts
+    artifacts=(kafka_2.13 kafka-tools connect-runtime connect-mirror)
+    [[ $version != *.*.*.* ]] || artifacts=(kafka-clients)
     work=$(mktemp -d "$cache/fetch.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     say "  fetching Kafka $version through Maven"
@@ -68,7 +72,7 @@ fetch_jars() {
         echo '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
         echo '<groupId>firebreak</groupId><artifactId>kafka-jars</artifactId><version>1</version>'
         echo '<dependencies>'
-        for artifact in kafka_2.13 kafka-tools connect-runtime connect-mirror; do
+        for artifact in "${artifacts[@]}"; do
             pom_dependency org.apache.kafka "$artifact" "$version"
         done
         for artifact in log4j-slf4j-impl log4j-core; do

@@ -8,6 +8,7 @@ pub mod kcat;
 pub mod librdkafka;
 #[cfg(feature = "failpoints")]
 pub mod mutants;
+pub mod old;
 pub mod records;
 pub mod tails;
 pub mod tools;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ pub struct Driver {
 impl Driver {
     pub fn start(version: &str, jars: &Path) -> Self {
         let classes = Scratch::new(&format!("java-{version}"));
-        compile(version, jars, classes.path());
+        compile(&sources(version), jars, classes.path());
         let mut command = jars::java(jars, &["-Xmx1g"], Some(classes.path()));
         command.arg("Cases").stdin(Stdio::piped()).stdout(Stdio::piped());
         let log = classes.path().join("java.log");
@@ -70,17 +70,23 @@ impl Driver {
 }
 
 /// `Share.java` needs an API that 3.9 has not.
-fn compile(version: &str, jars: &Path, classes: &Path) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/java");
+fn sources(version: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder()).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let java = files.filter(|path| path.extension().is_some_and(|kind| kind == "java"));
+    java.filter(|path| !(version.starts_with("3.") && path.ends_with("Share.java"))).collect()
+}
+
+/// Where the clients' sources are.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/java")
+}
+
+/// Compiles `sources` against the jars.
+pub fn compile(sources: &[PathBuf], jars: &Path, classes: &Path) {
     let mut javac = Command::new("javac");
     javac.args(["-J-XX:TieredStopAtLevel=1", "-nowarn", "-Xlint:none", "-d"]).arg(classes);
-    javac.arg("-cp").arg(format!("{}/*", jars.display()));
-    for entry in std::fs::read_dir(sources).unwrap() {
-        let path = entry.unwrap().path();
-        if !(version.starts_with("3.") && path.ends_with("Share.java")) {
-            javac.arg(path);
-        }
-    }
+    javac.arg("-cp").arg(format!("{}/*", jars.display())).args(sources);
     let done = javac.output().expect("javac (Debian: default-jdk-headless) is needed");
     assert!(done.status.success(), "javac: {}", String::from_utf8_lossy(&done.stderr));
 }

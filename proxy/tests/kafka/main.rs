@@ -54,6 +54,7 @@ macro_rules! every_case_on_kafka {
             java_classic_group => groups::classic_group,
             java_consumer_group => groups::consumer_group,
             java_share_group => groups::share_group,
+            java_of_kafka_0_11 => old::java_of_kafka_0_11,
             java_admin_every_call => admin::every_call,
             java_stock_tools => tools::stock_tools,
             librdkafka_every_codec_with_every_acks => librdkafka::every_codec_with_every_acks,
@@ -83,7 +84,7 @@ const KAFKA_4_1: rig::Version = rig::Version { name: "4.1.0", brokers: 3 };
 const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3 };
 const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
 
-use cases::{addresses, admin, by_hand, groups, kcat, librdkafka, records, tools, trouble};
+use cases::{addresses, admin, by_hand, groups, kcat, librdkafka, old, records, tools, trouble};
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
 every_case_on_kafka!(on_4_1_0, KAFKA_4_1);
