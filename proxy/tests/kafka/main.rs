@@ -45,6 +45,7 @@ macro_rules! every_case_on_kafka {
             versions_are_an_intersection => by_hand::versions_are_an_intersection,
             requests_no_broker_knows_end_alike => by_hand::requests_no_broker_knows,
             produce_and_fetch_in_every_version => by_hand::produce_and_fetch_in_every_version,
+            every_api_in_every_version => everything::every_api_in_every_version,
             message_sets => by_hand::message_sets,
             pipelined_requests_are_answered_in_order => by_hand::pipelined_requests,
             java_every_codec_with_every_acks => records::every_codec_with_every_acks,
@@ -84,7 +85,9 @@ const KAFKA_4_1: rig::Version = rig::Version { name: "4.1.0", brokers: 3 };
 const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3 };
 const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
 
-use cases::{addresses, admin, by_hand, groups, kcat, librdkafka, old, records, tools, trouble};
+use cases::{
+    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, tools, trouble,
+};
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
 every_case_on_kafka!(on_4_1_0, KAFKA_4_1);

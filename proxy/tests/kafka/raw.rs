@@ -90,6 +90,14 @@ pub fn metadata(address: &str) -> io::Result<MetadataResponse> {
     Raw::connect(address)?.call(5, &request)
 }
 
+/// How many partitions of a topic have a leader, as one broker sees it.
+pub fn leaders(address: &str, name: &str) -> io::Result<usize> {
+    let metadata = metadata(address)?;
+    let ours = metadata.topics.iter().filter(|t| t.name.as_ref().is_some_and(|n| **n == *name));
+    let partitions = ours.flat_map(|topic| &topic.partitions);
+    Ok(partitions.filter(|partition| partition.leader_id.0 >= 0).count())
+}
+
 /// A topic name of the crate's type.
 pub fn topic(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::driver::Driver;
 use crate::proxy::{ADVERTISED, Proxy};
+use crate::raw;
 use crate::relay::Relay;
 
 /// A Kafka version and the cluster it is tested with.
@@ -168,9 +169,22 @@ impl Rig {
                 all
             })
             .collect();
+        self.create_topic_on(topic, &replicas)
+    }
+
+    /// Creates a topic with these replicas directly, and waits until every broker tells of it.
+    pub fn create_topic_on(&mut self, topic: &str, replicas: &[Vec<i32>]) -> String {
         let bootstrap = self.cluster.bootstrap();
         let command = json!({"bootstrap": bootstrap, "topic": topic, "replicas": replicas});
-        self.java.must("create-topic", command).as_str().unwrap().to_owned()
+        let id = self.java.must("create-topic", command).as_str().unwrap().to_owned();
+        let until = Instant::now() + Duration::from_secs(30);
+        for broker in self.cluster.brokers() {
+            while raw::leaders(&self.cluster.address(broker), topic).unwrap() != replicas.len() {
+                assert!(Instant::now() < until, "broker {broker} does not know {topic}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        id
     }
 
     /// Runs a case in both places, each with a topic of `partitions` (0: the name only).

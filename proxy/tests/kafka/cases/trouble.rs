@@ -131,9 +131,7 @@ pub fn broker_added(rig: &mut Rig) {
     let id = rig.cluster.add();
     rig.cluster.wait_until_whole();
     rig.compare("broker added", 0, |rig, place| {
-        let bootstrap = rig.cluster.bootstrap();
-        let create = json!({"bootstrap": bootstrap, "topic": place.topic, "replicas": [[id], [1]]});
-        rig.java.must("create-topic", create);
+        rig.create_topic_on(&place.topic, &[vec![id], vec![1]]);
         let sent = rig.java.must("produce", command(place, &json!({"partitions": 2, "count": 40})));
         let read = rig.java.must("consume", command(place, &json!({"at_least": 40})));
         expect(&read, "/records", 40);

@@ -3,6 +3,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
 
@@ -36,7 +37,8 @@ final class Admins {
     }
 
     /**
-     * Creates a topic whose replicas are given, partition by partition, and waits for its leaders.
+     * Creates a topic whose replicas are given, partition by partition, and waits until each leader
+     * knows that it leads: until then it refuses what is written to it.
      */
     static Object createTopic(JsonNode in) throws Exception {
         Map<Integer, List<Integer>> replicas = new HashMap<>();
@@ -52,6 +54,10 @@ final class Admins {
             while (!ready(admin, topic, replicas.size())) {
                 Thread.sleep(20);
             }
+            Map<TopicPartition, OffsetSpec> ends = new HashMap<>();
+            replicas.keySet()
+                    .forEach(p -> ends.put(new TopicPartition(topic, p), OffsetSpec.latest()));
+            admin.listOffsets(ends).all().get();
             var id = result.topicId(topic).get();
             return String.format(
                     "%016x%016x", id.getMostSignificantBits(), id.getLeastSignificantBits());
