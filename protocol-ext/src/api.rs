@@ -17,6 +17,8 @@ pub const METADATA: i16 = 3;
 pub const SASL_HANDSHAKE: i16 = 17;
 /// ApiVersions.
 pub const API_VERSIONS: i16 = 18;
+/// SaslAuthenticate.
+pub const SASL_AUTHENTICATE: i16 = 36;
 /// CreateTopics.
 pub const CREATE_TOPICS: i16 = 19;
 /// DescribeConfigs.

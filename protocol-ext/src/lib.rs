@@ -15,6 +15,7 @@ pub mod records;
 pub mod reference;
 pub mod replace;
 pub mod reply;
+pub mod sasl;
 pub mod scan;
 pub mod schema;
 pub mod split;

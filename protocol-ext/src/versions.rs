@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::header::skip_tags;
+use crate::api::API_VERSIONS;
+use crate::header::{Head, skip_tags};
 use crate::wire::{Reader, WireError, put_length};
 
 /// Newest ApiVersions version whose layout is known.
@@ -23,7 +24,7 @@ pub fn limit(
         return Ok(frame.clone());
     }
     if version > VERSION_MAX {
-        return Err(WireError::Version { api: crate::api::API_VERSIONS, version });
+        return Err(WireError::Version { api: API_VERSIONS, version });
     }
     let flexible = version >= 3;
     let count = read.length(flexible, true)?.unwrap_or(0);
@@ -52,9 +53,88 @@ pub fn limit(
     Ok(out.into())
 }
 
+/// Answers ApiVersions as a broker whose answer `known`, a whole frame in the layout of version 3,
+/// was: before a client is let through to one.
+pub fn answer(
+    known: &Bytes,
+    head: Head,
+    allow: impl Fn(i16, i16, i16) -> Option<(i16, i16)>,
+) -> Result<Bytes, WireError> {
+    let correlation = head.correlation.to_be_bytes();
+    if head.version > VERSION_MAX {
+        let mut out = correlation.to_vec();
+        out.extend_from_slice(&UNSUPPORTED_VERSION.to_be_bytes());
+        put_length(&mut out, false, true, Some(1));
+        for part in [API_VERSIONS, 0, VERSION_MAX] {
+            out.extend_from_slice(&part.to_be_bytes());
+        }
+        return Ok(out.into());
+    }
+    let limited = limit(known, LAYOUT, allow)?;
+    let mut out = correlation.to_vec();
+    if head.version >= LAYOUT {
+        out.extend_from_slice(&limited[4..]);
+        return Ok(out.into());
+    }
+    let mut read = Reader::new(&limited, 4);
+    out.extend_from_slice(&read.i16()?.to_be_bytes());
+    let count = read.length(true, true)?.unwrap_or(0);
+    put_length(&mut out, false, true, Some(count));
+    for _ in 0..count {
+        out.extend_from_slice(read.take(6)?);
+        skip_tags(&mut read)?;
+    }
+    if head.version > 0 {
+        out.extend_from_slice(read.take(4)?);
+    }
+    Ok(out.into())
+}
+
+/// The version of ApiVersions that brokers are asked with for [`answer`].
+pub const LAYOUT: i16 = 3;
+
+/// The versions of one API in a frame of [`LAYOUT`].
+pub fn range(known: &Bytes, wanted: i16) -> Result<Option<(i16, i16)>, WireError> {
+    let mut read = Reader::new(known, 6);
+    for _ in 0..read.length(true, true)?.unwrap_or(0) {
+        let (key, min, max) = (read.i16()?, read.i16()?, read.i16()?);
+        skip_tags(&mut read)?;
+        if key == wanted {
+            return Ok(Some((min, max)));
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_version_is_answered_from_one_that_a_broker_gave() {
+        use kafka_protocol::messages::ApiVersionsResponse;
+        use kafka_protocol::messages::api_versions_response::ApiVersion;
+        use kafka_protocol::protocol::Decodable;
+        let row = |key, max| ApiVersion::default().with_api_key(key).with_max_version(max);
+        let answered = ApiVersionsResponse::default().with_throttle_time_ms(5);
+        let answered = answered.with_api_keys(vec![row(3, 12), row(36, 2)]);
+        let known = Head { api: API_VERSIONS, version: LAYOUT, correlation: 1 };
+        let known = crate::reply::frame(known, &answered).expect("a frame");
+        assert_eq!(range(&known, 36), Ok(Some((0, 2))));
+        assert_eq!(range(&known, 37), Ok(None));
+        for version in 0..=VERSION_MAX {
+            let head = Head { api: API_VERSIONS, version, correlation: 9 };
+            let only = |key, min, max| (key == 36).then_some((min, max));
+            let frame = answer(&known, head, only).expect("an answer");
+            assert_eq!(frame[..4], [0, 0, 0, 9]);
+            let mut body = frame.slice(4..);
+            let read = ApiVersionsResponse::decode(&mut body, version).expect("readable");
+            assert_eq!((body.len(), read.api_keys), (0, vec![row(36, 2)]), "version {version}");
+        }
+        let head = Head { api: API_VERSIONS, version: 9, correlation: 9 };
+        let frame = answer(&known, head, |_, _, _| None).expect("an answer");
+        assert_eq!(frame.as_ref(), [0, 0, 0, 9, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    }
 
     #[test]
     fn hidden_keys_go_and_ranges_shrink() {
