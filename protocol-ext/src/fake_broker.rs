@@ -17,10 +17,12 @@ mod list_offsets;
 mod log;
 mod metadata;
 mod produce;
+mod sasl;
 mod share_acknowledge;
 mod share_fetch;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, StrBytes};
@@ -31,6 +33,7 @@ use crate::wire::WireError;
 
 pub use fault::{Fault, Step};
 pub use log::FakeLog;
+pub use sasl::FakeSession;
 
 /// A broker as the others tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +96,16 @@ pub struct FakeCluster {
     pub configs: Vec<(String, String)>,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
+    /// Names and passwords; with some, every connection must log in first.
+    pub users: Vec<(String, String)>,
+    /// Time after which a session must be renewed; zero: never.
+    pub lifetime: Duration,
+    /// Users that logged in, oldest first.
+    pub logins: Vec<String>,
+    /// Users and the topics that they may do nothing with.
+    pub forbidden: Vec<(String, String)>,
+    /// Who asks now.
+    asking: Option<String>,
     faults: VecDeque<(i16, Fault)>,
     held: Option<Bytes>,
     producer_ids: i64,
@@ -113,6 +126,7 @@ const VERSIONS: [(i16, i16, i16); 15] = [
     (60, 0, 2),
     (61, 0, 0),
     (17, 0, 1),
+    (36, 0, 2),
     (78, 1, 2),
     (79, 1, 2),
 ];
@@ -128,6 +142,11 @@ impl FakeCluster {
             refusing: Vec::new(),
             configs: Vec::new(),
             seen: Vec::new(),
+            users: Vec::new(),
+            lifetime: Duration::ZERO,
+            logins: Vec::new(),
+            forbidden: Vec::new(),
+            asking: None,
             faults: VecDeque::new(),
             held: None,
             producer_ids: 1000,
@@ -162,9 +181,24 @@ impl FakeCluster {
 
     /// Takes a request frame (without its length) for one broker and says what to do on the wire.
     pub fn receive(&mut self, node: i32, frame: &Bytes) -> Vec<Step> {
+        self.receive_in(&mut FakeSession::default(), node, frame)
+    }
+
+    /// The same, on a connection that may have logged in.
+    pub fn receive_in(&mut self, session: &mut FakeSession, node: i32, frame: &Bytes) -> Vec<Step> {
         let Ok(head) = Head::parse(frame) else { return vec![Step::Close] };
         self.seen.push(Seen { node, head, bytes: frame.len() });
-        let Ok(answer) = self.answer(head, frame) else { return vec![Step::Close] };
+        if !self.users.is_empty() && session.user.is_none() && !matches!(head.api, 17 | 18 | 36) {
+            return vec![Step::Close];
+        }
+        self.asking.clone_from(&session.user);
+        let request = Request { head, frame };
+        let answer = match head.api {
+            17 => sasl::handshake(session, &request).map(Some),
+            36 => sasl::authenticate(self, session, &request).map(Some),
+            _ => self.answer(head, frame),
+        };
+        let Ok(answer) = answer else { return vec![Step::Close] };
         let at = self.faults.iter().position(|(api, _)| *api == head.api);
         let fault = at.and_then(|at| self.faults.remove(at)).map(|(_, fault)| fault);
         let Some(answer) = answer else { return Vec::new() };
@@ -202,6 +236,12 @@ impl FakeCluster {
 
     fn topic_by_id(&self, id: Uuid) -> Option<&FakeTopic> {
         self.topics.iter().find(|topic| topic.id == id)
+    }
+
+    /// Whether who asks may do nothing with a topic.
+    fn forbids(&self, topic: &str) -> bool {
+        let asking = self.asking.as_deref().unwrap_or("ANONYMOUS");
+        self.forbidden.iter().any(|(user, name)| user == asking && name == topic)
     }
 
     /// Error code and new leader of a partition, if it moved.

@@ -77,6 +77,8 @@ impl Admin {
             (config.listen.tls.is_some(), "tls"),
             (config.listen.sni.is_some(), "sni"),
             (config.cluster.tls.is_some(), "tls_to_brokers"),
+            (config.listen.sasl.is_some(), "sasl"),
+            (config.cluster.sasl.is_some(), "sasl_to_brokers"),
         ]
         .into_iter()
         .filter_map(|(on, name)| on.then_some(name))

@@ -9,6 +9,9 @@ mod security;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol_ext::sasl::Mechanism;
 
 use crate::limits::Limits;
 
@@ -44,6 +47,41 @@ pub struct Listen {
     pub tls: Option<ServerTls>,
     /// Names of the virtual brokers, that stand for them in the place of ports.
     pub sni: Option<NodeNames>,
+    /// SASL of clients that ends at the proxy; `None`: it passes through to brokers.
+    pub sasl: Option<ListenSasl>,
+}
+
+/// SASL that ends at the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSasl {
+    /// Mechanisms that clients may use.
+    pub mechanisms: Vec<Mechanism>,
+    /// File of the users.
+    pub users_file: PathBuf,
+    /// As whom brokers see clients.
+    pub brokers_see: BrokersSee,
+    /// Time after which clients must prove themselves again; `None`: never.
+    pub session: Option<Duration>,
+}
+
+/// As whom brokers see a client that proved to the proxy who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokersSee {
+    /// As the proxy.
+    Proxy,
+    /// As the client: the proxy logs in with its password.
+    Client,
+}
+
+/// The proxy's identity towards brokers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSasl {
+    /// How it is proved.
+    pub mechanism: Mechanism,
+    /// Its name.
+    pub username: String,
+    /// File of its password.
+    pub password_file: PathBuf,
 }
 
 /// The proxy's certificate towards clients.
@@ -129,6 +167,8 @@ pub struct Cluster {
     pub bootstrap: Vec<(String, u16)>,
     /// TLS to brokers; `None`: plaintext.
     pub tls: Option<ClientTls>,
+    /// The proxy's identity; `None`: it has none.
+    pub sasl: Option<ClusterSasl>,
 }
 
 /// The object store.

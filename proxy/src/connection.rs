@@ -6,6 +6,7 @@
 //! Invariants: answers leave in the order of requests; a side whose peer does not read is not read
 //! either; a connection without traffic holds no buffer; a silent client holds no broker.
 
+mod authenticate;
 mod forced;
 pub mod frames;
 pub mod handle;
@@ -13,6 +14,7 @@ mod peek;
 pub mod queue;
 mod requests;
 mod responses;
+mod session;
 mod whole;
 
 use std::future::{Future, poll_fn};
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
@@ -34,10 +37,13 @@ use crate::net::Line;
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
+use crate::upstream::access::Login;
+use authenticate::Entrance;
 use handle::Handle;
 use queue::Queue;
 use requests::{RequestEnd, Requests};
 use responses::Responses;
+use session::Session;
 
 /// How long a client may take to begin.
 #[derive(Debug, Clone, Copy)]
@@ -66,12 +72,13 @@ pub async fn serve(
         Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
         None => None,
     };
+    let unproven = unproven(&plane)?;
     let Some((mut client, door)) =
         admitted(client, door, &plane, &handle, patience.handshake).await?
     else {
         return Ok(());
     };
-    let (mut from_client, to_client) = client.split();
+    let (mut from_client, mut to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
     let at_once = fault::on("silent-client-connects");
     if !at_once
@@ -79,13 +86,28 @@ pub async fn serve(
     {
         return Ok(());
     }
-    let connecting = Box::pin(plane.directory.connect(door, &plane.limits));
-    let mut home = connecting
-        .await
-        .map_err(|error| ConnectionError::Unreachable { node: door.to_string(), error })?;
+    let mut session = None;
+    let mut home = match &plane.sasl {
+        None => {
+            let connecting = plane.directory.connect(door, &plane.limits, &Login::Nobody);
+            let home = Box::pin(connecting).await;
+            let node = door.to_string();
+            home.map_err(|error| ConnectionError::Unreachable { node, error })?.stream
+        }
+        Some(sasl) => {
+            let (from, to, input) = (&mut from_client, &mut to_client, &mut input);
+            let mut entrance = Entrance { plane: &plane, sasl, input, from, to, door };
+            let entered = Box::pin(entrance.pass(&handle, patience.handshake)).await?;
+            let Some(admitted) = entered else { return Ok(()) };
+            session = Some(Box::new(Session::new(&admitted)));
+            admitted.home.stream
+        }
+    };
+    drop(unproven);
     let _counted = plane.metrics.connection(Side::Broker);
     let (from_home, to_home) = home.split();
     let queue = Queue::default();
+    let input = (input, session);
     let mut requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
     requests.line = line;
     let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
@@ -94,6 +116,15 @@ pub async fn serve(
         linger(&mut client).await;
     }
     served
+}
+
+/// Takes one of the places for clients that have not proved who they are, where they must.
+fn unproven(plane: &DataPlane) -> Result<Option<SemaphorePermit<'_>>, ConnectionError> {
+    if plane.tls.is_none() && plane.sasl.is_none() {
+        return Ok(None);
+    }
+    let place = plane.unproven.try_acquire();
+    place.map(Some).map_err(|_| ConnectionError::Full("limits.unproven_max"))
 }
 
 /// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.

@@ -16,6 +16,7 @@ use crate::route::addresses::Directory;
 use crate::route::legs::Ways;
 use crate::route::topics::Topics;
 use crate::route::virtual_topics::VirtualTopics;
+use crate::sasl::Sasl;
 use crate::telemetry::LineLimits;
 use crate::tls;
 
@@ -30,6 +31,10 @@ pub struct DataPlane {
     pub pool: Pool,
     /// TLS to clients; `None`: plaintext.
     pub tls: Option<Arc<tls::Server>>,
+    /// Who clients are, where they prove it to the proxy; `None`: SASL passes through.
+    pub sasl: Option<Sasl>,
+    /// Room for clients that have not proved who they are.
+    pub unproven: Semaphore,
     /// Bounds.
     pub limits: Limits,
     /// Counts.
@@ -52,7 +57,7 @@ impl DataPlane {
         config: &Config,
         directory: Arc<Directory>,
         pool: Pool,
-        tls: Option<Arc<tls::Server>>,
+        (tls, sasl): (Option<Arc<tls::Server>>, Option<Sasl>),
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let limits = config.limits.clone();
@@ -71,6 +76,8 @@ impl DataPlane {
             routed,
             pool,
             tls,
+            sasl,
+            unproven: Semaphore::new(limits.unproven_max),
             metrics,
             lines,
             requests: Budget::new(half),
@@ -86,7 +93,12 @@ impl DataPlane {
         if fault::on("hidden-api-shown") || is_unclamped(key) {
             return Some((min, max));
         }
-        let (min, max) = api::servable_range(key, min, max)?;
+        let (min, max) = match key {
+            // Where SASL ends here, tokens without a frame head are known too.
+            api::SASL_HANDSHAKE if self.sasl.is_some() => (0, max.min(1)),
+            api::SASL_AUTHENTICATE if self.sasl.is_some() => (0, max.min(2)),
+            _ => api::servable_range(key, min, max)?,
+        };
         let range = match key {
             // Values of share groups are not restored, so nobody may read references by them.
             SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
@@ -110,7 +122,7 @@ impl DataPlane {
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
         let known = self.servable_range(key, 0, i16::MAX);
         let patched = api::is_servable(key, version) || is_unclamped(key);
-        patched && known.is_some_and(|(_, max)| version <= max)
+        patched && known.is_some_and(|(min, max)| (min..=max).contains(&version))
     }
 }
 

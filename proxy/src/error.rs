@@ -30,6 +30,20 @@ pub enum ConnectionError {
     /// A TLS handshake that took too long.
     #[error("no TLS handshake within {0:?} of connecting")]
     SlowHandshake(std::time::Duration),
+    /// A client that did not prove who it is.
+    #[error("authentication: {0}")]
+    Authentication(String),
+    /// A request of a client that must prove who it is first.
+    #[error("request for {name} (api key {api}) before authentication: the client has no SASL")]
+    Unproven {
+        /// Name of the API, if known.
+        name: &'static str,
+        /// API key.
+        api: i16,
+    },
+    /// A request behind the end of a session.
+    #[error("the session is over and was not renewed (KIP-368)")]
+    SessionOver,
     /// A host name that stands for no broker.
     #[error("client asked for the host {0}, which is no name of this proxy (listen.sni)")]
     NoSuchName(String),
@@ -128,6 +142,9 @@ impl ConnectionError {
             | Self::Tls(_)
             | Self::SlowHandshake(_)
             | Self::NoSuchName(_)
+            | Self::Authentication(_)
+            | Self::Unproven { .. }
+            | Self::SessionOver
             | Self::FrameLength { .. }
             | Self::NotOffered { .. }
             | Self::Request { .. }
@@ -154,6 +171,9 @@ impl ConnectionError {
             Self::Tls(_) => "tls",
             Self::SlowHandshake(_) => "slow_handshake",
             Self::NoSuchName(_) => "no_such_name",
+            Self::Authentication(_) => "authentication",
+            Self::Unproven { .. } => "unproven",
+            Self::SessionOver => "session_over",
             Self::FrameLength { .. } => "frame_length",
             Self::NotOffered { .. } => "not_offered",
             Self::Request { .. } => "request",

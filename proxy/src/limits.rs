@@ -56,6 +56,18 @@ pub const STREAMS_MAX: usize = 16 * 1024;
 /// Producers whose newest epoch is kept.
 pub const PRODUCERS_MAX: usize = 256 * 1024;
 
+/// Longest frame of a client that has not proved who it is.
+pub const AUTHENTICATION_FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// Frames of a client that has not proved who it is.
+pub const AUTHENTICATION_FRAMES_MAX: usize = 32;
+
+/// Time before a wrong proof is answered, as `connection.failed.authentication.delay.ms`.
+pub const AUTHENTICATION_DELAY: Duration = Duration::from_millis(100);
+
+/// Passwords checked at once: each may be some milliseconds of work.
+pub const PASSWORD_CHECKS_MAX: usize = 4;
+
 /// Times after which something is given up, and sizes set by configuration.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -65,6 +77,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Client connections at once from one address; `None`: as many as there may be.
     pub connections_per_address_max: Option<usize>,
+    /// Client connections at once that have not proved who they are, where they must.
+    pub unproven_max: usize,
     /// Bytes held for requests and responses that must be buffered.
     pub buffered_bytes_max: usize,
     /// Time to reach a broker.
@@ -77,7 +91,7 @@ pub struct Limits {
     pub idle: Duration,
     /// Age at which a connection closes between requests, give or take a half; `None`: never.
     pub age: Option<Duration>,
-    /// Time for a client's TLS handshake.
+    /// Time for a client's TLS handshake, and again for its SASL exchange.
     pub handshake: Duration,
     /// Time for the answers in flight at shutdown.
     pub drain: Duration,
@@ -96,6 +110,7 @@ impl Limits {
         Self {
             frame_bytes_max: self.frame_bytes_max,
             buffered_bytes_max: self.buffered_bytes_max,
+            unproven_max: self.unproven_max,
             connect: self.connect,
             refresh: self.refresh,
             ..wanted.clone()
@@ -121,6 +136,7 @@ impl Default for Limits {
             frame_bytes_max: 104_857_600,
             connections_max: 15_000,
             connections_per_address_max: None,
+            unproven_max: 3000,
             buffered_bytes_max: 512 * 1024 * 1024,
             connect: Duration::from_secs(5),
             first_request: Duration::from_secs(60),

@@ -17,8 +17,9 @@ use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
+use crate::sasl::Sasl;
 use crate::tasks::Tasks;
-use crate::tls::files;
+use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
 use crate::{clock, net, reload};
@@ -37,9 +38,9 @@ pub enum RunError {
     /// The object store or its key cannot be used.
     #[error("object store: {0}")]
     Store(io::Error),
-    /// A certificate or key cannot be used any more.
-    #[error("{table}.tls.{key}: {text}")]
-    Tls {
+    /// A certificate, a key, users or a password cannot be used any more.
+    #[error("{table}.{key}: {text}")]
+    Secret {
         /// Table of the configuration.
         table: &'static str,
         /// Key in it.
@@ -63,15 +64,9 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
 
     let metrics = Arc::new(Metrics::new());
     let pool = Pool::default();
-    let access = Access::new(&config.cluster, &pool).map_err(|all| tls_error("cluster", all))?;
-    let access = Arc::new(access);
-    let tls = config.listen.tls.as_ref().map(files::server).transpose();
-    let tls = tls.map_err(|all| tls_error("listen", all))?.map(Arc::new);
-    let mut watched: Vec<Arc<dyn Watch>> = Vec::new();
-    watched.extend(tls.clone().map(|tls| tls as Arc<dyn Watch>));
-    watched.extend(access.tls().map(|tls| tls as Arc<dyn Watch>));
+    let Secrets { access, tls, sasl, watched } = secrets(&config, &pool)?;
     let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
-    let plane = DataPlane::new(&config, directory.clone(), pool, tls, metrics.clone());
+    let plane = DataPlane::new(&config, directory.clone(), pool, (tls, sasl), metrics.clone());
     let plane = Arc::new(plane.map_err(RunError::Store)?);
     let (jobs, connections) = (Tasks::default(), Tasks::default());
     let clients = Clients::new(plane.clone(), connections.clone());
@@ -127,9 +122,29 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The first of the problems; `firebreak check` tells them all.
-fn tls_error(table: &'static str, problems: Vec<files::Problem>) -> RunError {
-    let first = problems.into_iter().next();
-    let (key, text) = first.unwrap_or(("cert", "cannot be used".to_owned()));
-    RunError::Tls { table, key, text }
+/// Loads what files hold of certificates, users and passwords.
+fn secrets(config: &Config, pool: &Pool) -> Result<Secrets, RunError> {
+    let of = |table| move |(key, text)| RunError::Secret { table, key, text };
+    let access = Arc::new(Access::new(&config.cluster, pool).map_err(of("cluster"))?);
+    let tls = config.listen.tls.as_ref().map(files::server).transpose();
+    let tls = tls.map_err(files::first).map_err(of("listen.tls"))?.map(Arc::new);
+    let upstream = config.cluster.sasl.as_ref().map(|sasl| sasl.mechanism);
+    let sasl = config.listen.sasl.as_ref().map(|sasl| Sasl::new(sasl, upstream)).transpose();
+    let sasl = sasl.map_err(|text| of("listen.sasl")(("users_file", text)))?;
+    if let Some(own) = access.own() {
+        tracing::info!(own = ?own.get(), "logs in to brokers");
+    }
+    let mut watched: Vec<Arc<dyn Watch>> = Vec::new();
+    watched.extend(tls.clone().map(|tls| tls as Arc<dyn Watch>));
+    watched.extend(sasl.as_ref().map(|sasl| sasl.users() as Arc<dyn Watch>));
+    watched.extend(access.tls().map(|tls| tls as Arc<dyn Watch>));
+    watched.extend(access.own().map(|own| own as Arc<dyn Watch>));
+    Ok(Secrets { access, tls, sasl, watched })
+}
+
+struct Secrets {
+    access: Arc<Access>,
+    tls: Option<Arc<tls::Server>>,
+    sasl: Option<Sasl>,
+    watched: Vec<Arc<dyn Watch>>,
 }

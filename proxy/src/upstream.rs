@@ -3,6 +3,7 @@
 //! One request at a time, as brokers serve them; correlation ids count up.
 
 pub mod access;
+pub mod auth;
 
 use std::io;
 
@@ -11,6 +12,8 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use protocol_ext::{api, guard, header};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::access::Connected;
+use crate::clock;
 use crate::limits::PATCHED_RESPONSE_BYTES_MAX;
 use crate::stream::Stream;
 
@@ -22,18 +25,27 @@ const CLIENT_ID: &[u8] = b"firebreak";
 pub struct BrokerConnection {
     stream: Stream,
     correlation: i32,
+    /// When its session is nearly over, and another connection should take its place.
+    stale: Option<clock::Tick>,
 }
 
 impl BrokerConnection {
-    /// Speaks over `stream`.
-    pub fn new(stream: Stream) -> Self {
-        Self { stream, correlation: 0 }
+    /// Speaks over a connection that is ready.
+    pub fn new(connected: Connected) -> Self {
+        let Connected { stream, lifetime } = connected;
+        let stale = (!lifetime.is_zero()).then(|| clock::now().checked_add(lifetime / 10 * 8));
+        Self { stream, correlation: 0, stale: stale.flatten() }
+    }
+
+    /// The bytes alone, between two exchanges.
+    pub fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// Whether the broker has not closed the connection, as far as one can tell without waiting.
     pub fn is_open(&mut self) -> bool {
         // Between exchanges nothing may come: bytes or an end mean that it is of no use.
-        self.stream.is_quiet()
+        self.stale.is_none_or(|stale| clock::now() < stale) && self.stream.is_quiet()
     }
 
     /// Sends a typed request and reads its typed answer.
@@ -57,20 +69,13 @@ impl BrokerConnection {
     /// Sends a request body in pieces.
     pub async fn send(&mut self, key: i16, version: i16, body: &[Bytes]) -> io::Result<()> {
         self.correlation = self.correlation.wrapping_add(1);
-        let mut head = BytesMut::with_capacity(64);
-        head.put_i32(0);
-        head.put_i16(key);
-        head.put_i16(version);
-        head.put_i32(self.correlation);
-        head.put_i16(i16::try_from(CLIENT_ID.len()).unwrap_or(0));
-        head.put_slice(CLIENT_ID);
-        if api::is_flexible(key, version) {
-            head.put_u8(0);
-        }
-        let length = head.len() - 4 + body.iter().map(Bytes::len).sum::<usize>();
+        let head = request_head(key, version, self.correlation);
+        let length = head.len() + body.iter().map(Bytes::len).sum::<usize>();
         let length = i32::try_from(length).map_err(invalid)?;
-        head[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&head).await?;
+        let mut start = BytesMut::with_capacity(4 + head.len());
+        start.put_i32(length);
+        start.put_slice(&head);
+        self.stream.write_all(&start).await?;
         for piece in body {
             self.stream.write_all(piece).await?;
         }
@@ -98,6 +103,20 @@ impl BrokerConnection {
         let at = header::response_body_at(key, version, &frame).map_err(invalid)?;
         Ok(frame.slice(at..))
     }
+}
+
+/// The head of a request of the proxy's own, without its length.
+pub fn request_head(key: i16, version: i16, correlation: i32) -> BytesMut {
+    let mut head = BytesMut::with_capacity(64);
+    head.put_i16(key);
+    head.put_i16(version);
+    head.put_i32(correlation);
+    head.put_i16(i16::try_from(CLIENT_ID.len()).unwrap_or(0));
+    head.put_slice(CLIENT_ID);
+    if api::is_flexible(key, version) {
+        head.put_u8(0);
+    }
+    head
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {

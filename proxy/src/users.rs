@@ -66,7 +66,8 @@ impl Users {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let Some((name, value)) = line.split_once(':').filter(|(a, b)| !(a.is_empty() || b.is_empty()))
+            let Some((name, value)) =
+                line.split_once(':').filter(|(a, b)| !(a.is_empty() || b.is_empty()))
             else {
                 wrong.push(format!("line {n}: write NAME:PASSWORD, or NAME: and SCRAM keys"));
                 continue;

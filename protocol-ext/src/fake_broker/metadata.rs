@@ -11,6 +11,9 @@ use crate::reply;
 use crate::wire::WireError;
 
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// Read, write, create, delete, alter, describe, and the two of configurations.
+const EVERY_OPERATION: i32 = 0b1101_1111_1000;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
@@ -24,11 +27,16 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
     });
     let all = asked.topics.is_none()
         || (version == 0 && asked.topics.as_ref().is_some_and(Vec::is_empty));
-    let topics: Vec<MetadataResponseTopic> = if all {
-        cluster.topics.iter().map(|topic| known(cluster, topic, version)).collect()
+    let operations = asked.include_topic_authorized_operations;
+    let mut topics: Vec<MetadataResponseTopic> = if all {
+        let shown = cluster.topics.iter().filter(|topic| !cluster.forbids(&topic.name));
+        shown.map(|topic| known(cluster, topic, version)).collect()
     } else {
         let asked = asked.topics.unwrap_or_default();
         let asked = asked.into_iter().map(|asked| match asked.name {
+            Some(name) if cluster.forbids(&name) => MetadataResponseTopic::default()
+                .with_name(Some(name))
+                .with_error_code(TOPIC_AUTHORIZATION_FAILED),
             Some(name) => match cluster.topic_by_name(&name) {
                 Some(topic) => known(cluster, topic, version),
                 None => MetadataResponseTopic::default()
@@ -45,6 +53,9 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         });
         asked.collect()
     };
+    for topic in topics.iter_mut().filter(|topic| operations && topic.error_code == 0) {
+        topic.topic_authorized_operations = EVERY_OPERATION;
+    }
     let mut answer =
         MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics);
     if version >= 1 {

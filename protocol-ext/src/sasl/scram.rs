@@ -110,9 +110,9 @@ impl ClientFirst {
         let bad = SaslError::Malformed;
         let text = std::str::from_utf8(token).map_err(|_| bad("not UTF-8"))?;
         let mut parts = text.splitn(3, ',');
-        let (binding, act_as, bare) = match (parts.next(), parts.next(), parts.next()) {
-            (Some(binding), Some(act_as), Some(bare)) => (binding, act_as, bare),
-            _ => return Err(bad("no header")),
+        let (Some(binding), Some(act_as), Some(bare)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(bad("no header"));
         };
         if !matches!(binding, "n" | "y") {
             return Err(bad("channel binding"));
@@ -207,7 +207,8 @@ impl ClientAsks {
         let first = std::str::from_utf8(token).map_err(|_| bad("not UTF-8"))?;
         let mut fields = first.split(',');
         let mut field = |name| fields.next().and_then(|field| field.strip_prefix(name));
-        let nonce = field("r=").filter(|n| n.starts_with(&self.nonce) && n.len() > self.nonce.len());
+        let nonce =
+            field("r=").filter(|n| n.starts_with(&self.nonce) && n.len() > self.nonce.len());
         let nonce = nonce.ok_or(bad("another nonce"))?.to_owned();
         let salt = field("s=").and_then(|salt| BASE64.decode(salt).ok()).ok_or(bad("no salt"))?;
         let iterations = field("i=").and_then(|i| i.parse::<u32>().ok());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Config;
+use super::{BrokersSee, Config};
 
 impl Config {
     /// What is in force, in the shape of the file. Of secrets only the files are named.
@@ -19,6 +19,15 @@ impl Config {
                 "tls": listen.tls.as_ref().map(|tls| json!({
                     "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
                 })),
+                "sasl": listen.sasl.as_ref().map(|sasl| json!({
+                    "mechanisms": sasl.mechanisms.iter().map(|m| m.name()).collect::<Vec<_>>(),
+                    "users_file": sasl.users_file,
+                    "brokers_see": match sasl.brokers_see {
+                        BrokersSee::Proxy => "proxy",
+                        BrokersSee::Client => "client",
+                    },
+                    "session_ms": sasl.session.map_or(0, |session| session.as_millis()),
+                })),
                 "sni": listen.sni.as_ref().map(|names| format!(
                     "{}{{node}}{}", names.before, names.after,
                 )),
@@ -27,6 +36,11 @@ impl Config {
             "cluster": [{
                 "name": cluster.name,
                 "bootstrap": bootstrap,
+                "sasl": cluster.sasl.as_ref().map(|sasl| json!({
+                    "mechanism": sasl.mechanism.name(),
+                    "username": sasl.username,
+                    "password_file": sasl.password_file,
+                })),
                 "tls": cluster.tls.as_ref().map(|tls| json!({
                     "ca": tls.ca,
                     "cert": tls.own.as_ref().map(|(cert, _)| cert),
@@ -45,6 +59,7 @@ impl Config {
                 "frame_bytes_max": limits.frame_bytes_max,
                 "connections_max": limits.connections_max,
                 "connections_per_address_max": limits.connections_per_address_max.unwrap_or(0),
+                "unproven_max": limits.unproven_max,
                 "buffered_bytes_max": limits.buffered_bytes_max,
                 "connect_ms": limits.connect.as_millis(),
                 "handshake_ms": limits.handshake.as_millis(),

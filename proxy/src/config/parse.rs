@@ -68,6 +68,9 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     let virtual_topics = file.virtual_topic.iter().enumerate();
     let virtual_topics = virtual_topics.filter_map(|(n, t)| virtual_topic(p, n, t, &regions));
     let virtual_topics = virtual_topics.collect();
+    if let Some(listen) = &listen {
+        security::identities(p, listen, cluster.as_ref(), !file.virtual_topic.is_empty());
+    }
     for (key, tables) in [("throttle", &file.throttle), ("quota", &file.quota)] {
         if !tables.is_empty() {
             p.add(key, "is not part of this version yet: remove it");
@@ -134,7 +137,8 @@ fn listen(
     }
     let mapped = mapped(p, &raw.broker_ports);
     let ports = Ports { first: ports.0, last: ports.1, mapped };
-    Some(Listen { bootstrap, advertise, ports, tls, sni })
+    let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
+    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl })
 }
 
 fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {
@@ -175,9 +179,7 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
         p.add("cluster.node_id_base", "must be 0 while there is one cluster");
     }
     let tls = first.and_then(|c| c.tls.as_ref()).and_then(|tls| security::client_tls(p, tls));
-    if first.is_some_and(|c| c.sasl.is_some()) {
-        p.add("cluster.sasl", "SASL to brokers is not part of this version yet");
-    }
+    let sasl = first.and_then(|c| c.sasl.as_ref()).and_then(|sasl| security::own_sasl(p, sasl));
     let hosts: Vec<String> = match (upstream, first) {
         (Some(text), _) => text.split(',').map(|part| part.trim().to_owned()).collect(),
         (None, Some(cluster)) => cluster.bootstrap.clone(),
@@ -187,7 +189,7 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
         p.add("cluster.bootstrap", "no brokers: give --upstream HOST:PORT or a [[cluster]]");
     }
     let bootstrap: Vec<_> = hosts.iter().filter_map(|text| host_port(p, text)).collect();
-    (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap, tls })
+    (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap, tls, sasl })
 }
 
 fn host_port(p: &mut Problems, text: &str) -> Option<(String, u16)> {
@@ -314,6 +316,7 @@ fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {
             0 => None,
             max => Some(max),
         },
+        unproven_max: p.number("limits.unproven_max", raw.unproven_max, d.unproven_max, 1),
         buffered_bytes_max: p.number(
             "limits.buffered_bytes_max",
             raw.buffered_bytes_max,

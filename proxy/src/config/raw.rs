@@ -52,6 +52,25 @@ pub(super) struct Listen {
     pub broker_ports: std::collections::BTreeMap<String, u16>,
     pub tls: Option<Tls>,
     pub sni: Option<String>,
+    pub sasl: Option<ListenSasl>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenSasl {
+    #[serde(default)]
+    pub mechanisms: Vec<String>,
+    pub users_file: Option<PathBuf>,
+    pub brokers_see: Option<String>,
+    pub session_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClusterSasl {
+    pub mechanism: Option<String>,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
 }
 
 /// TLS of either side: `client_ca` belongs to `listen`, `ca` to a cluster.
@@ -79,7 +98,7 @@ pub(super) struct Cluster {
     #[serde(default)]
     pub node_id_base: i32,
     pub tls: Option<Tls>,
-    pub sasl: Option<toml::Value>,
+    pub sasl: Option<ClusterSasl>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -132,6 +151,7 @@ pub(super) struct Limits {
     pub frame_bytes_max: Option<i64>,
     pub connections_max: Option<i64>,
     pub connections_per_address_max: Option<i64>,
+    pub unproven_max: Option<i64>,
     pub buffered_bytes_max: Option<i64>,
     pub connect_ms: Option<i64>,
     pub first_request_ms: Option<i64>,

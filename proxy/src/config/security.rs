@@ -1,11 +1,18 @@
 //! Keys about certificates, names and identities: raw -> checked, with the files they name.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol_ext::sasl::{MECHANISMS, Mechanism};
 
 use super::parse::Problems;
 use super::raw;
-use super::{ClientTls, NodeNames, ServerTls};
+use super::{
+    BrokersSee, ClientTls, Cluster, ClusterSasl, Listen, ListenSasl, NodeNames, ServerTls,
+};
+use crate::secret::Secret;
 use crate::tls::files;
+use crate::users::Users;
 
 /// `[listen] tls`.
 pub(super) fn server_tls(p: &mut Problems, raw: &raw::Tls) -> Option<ServerTls> {
@@ -63,6 +70,104 @@ fn needed(p: &mut Problems, key: &str, raw: Option<&PathBuf>, what: &str) -> Opt
         return None;
     }
     raw.cloned()
+}
+
+/// `[listen] sasl`.
+pub(super) fn client_sasl(p: &mut Problems, raw: &raw::ListenSasl) -> Option<ListenSasl> {
+    let before = p.0.len();
+    let mut mechanisms = Vec::new();
+    for name in &raw.mechanisms {
+        mechanisms.extend(mechanism(p, "listen.sasl.mechanisms", name));
+    }
+    if raw.mechanisms.is_empty() {
+        p.add("listen.sasl.mechanisms", "is empty: write [\"SCRAM-SHA-512\"]");
+    }
+    let brokers_see = match raw.brokers_see.as_deref() {
+        None | Some("proxy") => BrokersSee::Proxy,
+        Some("client") => BrokersSee::Client,
+        Some(other) => {
+            let hint = "write \"proxy\" or \"client\"";
+            p.add("listen.sasl.brokers_see", format!("\"{other}\" is neither: {hint}"));
+            BrokersSee::Proxy
+        }
+    };
+    let session = raw.session_ms.filter(|ms| *ms != 0);
+    let least = Duration::from_millis(1000);
+    if session.is_some_and(|ms| ms < 1000) {
+        p.add("listen.sasl.session_ms", "is less than 1000: clients could do nothing else");
+    }
+    let session = session.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let session = session.map(|session| session.max(least));
+    let Some(users_file) = raw.users_file.clone() else {
+        p.add("listen.sasl.users_file", "is missing: the file of NAME:PASSWORD lines");
+        return None;
+    };
+    match Users::load(&users_file) {
+        Err(why) => p.add("listen.sasl.users_file", why),
+        Ok(users) if brokers_see == BrokersSee::Client => {
+            let without = users.without_password();
+            if !without.is_empty() {
+                let names = without.join(", ");
+                let hint = "brokers_see = \"client\" needs every password, not keys made of it";
+                p.add("listen.sasl.users_file", format!("{hint}: {names}"));
+            }
+        }
+        Ok(_) => {}
+    }
+    (p.0.len() == before).then_some(ListenSasl { mechanisms, users_file, brokers_see, session })
+}
+
+/// `[[cluster]] sasl`.
+pub(super) fn own_sasl(p: &mut Problems, raw: &raw::ClusterSasl) -> Option<ClusterSasl> {
+    let before = p.0.len();
+    let name = raw.mechanism.as_deref().unwrap_or_default();
+    let mechanism = mechanism(p, "cluster.sasl.mechanism", name);
+    let username = raw.username.clone().unwrap_or_default();
+    if username.is_empty() {
+        p.add("cluster.sasl.username", "is missing: the proxy's name towards brokers");
+    }
+    let Some(password_file) = raw.password_file.clone() else {
+        p.add("cluster.sasl.password_file", "is missing: a file whose first line is the password");
+        return None;
+    };
+    if let Err(error) = Secret::read(&password_file) {
+        let file = password_file.display();
+        p.add("cluster.sasl.password_file", format!("{file}: {error}"));
+    }
+    (p.0.len() == before).then_some(ClusterSasl { mechanism: mechanism?, username, password_file })
+}
+
+fn mechanism(p: &mut Problems, key: &str, name: &str) -> Option<Mechanism> {
+    let mechanism = Mechanism::of(name);
+    if mechanism.is_none() {
+        let all: Vec<&str> = MECHANISMS.iter().map(|mechanism| mechanism.name()).collect();
+        p.add(key, format!("\"{name}\" is none of {}", all.join(", ")));
+    }
+    mechanism
+}
+
+/// Whether identities fit together: who asks brokers for what, and as whom.
+pub(super) fn identities(
+    p: &mut Problems,
+    listen: &Listen,
+    cluster: Option<&Cluster>,
+    virtual_topics: bool,
+) {
+    let sasl = cluster.is_some_and(|cluster| cluster.sasl.is_some());
+    let own = cluster.and_then(|cluster| cluster.tls.as_ref()).is_some_and(|tls| tls.own.is_some());
+    let asks =
+        listen.sasl.is_some() || listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if virtual_topics && asks && !sasl && !own {
+        let why = "is missing: parts of virtual topics are read and written by the proxy itself, \
+            so where clients prove who they are it needs an identity too";
+        p.add("cluster.sasl", why);
+    }
+    let sees = listen.sasl.as_ref().map(|sasl| sasl.brokers_see);
+    if sees == Some(BrokersSee::Client) && !sasl {
+        let why = "is missing: with brokers_see = \"client\" its mechanism logs clients in, \
+            and its user asks brokers who they are";
+        p.add("cluster.sasl", why);
+    }
 }
 
 /// `[listen] sni`: names of virtual brokers of `cluster`.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol_ext::schema::Message;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::clock::Tick;
 use crate::fault;
@@ -30,6 +30,8 @@ pub enum Answer {
     Restore(&'static Message, usize),
     /// The next frame, read whole: virtual topics merged in, addresses patched.
     Metadata(Box<Asked>),
+    /// The next frame, read whole: the answer to a question of the proxy's own.
+    Own(oneshot::Sender<Bytes>),
     /// Made here: a whole frame, length first, and the room it takes.
     Local(Vec<Bytes>, Option<OwnedSemaphorePermit>),
 }

@@ -14,12 +14,14 @@ use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
+use super::session::Session;
 use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
+use crate::limits::AUTHENTICATION_FRAME_BYTES_MAX;
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
@@ -37,7 +39,7 @@ pub enum RequestEnd {
 /// The pump of one connection's requests.
 pub struct Requests<'a> {
     pub(super) plane: &'a DataPlane,
-    queue: &'a Queue,
+    pub(super) queue: &'a Queue,
     pub(super) handle: &'a Handle,
     pub(super) input: Buffer,
     pub(super) from_client: ReadHalf<'a>,
@@ -46,6 +48,8 @@ pub struct Requests<'a> {
     pub(super) legs: Option<Box<Legs>>,
     /// Tells whether the client is still there; only where something is routed.
     pub(super) line: Option<Line>,
+    /// Who the client proved to be; only where SASL ends here.
+    pub(super) session: Option<Box<Session>>,
     /// Bytes of the current request that are still to come.
     passing: usize,
 }
@@ -77,13 +81,13 @@ impl<'a> Requests<'a> {
         plane: &'a DataPlane,
         queue: &'a Queue,
         handle: &'a Handle,
-        input: Buffer,
+        (input, session): (Buffer, Option<Box<Session>>),
         from_client: ReadHalf<'a>,
         to_home: WriteHalf<'a>,
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
-        let (legs, line) = (None, None);
-        Self { plane, queue, handle, input, from_client, to_home, legs, line, passing: 0 }
+        let (legs, line, passing) = (None, None, 0);
+        Self { plane, queue, handle, input, from_client, to_home, legs, line, session, passing }
     }
 
     /// Runs until the client stops asking.
@@ -158,6 +162,16 @@ impl<'a> Requests<'a> {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         let opened = match api {
+            key if self.session.as_ref().is_some_and(|session| session.is_over(key)) => {
+                return Err(ConnectionError::SessionOver);
+            }
+            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
+                let limit = AUTHENTICATION_FRAME_BYTES_MAX;
+                if frame_bytes > limit {
+                    return Err(ConnectionError::FrameLength { length, limit });
+                }
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {

@@ -173,6 +173,13 @@ impl<'a> Responses<'a> {
                 let frame = self.whole(&exchange, n, i32::MAX as usize).await?;
                 self.write_frame(frame).await
             }
+            Answer::Own(to) => {
+                let asked = Exchange { answer: Answer::Opaque, ..exchange };
+                let frame = self.whole(&asked, n, PATCHED_RESPONSE_BYTES_MAX).await?;
+                // Whoever asked may be gone with the connection.
+                let _ = to.send(frame);
+                Ok(())
+            }
             Answer::Opaque | Answer::Local(..) => {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
             }

@@ -44,6 +44,7 @@ impl Requests<'_> {
         match head.api {
             api::PRODUCE => self.produce(head, frame).await,
             api::FETCH => self.fetch(head, frame).await,
+            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
             _ => self.metadata(head, frame).await,
         }
@@ -148,7 +149,7 @@ impl Requests<'_> {
         }
     }
 
-    fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+    pub(super) fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         self.push(head, Answer::Local(framed(vec![frame]), None), Class::Full);
         Ok(())
     }

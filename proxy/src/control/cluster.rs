@@ -4,16 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse,
-};
-use protocol_ext::api;
+use bytes::BytesMut;
+use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest, MetadataResponse};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use protocol_ext::{api, versions};
 use tokio::sync::watch;
 
 use crate::limits::Limits;
 use crate::random;
 use crate::route::addresses::{Broker, Directory};
 use crate::upstream::BrokerConnection;
+use crate::upstream::access::Login;
 
 /// Newest Metadata version the proxy asks with.
 const METADATA_VERSION_MAX: i16 = 12;
@@ -98,9 +99,10 @@ async fn ask_once(
     limits: &Limits,
     connection: &mut Option<(BrokerConnection, i16)>,
 ) -> io::Result<Vec<Broker>> {
-    if connection.is_none() {
-        let mut fresh = BrokerConnection::new(directory.connect_any(limits).await?);
-        let version = metadata_version(&mut fresh).await?;
+    if !connection.as_mut().is_some_and(|(broker, _)| broker.is_open()) {
+        let any = directory.connect_any(limits, &Login::Proxy).await?;
+        let mut fresh = BrokerConnection::new(any);
+        let version = metadata_version(&mut fresh, directory).await?;
         *connection = Some((fresh, version));
     }
     let Some((broker, version)) = connection else {
@@ -122,10 +124,24 @@ async fn ask_once(
     Ok(brokers)
 }
 
-async fn metadata_version(broker: &mut BrokerConnection) -> io::Result<i16> {
-    let request = ApiVersionsRequest::default();
-    let answer: ApiVersionsResponse = broker.call(api::API_VERSIONS, 0, &request).await?;
-    let row = answer.api_keys.iter().find(|row| row.api_key == api::METADATA);
-    let row = row.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Metadata API"))?;
-    Ok(row.max_version.min(METADATA_VERSION_MAX).max(row.min_version))
+async fn metadata_version(broker: &mut BrokerConnection, directory: &Directory) -> io::Result<i16> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let name = StrBytes::from_static_str("firebreak");
+    let version = StrBytes::from_static_str(env!("CARGO_PKG_VERSION"));
+    let request = ApiVersionsRequest::default()
+        .with_client_software_name(name)
+        .with_client_software_version(version);
+    let mut body = BytesMut::new();
+    let encoded = request.encode(&mut body, versions::LAYOUT);
+    encoded.map_err(|error| invalid(error.to_string()))?;
+    let body = [body.freeze()];
+    let answer = broker.exchange(api::API_VERSIONS, versions::LAYOUT, &body).await?;
+    // The table is kept as a frame, whose correlation id is of no account.
+    let mut frame = BytesMut::zeroed(4);
+    frame.extend_from_slice(&answer);
+    let frame = frame.freeze();
+    let range = versions::range(&frame, api::METADATA).map_err(|e| invalid(e.to_string()))?;
+    let (min, max) = range.ok_or_else(|| invalid("no Metadata API".to_owned()))?;
+    directory.learn_versions(frame);
+    Ok(max.min(METADATA_VERSION_MAX).max(min))
 }

@@ -12,6 +12,7 @@ use crate::data_plane::DataPlane;
 use crate::random;
 use crate::route::virtual_topics::VirtualTopics;
 use crate::upstream::BrokerConnection;
+use crate::upstream::access::Login;
 
 /// First version that takes the cluster's default replication factor (KIP-464), not flexible.
 const VERSION: i16 = 4;
@@ -34,7 +35,8 @@ pub async fn ensure(plane: Arc<DataPlane>) {
 }
 
 async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
-    let mut broker = BrokerConnection::new(plane.directory.connect_any(&plane.limits).await?);
+    let any = plane.directory.connect_any(&plane.limits, &Login::Proxy).await?;
+    let mut broker = BrokerConnection::new(any);
     let topics = routed.all().iter().flat_map(|topic| {
         topic.physical.iter().map(|name| {
             CreatableTopic::default()

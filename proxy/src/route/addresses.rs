@@ -16,8 +16,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::{Cluster, Listen, NodeNames, Ports};
 use crate::limits::Limits;
-use crate::stream::Stream;
-use crate::upstream::access::Access;
+use crate::upstream::access::{Access, Connected, Login};
+use crate::upstream::auth::Credentials;
 use crate::{fault, random};
 use scrub::Place;
 
@@ -59,6 +59,7 @@ pub struct Directory {
     bootstrap_port: u16,
     ports: Ports,
     names: Option<NodeNames>,
+    offered: RwLock<Option<Bytes>>,
     brokers: RwLock<Arc<Vec<Broker>>>,
     learned: watch::Sender<u64>,
     ask: Notify,
@@ -74,6 +75,7 @@ impl Directory {
             bootstrap_port: listen.bootstrap.port(),
             ports: listen.ports.clone(),
             names: listen.sni.clone(),
+            offered: RwLock::default(),
             brokers: RwLock::default(),
             learned: watch::Sender::new(0),
             ask: Notify::new(),
@@ -93,6 +95,25 @@ impl Directory {
         *self.brokers.write() = Arc::new(brokers);
         self.learned.send_modify(|count| *count += 1);
         portless
+    }
+
+    /// Takes the table of versions that a broker gave: a frame of the layout `versions::LAYOUT`.
+    pub fn learn_versions(&self, table: Bytes) {
+        *self.offered.write() = Some(table);
+    }
+
+    /// The table of versions; brokers are asked if none was learned yet.
+    pub async fn offered(&self, limits: &Limits) -> Option<Bytes> {
+        let known = |directory: &Self| directory.offered.read().clone();
+        if known(self).is_none() {
+            self.refresh(limits).await;
+        }
+        known(self)
+    }
+
+    /// The proxy's own name and password, if it has them.
+    pub fn own(&self) -> Option<Arc<Credentials>> {
+        self.access.own().map(|own| own.get())
     }
 
     /// Resolves when someone wants the brokers to be asked again.
@@ -115,20 +136,34 @@ impl Directory {
     }
 
     /// Connects to the broker behind `door`. An address that fails is learned anew once.
-    pub async fn connect(&self, door: Door, limits: &Limits) -> io::Result<Stream> {
+    pub async fn connect(
+        &self,
+        door: Door,
+        limits: &Limits,
+        login: &Login,
+    ) -> io::Result<Connected> {
         match door {
-            Door::Bootstrap => self.connect_any(limits).await,
-            Door::Node(node) => self.connect_node(node, limits).await,
+            Door::Bootstrap => self.connect_any(limits, login).await,
+            Door::Node(node) => self.connect_node(node, limits, login).await,
         }
     }
 
-    async fn connect_node(&self, node: i32, limits: &Limits) -> io::Result<Stream> {
+    async fn connect_node(
+        &self,
+        node: i32,
+        limits: &Limits,
+        login: &Login,
+    ) -> io::Result<Connected> {
         let known = self.find(node);
         let failed = match &known {
             None => io::Error::new(io::ErrorKind::NotFound, "no such broker is known"),
             Some(Broker { host, port, .. }) => {
-                match self.access.connect(host, *port, limits.connect).await {
-                    Ok(stream) => return Ok(stream),
+                match self.access.connect((host, *port), limits.connect, login).await {
+                    Ok(connected) => return Ok(connected),
+                    // A wrong password is wrong everywhere.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        return Err(error);
+                    }
                     Err(error) => error,
                 }
             }
@@ -138,14 +173,16 @@ impl Directory {
         }
         self.refresh(limits).await;
         match self.find(node).filter(|broker| Some(broker) != known.as_ref()) {
-            Some(moved) => self.access.connect(&moved.host, moved.port, limits.connect).await,
+            Some(Broker { host, port, .. }) => {
+                self.access.connect((&host, port), limits.connect, login).await
+            }
             None => Err(failed),
         }
     }
 
     /// Connects to any broker: the known ones in random order, then the configured ones. Each gets
     /// a head start over the next, and the first that answers wins.
-    pub async fn connect_any(&self, limits: &Limits) -> io::Result<Stream> {
+    pub async fn connect_any(&self, limits: &Limits, login: &Login) -> io::Result<Connected> {
         let known = self.brokers();
         let first = random::below(known.len());
         let known = known.iter().cycle().skip(first).take(known.len());
@@ -155,7 +192,7 @@ impl Directory {
                 places.push(place.clone());
             }
         }
-        race(&self.access, places, limits).await
+        race(&self.access, places, limits, login).await
     }
 
     /// Port of a virtual broker; `None` if it has none.
@@ -189,7 +226,8 @@ async fn race(
     access: &Arc<Access>,
     places: Vec<(String, u16)>,
     limits: &Limits,
-) -> io::Result<Stream> {
+    login: &Login,
+) -> io::Result<Connected> {
     let mut attempts = tokio::task::JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no broker is configured");
     let mut places = places.into_iter();
@@ -197,12 +235,15 @@ async fn race(
         let next = places.next();
         let more = next.is_some();
         if let Some((host, port)) = next {
-            let (access, limit) = (access.clone(), limits.connect);
-            attempts.spawn(async move { access.connect(&host, port, limit).await });
+            let (access, limit, login) = (access.clone(), limits.connect, login.clone());
+            attempts.spawn(async move { access.connect((&host, port), limit, &login).await });
         }
         let head_start = if more { HEAD_START } else { limits.connect };
         match tokio::time::timeout(head_start, attempts.join_next()).await {
-            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Ok(connected)))) => return Ok(connected),
+            Ok(Some(Ok(Err(error)))) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
             Ok(Some(Ok(Err(error)))) => last = error,
             Ok(Some(Err(error))) => last = io::Error::other(error),
             Ok(None) => return Err(last),

@@ -24,6 +24,7 @@ use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
 use crate::limits::Limits;
 use crate::upstream::BrokerConnection;
+use crate::upstream::access::Login;
 use exact::{Gate, Streams};
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
@@ -112,7 +113,8 @@ async fn one(
     let mut connection = match open {
         Some(connection) => connection,
         None => {
-            let stream = ways.directory.connect(Door::Node(leg.node), ways.limits).await;
+            let stream =
+                ways.directory.connect(Door::Node(leg.node), ways.limits, &Login::Proxy).await;
             BrokerConnection::new(stream.map_err(LegError::NotSent)?)
         }
     };

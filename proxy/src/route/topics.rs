@@ -17,6 +17,7 @@ use crate::clock::{self, Tick};
 use crate::limits::Limits;
 use crate::telemetry::LineLimits;
 use crate::upstream::BrokerConnection;
+use crate::upstream::access::Login;
 
 /// Metadata version of the questions: the first that is asked by id (KIP-516 and KAFKA-10345).
 const METADATA_VERSION: i16 = 12;
@@ -149,9 +150,13 @@ impl Topics {
         request.allow_auto_topic_creation = false;
         let mut held = self.connection.lock().await;
         let asked = tokio::time::timeout(self.limits.connect * 2, async {
-            let mut connection = match held.take() {
+            let held_open = held.take().and_then(|mut c| c.is_open().then_some(c));
+            let mut connection = match held_open {
                 Some(connection) => connection,
-                None => BrokerConnection::new(self.directory.connect_any(&self.limits).await?),
+                None => {
+                    let any = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
+                    BrokerConnection::new(any)
+                }
             };
             let answer = connection.call(api::METADATA, METADATA_VERSION, &request).await?;
             *held = Some(connection);

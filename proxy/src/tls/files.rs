@@ -38,6 +38,11 @@ pub fn client(config: &ClientTls) -> Result<Client, Vec<Problem>> {
         .map_err(|why| vec![("ca", why)])
 }
 
+/// The first of the problems; `firebreak check` tells them all.
+pub fn first(problems: Vec<Problem>) -> Problem {
+    problems.into_iter().next().unwrap_or(("cert", "cannot be used".to_owned()))
+}
+
 fn joined(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(|(key, text)| format!("{key}: {text}")).collect();
     lines.join("; ")

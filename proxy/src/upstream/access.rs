@@ -25,7 +25,7 @@ pub struct Access {
 }
 
 /// The proxy's own name and password, which may change.
-pub type Own = Watched<Arc<Credentials>>;
+pub type Own = Watched<Credentials>;
 
 /// As whom a connection logs in.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Access {
             };
             let credentials = match login {
                 Login::Nobody => None,
-                Login::Proxy => self.own.as_ref().map(|own| Arc::clone(&own.get())),
+                Login::Proxy => self.own.as_ref().map(|own| own.get()),
                 Login::User(user) => Some(user.clone()),
             };
             let mut connected = Connected { stream, lifetime: Duration::ZERO };
@@ -114,6 +114,6 @@ pub fn own(sasl: ClusterSasl) -> Result<Own, String> {
         let ClusterSasl { mechanism, username, password_file } = &sasl;
         let password = Secret::read(password_file)
             .map_err(|error| format!("{}: {error}", password_file.display()))?;
-        Ok(Arc::new(Credentials::new(*mechanism, username.clone(), password)))
+        Ok(Credentials::new(*mechanism, username.clone(), password))
     })
 }

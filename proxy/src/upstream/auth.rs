@@ -38,7 +38,10 @@ impl Credentials {
     }
 
     /// The work of a proof, done once for each salt of the brokers.
-    async fn salted(self: &Arc<Self>, proves: ClientProves) -> io::Result<(ClientProves, Arc<Salted>)> {
+    async fn salted(
+        self: &Arc<Self>,
+        proves: ClientProves,
+    ) -> io::Result<(ClientProves, Arc<Salted>)> {
         let known = self.salted.lock().clone().filter(|salted| proves.fits(salted));
         if let Some(known) = known {
             return Ok((proves, known));
@@ -73,12 +76,13 @@ enum State {
 /// Logs in and gives the lifetime of the session; zero: it does not end.
 pub async fn log_in(broker: &mut impl Ask, own: &Arc<Credentials>) -> io::Result<Duration> {
     let name = StrBytes::from_static_str(own.mechanism.name());
-    let request = encoded(&SaslHandshakeRequest::default().with_mechanism(name), HANDSHAKE_VERSION)?;
+    let request =
+        encoded(&SaslHandshakeRequest::default().with_mechanism(name), HANDSHAKE_VERSION)?;
     let answer = broker.ask(api::SASL_HANDSHAKE, HANDSHAKE_VERSION, request).await?;
     let (code, offered) = messages::read_handshake(&answer).map_err(invalid)?;
     if code != 0 {
         let offered = offered.join(", ");
-        return Err(denied(format!("{} is not offered, only: {offered}", own.mechanism)));
+        return Err(denied(&format!("{} is not offered, only: {offered}", own.mechanism)));
     }
     let (mut token, mut state) = match own.mechanism {
         Mechanism::Plain => (plain(&own.user, own.password.reveal()), State::Done),
@@ -94,7 +98,7 @@ pub async fn log_in(broker: &mut impl Ask, own: &Arc<Credentials>) -> io::Result
         let answer = broker.ask(api::SASL_AUTHENTICATE, AUTHENTICATE_VERSION, request).await?;
         let answer = messages::read_answer(AUTHENTICATE_VERSION, &answer).map_err(invalid)?;
         if answer.code != 0 {
-            return Err(denied(format!("{} (error {})", answer.message, answer.code)));
+            return Err(denied(&format!("{} (error {})", answer.message, answer.code)));
         }
         (token, state) = match state {
             State::Done => return Ok(answer.lifetime),
@@ -118,7 +122,7 @@ fn encoded(request: &impl Encodable, version: i16) -> io::Result<Bytes> {
     Ok(out.freeze())
 }
 
-fn denied(why: String) -> io::Error {
+fn denied(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("SASL: {why}"))
 }
 

@@ -25,6 +25,7 @@ mod order;
 mod overstay;
 mod refusals;
 mod reload;
+mod sasl;
 mod tails;
 mod tls;
 mod versions;

@@ -8,7 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, tails, tls, versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, sasl, tails, tls,
+    versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -116,6 +117,14 @@ fn mutants_of_security() -> Vec<Mutant> {
             tls::client_certificates_are_checked,
             "served with no certificate"
         ),
+        mutant!("any-password-taken", sasl::passwords_are_checked, "login of alice with other"),
+        mutant!(
+            "early-frames-unbounded",
+            sasl::requests_before_the_proof_are_closed,
+            "was waited for"
+        ),
+        mutant!("session-never-ends", sasl::sessions_end, "behind the end of a session"),
+        mutant!("secrets-shown", sasl::secrets_stay_secret, "is shown"),
         mutant!("renewal-ignored", tls::certificates_are_renewed, "file_reloads_total"),
         mutant!("any-name-served", tls::unknown_names_are_closed, "was served"),
         mutant!("handshake-unbounded", tls::slow_handshakes_end, "end of the connection"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use protocol_ext::fake_broker::{FakeCluster, FakeNode, Step};
+use protocol_ext::fake_broker::{FakeCluster, FakeNode, FakeSession, Step};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
@@ -179,9 +179,11 @@ async fn serve<S>(mut stream: S, id: i32, shared: &Shared, counts: &Counts) -> i
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut session = FakeSession::default();
     loop {
         let frame = read_frame(&mut stream, counts).await?;
-        let steps = shared.cluster.lock().expect("not poisoned").receive(id, &frame);
+        let mut receive = |cluster: &mut FakeCluster| cluster.receive_in(&mut session, id, &frame);
+        let steps = receive(&mut shared.cluster.lock().expect("not poisoned"));
         for step in steps {
             match step {
                 Step::Send(bytes) => write(&mut stream, &bytes, shared, counts).await?,
