@@ -11,12 +11,13 @@ set -euo pipefail
 
 usage() {
     cat <<'USAGE'
-usage: compose/quickstart.sh [--keep] [--flip-byte] [--kafka VERSION]
+usage: compose/quickstart.sh [--keep] [--flip-byte] [--store local|s3] [--kafka VERSION]
        compose/quickstart.sh --stop DIR
 
 --keep       leave Kafka and Firebreak running (and say how to stop them)
 --flip-byte  after sending, change one byte of one stored object: the table must then say
              `identical no`, and the exit code be 1
+--store      where large values go: a directory (default) or an S3 service (moto) started for it
 --kafka      4.3.1 (default), 4.1.0 or 3.9.1
 --stop DIR   stop what an earlier --keep left running
 exit code: 0 when every record came back identical and the image topic takes 95 % less on the
@@ -74,9 +75,7 @@ name = "local"
 bootstrap = ["$broker"]
 node_id_base = 0
 
-[store]
-kind = "local"
-path = "$run/objects"
+$(store_keys)
 
 # The default threshold. Two of the sixteen images are smaller (73 KB and 13 KB) and stay in the log
 # as they are: 86 KB of 11.6 MB, so that more than 95 % is still saved.
@@ -84,6 +83,26 @@ path = "$run/objects"
 topics = ["satellite-*"]
 threshold_bytes = 100000
 TOML
+}
+
+store_keys() {
+    echo '[store]'
+    if [ "$store" = local ]; then
+        printf 'kind = "local"\npath = "%s"\n' "$run/objects"
+    else
+        printf 'kind = "s3"\nbucket = "%s"\nkey_file = "%s"\n' "$S3_BUCKET" "$run/reference.key"
+    fi
+}
+
+# The service's address and keys go to Firebreak by its environment.
+start_s3() {
+    step "starting an S3 service"
+    local found
+    found=$("$compose/s3.sh" start --dir "$run/s3") || die "no S3 service"
+    set -a
+    eval "$found"
+    set +a
+    (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$run/reference.key")
 }
 
 start_firebreak() {
@@ -142,7 +161,10 @@ show_limit() {
 read_back() {
     step "reading everything back through the proxy, started anew"
     stop_firebreak
-    if [ "$flip_byte" = 1 ]; then python3 "$compose/records.py" flip "$run/objects"; fi
+    if [ "$flip_byte" = 1 ] && [ "$store" = s3 ]; then "$compose/s3.sh" flip --dir "$run/s3"; fi
+    if [ "$flip_byte" = 1 ] && [ "$store" = local ]; then
+        python3 "$compose/records.py" flip "$run/objects"
+    fi
     start_firebreak
     read_all "$proxy" "$run/back"
     step "reading the same topics directly from the broker at $broker"
@@ -158,6 +180,8 @@ read_all() {
 }
 
 look_next() {
+    local where=$run/objects
+    if [ "$store" = s3 ]; then where="bucket $S3_BUCKET at http://$MINIO_ENDPOINT"; fi
     cat <<NEXT
 
 Where to look next
@@ -168,7 +192,7 @@ Where to look next
   the same on the broker kcat -C -b $broker -t $images -o beginning -e | head -c 112 | od -c
   send a file            kcat -P -b $proxy -t $images -k NAME -X message.max.bytes=16000000 FILE
   configuration          $run/firebreak.toml
-  stored objects         $run/objects
+  stored objects         $where
   log files              $run/firebreak.log, $run/kafka/node-1/log
 NEXT
     if [ "$keep" = 1 ]; then
@@ -184,6 +208,7 @@ clean_up() {
     run=$1
     stop_firebreak
     "$compose/kafka.sh" stop --dir "$run/kafka"
+    if [ -d "$run/s3" ]; then "$compose/s3.sh" stop --dir "$run/s3"; fi
     rm -rf "$run"
 }
 
@@ -203,20 +228,24 @@ stop_kept() {
 }
 
 parse() {
-    keep=0 flip_byte=0 kafka=$kafka_version_default
+    keep=0 flip_byte=0 store=local kafka=$kafka_version_default
     while [ $# -gt 0 ]; do
         case $1 in
         --keep) keep=1 && shift ;;
         --flip-byte) flip_byte=1 && shift ;;
+        --store) store=${2:?--store wants local or s3} && shift 2 ;;
         --kafka) kafka=${2:?--kafka wants a version} && shift 2 ;;
         --stop) stop_kept "${2:?--stop wants a folder}" && exit 0 ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
         esac
     done
+    [[ $store =~ ^(local|s3)$ ]] || die "--store wants local or s3"
 }
 
 main() {
+    # What the caller's environment says of a store is not meant for this run.
+    unset MINIO_ENDPOINT MINIO_ACCESS_KEY MINIO_SECRET_KEY USE_AWS_S3
     local code=0
     compared=0
     parse "$@"
@@ -227,6 +256,7 @@ main() {
     install_missing
     build
     start_kafka
+    if [ "$store" = s3 ]; then start_s3; fi
     lay_out_firebreak
     start_firebreak
     create_topics

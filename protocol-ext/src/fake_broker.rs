@@ -112,7 +112,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 15] = [
+const VERSIONS: [(i16, i16, i16); 16] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),

@@ -7,10 +7,13 @@ pub mod codec;
 pub mod ees;
 #[cfg(feature = "fake-broker")]
 pub mod fake_broker;
+pub mod format;
 pub mod guard;
 pub mod header;
 #[cfg(feature = "hostile")]
 pub mod hostile;
+pub mod pack;
+pub mod part;
 pub mod records;
 pub mod reference;
 pub mod replace;

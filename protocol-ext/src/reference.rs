@@ -61,7 +61,9 @@ pub struct Reference {
     /// Where the stored bytes begin in the pack.
     pub pack_offset: u64,
     /// Key that encrypts the part; 0 without encryption.
-    pub data_key_id: u64,
+    pub data_key_id: u32,
+    /// The partition it was written to; part of the object key.
+    pub partition: u32,
     /// The object.
     pub pack_id: [u8; 16],
     /// Topic id of the writer's topic; part of the object key.
@@ -245,7 +247,8 @@ impl Reference {
             original_bytes: u32::from_be_bytes(field(bytes, 24)),
             original_crc: u32::from_be_bytes(field(bytes, 28)),
             pack_offset: u64::from_be_bytes(field(bytes, 32)),
-            data_key_id: u64::from_be_bytes(field(bytes, 40)),
+            data_key_id: u32::from_be_bytes(field(bytes, 40)),
+            partition: u32::from_be_bytes(field(bytes, 44)),
             pack_id: field(bytes, 48),
             topic_id: field(bytes, 64),
             original_sha256: field(bytes, 80),
@@ -268,7 +271,8 @@ impl Reference {
         out[24..28].copy_from_slice(&self.original_bytes.to_be_bytes());
         out[28..32].copy_from_slice(&self.original_crc.to_be_bytes());
         out[32..40].copy_from_slice(&self.pack_offset.to_be_bytes());
-        out[40..48].copy_from_slice(&self.data_key_id.to_be_bytes());
+        out[40..44].copy_from_slice(&self.data_key_id.to_be_bytes());
+        out[44..48].copy_from_slice(&self.partition.to_be_bytes());
         out[48..64].copy_from_slice(&self.pack_id);
         out[64..80].copy_from_slice(&self.topic_id);
         out[80..96].copy_from_slice(&self.original_sha256);
@@ -369,7 +373,8 @@ mod tests {
                 original_bytes: medium("original-bytes"),
                 original_crc: u32::from_str_radix(&fields["original-crc"], 16).unwrap(),
                 pack_offset: number("pack-offset"),
-                data_key_id: number("data-key-id"),
+                data_key_id: medium("data-key-id"),
+                partition: medium("partition"),
                 pack_id: array(&fields["pack-id"]),
                 topic_id: array(&fields["topic-id"]),
                 original_sha256: array(&fields["original-sha256"]),

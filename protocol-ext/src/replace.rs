@@ -9,7 +9,7 @@
 use bytes::Bytes;
 
 use crate::batch::{
-    BatchError, BatchHeader, CRC, CRC_FROM, Caps, HEADER_BYTES, OpenBatch, Twin, build,
+    BatchError, BatchHeader, CRC, CRC_FROM, Caps, HEADER_BYTES, OpenBatch, Twin, append, build,
     length_field,
 };
 use crate::codec::{Codec, CodecError, Framing};
@@ -110,7 +110,9 @@ impl OpenBatch {
         self.ensure_crc()?;
         let mut body = Vec::with_capacity(body_bytes);
         self.pieces(replacements, |piece| match piece {
-            Piece::Shared(bytes) | Piece::New(bytes) => body.extend_from_slice(bytes),
+            Piece::Shared(bytes) | Piece::New(bytes) | Piece::Value(bytes, _) => {
+                body.extend_from_slice(bytes);
+            }
             Piece::Old(_) => {}
         })?;
         Ok(Rewritten::New(build(header, self.framing_for(codec), &body)?))
@@ -131,11 +133,47 @@ impl OpenBatch {
         self.pieces(replacements, |piece| match piece {
             Piece::Shared(bytes) => crc.copy_shared(bytes, &mut out),
             Piece::Old(bytes) => crc.skip_old(bytes),
-            Piece::New(bytes) => crc.copy_new(bytes, &mut out),
+            Piece::New(bytes) | Piece::Value(bytes, _) => crc.copy_new(bytes, &mut out),
         })?;
         self.expect_crc(crc.old)?;
         out[CRC].copy_from_slice(&crc.new.to_be_bytes());
         Ok(Bytes::from(out))
+    }
+
+    /// The same batch in pieces, of which long values are not copies. Only a batch without
+    /// compression has more than one.
+    pub fn rewrite_in_pieces(
+        &self,
+        replacements: &[Replacement<Bytes>],
+        options: &RewriteOptions,
+        caps: &Caps,
+    ) -> Result<Vec<Bytes>, RewriteError> {
+        let plain = self.codec() == Codec::None
+            && options.codec.is_none_or(|codec| codec == Codec::None)
+            && !self.header().is_control();
+        if !plain || replacements.is_empty() {
+            return Ok(vec![self.rewrite(replacements, options, caps)?.into_bytes()]);
+        }
+        let body_bytes = self.planned_bytes(replacements)?;
+        let bytes_max = caps.rewritten_bytes_max.min(i32::MAX as usize - HEADER_BYTES);
+        if body_bytes > bytes_max {
+            return Err(RewriteError::TooLarge { bytes: body_bytes, bytes_max });
+        }
+        self.ensure_crc()?;
+        let batch_length = length_field(HEADER_BYTES + body_bytes)?;
+        let mut head = [0; HEADER_BYTES];
+        BatchHeader { batch_length, ..*self.header() }.write(&mut head);
+        let mut chain = Chain { done: Vec::new(), open: Vec::new(), crc: 0 };
+        chain.copy(&head[CRC_FROM..]);
+        self.pieces(replacements, |piece| match piece {
+            Piece::Shared(bytes) | Piece::New(bytes) => chain.copy(bytes),
+            Piece::Value(_, i) => chain.share(&replacements[i].value),
+            Piece::Old(_) => {}
+        })?;
+        head[CRC].copy_from_slice(&chain.crc.to_be_bytes());
+        chain.done.insert(0, Bytes::copy_from_slice(&head[..CRC_FROM]));
+        chain.done.push(Bytes::from(chain.open));
+        Ok(chain.done)
     }
 
     /// The framing to write: as it came, or xerial for snappy asked for anew, as Java has it.
@@ -205,7 +243,7 @@ impl OpenBatch {
             take(Piece::Shared(&body[layout.fields..layout.value_len]));
             take(Piece::Old(&body[layout.value_len..layout.value_end]));
             write_length(new.value, &mut take);
-            take(Piece::New(value));
+            take(Piece::Value(value, i));
             done = layout.value_end;
         }
         take(Piece::Shared(&body[done..]));
@@ -218,6 +256,34 @@ enum Piece<'a> {
     Shared(&'a [u8]),
     Old(&'a [u8]),
     New(&'a [u8]),
+    /// The value of a replacement, and which one.
+    Value(&'a [u8], usize),
+}
+
+/// Values shorter than this are copied: a slice of their own would cost more.
+const SLICE_BYTES_MIN: usize = 16 * 1024;
+
+/// A batch in pieces, its CRC so far.
+struct Chain {
+    done: Vec<Bytes>,
+    open: Vec<u8>,
+    crc: u32,
+}
+
+impl Chain {
+    fn copy(&mut self, bytes: &[u8]) {
+        self.crc = append(self.crc, bytes);
+        self.open.extend_from_slice(bytes);
+    }
+
+    fn share(&mut self, bytes: &Bytes) {
+        if bytes.len() < SLICE_BYTES_MIN {
+            return self.copy(bytes);
+        }
+        self.crc = append(self.crc, bytes);
+        self.done.push(Bytes::from(std::mem::take(&mut self.open)));
+        self.done.push(bytes.clone());
+    }
 }
 
 /// Opens, selects and rewrites in one go: `select` gives the new value of a record, or `None`.

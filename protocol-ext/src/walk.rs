@@ -41,6 +41,8 @@ pub enum Replace {
     Int(i64),
     /// New content of a string, bytes or records field; the length is written anew.
     Bytes(Option<Bytes>),
+    /// The same in pieces, one after the other.
+    Pieces(Vec<Bytes>),
 }
 
 /// Sees the marked fields of a message, in wire order.
@@ -277,14 +279,21 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         }
         let to = self.read.pos();
         let value = Value::Bytes(bytes, to - bytes.map_or(0, <[u8]>::len));
-        let Some(Replace::Bytes(new)) = self.visit.field(field.role, value) else {
-            return Ok(());
+        let new = match self.visit.field(field.role, value) {
+            Some(Replace::Bytes(None)) => None,
+            Some(Replace::Bytes(Some(bytes))) => Some(vec![bytes]),
+            Some(Replace::Pieces(pieces)) => Some(pieces),
+            Some(Replace::Int(_)) | None => return Ok(()),
         };
         let mut length = Vec::with_capacity(5);
-        put_length(&mut length, self.flexible, wide, new.as_ref().map(Bytes::len));
+        let new_bytes = new.as_ref().map(|pieces| pieces.iter().map(Bytes::len).sum());
+        put_length(&mut length, self.flexible, wide, new_bytes);
         let body_at = to - bytes.map_or(0, <[u8]>::len);
         self.edit(Edit { from, to: body_at, with: length.into() })?;
-        self.edit(Edit { from: body_at, to, with: new.unwrap_or_default() })
+        let mut pieces = new.unwrap_or_default().into_iter();
+        let with = pieces.next().unwrap_or_default();
+        self.edit(Edit { from: body_at, to, with })?;
+        pieces.try_for_each(|with| self.edit(Edit { from: to, to, with }))
     }
 
     fn edit(&mut self, edit: Edit) -> Result<(), WireError> {

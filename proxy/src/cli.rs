@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::StoreEnv;
 use crate::config::raw::Flags;
 
 /// A Kafka-protocol proxy: clients change bootstrap.servers and nothing else.
@@ -32,6 +33,59 @@ pub enum Command {
         /// The file; without one only environment variables are checked.
         file: Option<PathBuf>,
     },
+    /// Compare stored values with the logs that refer to them: exit code 1 if any is missing.
+    #[command(after_help = "Example:\n  firebreak fsck --config firebreak.toml --deep")]
+    Fsck {
+        /// Read every stored object and check its sums.
+        #[arg(long)]
+        deep: bool,
+        /// The configuration and the form of what is printed.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
+    /// Remove stored values that no log refers to, in two passes: mark, then delete.
+    #[command(after_help = "Example:\n  firebreak gc --config firebreak.toml --dry-run")]
+    Gc {
+        /// Say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also values of topics that the cluster does not show: they were deleted, or this
+        /// configuration may not see them.
+        #[arg(long)]
+        deleted_topics: bool,
+        /// Hours from the mark to the deletion; younger objects are left alone.
+        #[arg(long, value_name = "N", default_value = "24")]
+        grace_hours: u64,
+        /// The configuration and the form of what is printed.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
+    /// What offload would save for a topic, by its log and a list of prices.
+    #[command(after_help = "Example:\n  firebreak analyse satellite-images --prices prices.toml")]
+    Analyse {
+        /// The topic.
+        topic: String,
+        /// Longer values would be stored [default: by the topic's rule, else 100000].
+        #[arg(long, value_name = "N")]
+        threshold_bytes: Option<usize>,
+        /// Prices; docs/prices.example.toml has every key.
+        #[arg(long, value_name = "FILE")]
+        prices: Option<PathBuf>,
+        /// The configuration and the form of what is printed.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
+}
+
+/// What every command of upkeep takes.
+#[derive(Debug, Args)]
+pub struct UpkeepArgs {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How log lines look.
@@ -81,6 +135,7 @@ impl RunArgs {
             ports: self.ports.clone(),
             advertise: self.advertise.clone(),
             admin: self.admin,
+            store: StoreEnv::read(),
         }
     }
 }

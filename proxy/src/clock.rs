@@ -19,9 +19,14 @@ pub fn since_boot() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Milliseconds since 1970 UTC of a file's time; 0 for earlier ones.
+pub fn ms_of(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since 1970 UTC.
 #[expect(clippy::disallowed_methods, reason = "this is the module that the rule points to")]
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    ms_of(SystemTime::now())
 }

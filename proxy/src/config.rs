@@ -6,6 +6,7 @@ mod effective;
 mod parse;
 pub mod raw;
 mod security;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,10 @@ use std::time::Duration;
 
 use protocol_ext::sasl::Mechanism;
 
+use protocol_ext::part::Policy;
+
 use crate::limits::Limits;
+pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -171,15 +175,6 @@ pub struct Cluster {
     pub sasl: Option<ClusterSasl>,
 }
 
-/// The object store.
-#[derive(Debug, Clone)]
-pub struct Store {
-    /// Directory of the objects.
-    pub path: PathBuf,
-    /// File of the key that signs references; `None`: one is made beside the objects.
-    pub key_file: Option<PathBuf>,
-}
-
 /// Values of these topics above the threshold are stored as objects.
 #[derive(Debug, Clone)]
 pub struct OffloadRule {
@@ -187,6 +182,22 @@ pub struct OffloadRule {
     pub topics: Vec<String>,
     /// Values longer than this are stored.
     pub threshold_bytes: usize,
+    /// How they are compressed there.
+    pub codec: Policy,
+    /// What becomes of a request whose values cannot be stored.
+    pub on_store_failure: OnStoreFailure,
+}
+
+/// What becomes of a request whose values cannot be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    /// KAFKA_STORAGE_ERROR: the client sends it again.
+    Fail,
+    /// Batches go on as they came, up to a size that brokers take; others fail.
+    Inline {
+        /// The brokers' `max.message.bytes`.
+        batch_bytes_max: usize,
+    },
 }
 
 /// One logical topic over several physical ones, routed by a record header.

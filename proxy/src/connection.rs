@@ -15,6 +15,7 @@ pub mod queue;
 mod requests;
 mod responses;
 mod session;
+mod storing;
 mod whole;
 
 use std::future::{Future, poll_fn};

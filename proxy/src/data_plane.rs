@@ -68,7 +68,10 @@ impl DataPlane {
         for topic in routed.iter().flat_map(VirtualTopics::all) {
             topics.learn_for_good(topic.id, &topic.name);
         }
-        let half = limits.buffered_bytes_max / 2;
+        // With a store: half for restored values, a quarter each for requests and responses that
+        // are held whole. One frame of any length allowed always has room, since it may have all.
+        let parts = if config.store.is_some() { 4 } else { 2 };
+        let part = limits.buffered_bytes_max / parts;
         Ok(Self {
             offload: Offload::open(config, topics.clone(), metrics.clone(), lines.clone())?,
             directory,
@@ -80,8 +83,8 @@ impl DataPlane {
             unproven: Semaphore::new(limits.unproven_max),
             metrics,
             lines,
-            requests: Budget::new(half),
-            responses: Budget::new(half),
+            requests: Budget::new(part),
+            responses: Budget::new(part),
             limits,
         })
     }
@@ -155,6 +158,12 @@ impl Budget {
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { room: Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// Room for `bytes` if there is some now; more than all there is counts as all.
+    pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.div_ceil(UNIT_BYTES).min(self.units);
+        self.room.clone().try_acquire_many_owned(u32::try_from(units).ok()?).ok()
     }
 
     /// Waits for room for `bytes`; more than all there is counts as all.

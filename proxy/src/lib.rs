@@ -29,6 +29,7 @@ pub mod stream;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod upkeep;
 pub mod upstream;
 pub mod users;
 pub mod watched;

@@ -30,8 +30,65 @@ pub const REFERENCE_BYTES: usize = 112;
 /// Restored values of one Fetch response: clients drop responses beyond 100 MB.
 pub const RESTORED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Largest responses of restored values held at once.
-pub const RESTORES_AT_ONCE: usize = 4;
+/// Time for one attempt at the store, and the time that its bytes may take besides.
+pub const STORE_ATTEMPT: Duration = Duration::from_secs(4);
+
+/// A transfer slower than this counts as none.
+pub const STORE_BYTES_PER_SECOND_MIN: usize = 2 * 1024 * 1024;
+
+/// Time for all attempts: clients wait 30 s for an answer.
+pub const STORE_BUDGET: Duration = Duration::from_secs(20);
+
+/// Pause before the second attempt; it doubles.
+pub const STORE_BACKOFF: Duration = Duration::from_millis(75);
+
+/// Failures in a row after which a store is left alone for a while.
+pub const STORE_FAILURES_MAX: u32 = 5;
+
+/// How long it is left alone.
+pub const STORE_REST: Duration = Duration::from_secs(1);
+
+/// Objects from here on are sent to S3 in parts.
+pub const MULTIPART_BYTES_MIN: usize = 32 * 1024 * 1024;
+
+/// Bytes of a part, and parts under way at once.
+pub const MULTIPART_PART_BYTES: usize = 16 * 1024 * 1024;
+
+/// See [`MULTIPART_PART_BYTES`].
+pub const MULTIPART_AT_ONCE: usize = 4;
+
+/// Values from here on get an object of their own.
+pub const ALONE_BYTES_MIN: usize = 8 * 1024 * 1024;
+
+/// Stored bytes between two values that are read along to save a request.
+pub const GAP_BYTES_MAX: usize = 1024 * 1024;
+
+/// Values written within this time are new: reading them fills the memory that is kept for them.
+pub const HOT: Duration = Duration::from_secs(3600);
+
+/// Bytes under way from the store for readers of new values.
+pub const HOT_READ_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// The same for readers that lag.
+pub const COLD_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Ranges that one answer reads at once.
+pub const RANGES_AT_ONCE: usize = 8;
+
+/// Time for all values of one answer; clients wait 30 s.
+pub const FETCH_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Produce requests of one connection whose values are under way to the store at once.
+pub const STORING_MAX: usize = 8;
+
+/// A read of the store that takes longer than this, and than most others, is asked twice.
+pub const HEDGE_FLOOR: Duration = Duration::from_millis(200);
+
+/// At most one read in so many is.
+pub const HEDGED_OF: u64 = 20;
+
+/// Longest range read at once.
+pub const RANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Time that answers in flight get once a client has closed its side.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use firebreak::cli::{Cli, Command, RunArgs};
+use firebreak::cli::{Cli, Command, LogFormat, RunArgs, UpkeepArgs};
 use firebreak::config::raw::Flags;
-use firebreak::config::{Config, ConfigError};
+use firebreak::config::{Config, ConfigError, StoreEnv};
+use firebreak::upkeep::{self, Task};
 use firebreak::{run, telemetry};
 
 /// Wrong usage or configuration.
@@ -18,12 +19,44 @@ fn main() -> ExitCode {
         None => start(&cli.run),
         Some(Command::Run(args)) => start(&args),
         Some(Command::Check { file }) => check(file.as_deref()),
+        Some(Command::Fsck { deep, upkeep }) => tend(&upkeep, &Task::Fsck { deep }),
+        Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
+            tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
+        }
+        Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
+            tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+        }
     }
 }
 
-fn check(file: Option<&Path>) -> ExitCode {
+fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
+    let config = match Config::load(args.config.as_deref(), &from_environment()) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    telemetry::start(LogFormat::Text);
+    let faults = fail::FailScenario::setup();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(upkeep::UpkeepError::from);
+    let done = done.and_then(|runtime| runtime.block_on(upkeep::run(&config, task, args.json)));
+    faults.teardown();
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(%error, "not done");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn from_environment() -> Flags {
     let upstream = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
-    match Config::load(file, &Flags { upstream, ..Flags::default() }) {
+    Flags { upstream, store: StoreEnv::read(), ..Flags::default() }
+}
+
+fn check(file: Option<&Path>) -> ExitCode {
+    match Config::load(file, &from_environment()) {
         Ok(_) => {
             println!("configuration is valid");
             ExitCode::SUCCESS

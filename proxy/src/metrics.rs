@@ -67,9 +67,28 @@ pub enum OffloadOp {
     Refused,
     /// An object that is missing or damaged.
     Damaged,
+    /// A request for a range of a pack, with what came.
+    Get,
+    /// A pack written, with its bytes in the store.
+    Put,
+    /// A value that stays in the log since the store failed.
+    Inline,
 }
 
-const OFFLOAD_OPS: [&str; 4] = ["store", "restore", "refused", "damaged"];
+const OFFLOAD_OPS: [&str; 7] = ["store", "restore", "refused", "damaged", "get", "put", "inline"];
+
+/// Where a value to restore is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// In memory.
+    Hit,
+    /// Under way for another reader.
+    Joined,
+    /// Only in the store.
+    Miss,
+}
+
+const CACHE_RESULTS: [&str; 3] = ["hit", "joined", "miss"];
 
 /// Why a healthy connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +170,11 @@ struct Outcome {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Found {
+    result: &'static str,
+}
+
 #[derive(Debug, Default)]
 struct PerApi {
     requests: [OnceLock<Counter>; CLASSES.len()],
@@ -172,6 +196,11 @@ pub struct Metrics {
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
     reloads: [Counter; 2],
+    offload_cache: [Counter; CACHE_RESULTS.len()],
+    /// Answers that left values out since the store took too long.
+    pub offload_late: Counter,
+    /// Reads of the store that were asked twice.
+    pub offload_hedged: Counter,
     /// Legacy message sets that record features passed by.
     pub legacy_batches: Counter,
     /// Records routed to slots of virtual topics.
@@ -202,19 +231,15 @@ impl Metrics {
         let offload_bytes = Family::<Op, Counter>::default();
         let offload_objects = Family::<Op, Counter>::default();
         let reloads = Family::<Outcome, Counter>::default();
-        let legacy_batches = Counter::default();
-        let routed_records = Counter::default();
+        let offload_cache = Family::<Found, Counter>::default();
         let r = &mut registry;
         r.register("requests", "Requests by API and how deep they were read", requests.clone());
         let help = "Time from a request's head to its answer's head";
         r.register("request_seconds", help, seconds.clone());
         r.register("errors", "Connections ended by an error", errors.clone());
         r.register("connections", "Open connections", connections.clone());
-        r.register(
-            "closed_connections",
-            "Healthy connections closed between requests",
-            overstays.clone(),
-        );
+        let help = "Healthy connections closed between requests";
+        r.register("closed_connections", help, overstays.clone());
         r.register("bytes", "Bytes read and written", bytes.clone());
         let help = "Time in which a side was not read since the other did not take its bytes";
         r.register("reads_paused_seconds", help, paused.clone());
@@ -222,16 +247,21 @@ impl Metrics {
         r.register("offload_objects", "Large values", offload_objects.clone());
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
+        let help = "Where values to restore were found";
+        r.register("offload_cache", help, offload_cache.clone());
+        let help = "Answers that left values out since the store took too long";
+        let offload_late = counter(r, "offload_late", help);
+        let help = "Reads of the store that were asked twice since the first took long";
+        let offload_hedged = counter(r, "offload_hedged", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
-        r.register("legacy_batches", help, legacy_batches.clone());
+        let legacy_batches = counter(r, "legacy_batches", help);
         let help = "Records routed to slots of virtual topics";
-        r.register("routed_records", help, routed_records.clone());
+        let routed_records = counter(r, "routed_records", help);
         let routed_parts = Family::<ResultOnly, Counter>::default();
         let help = "Parts of batches with sequences, by what came of sending them";
         r.register("routed_parts", help, routed_parts.clone());
-        let producer_look_ups = Counter::default();
         let help = "Look-ups of what brokers know of producers";
-        r.register("producer_look_ups", help, producer_look_ups.clone());
+        let producer_look_ups = counter(r, "producer_look_ups", help);
         let named = |side| Named { side };
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -244,6 +274,10 @@ impl Metrics {
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
+            offload_cache: CACHE_RESULTS
+                .map(|result| offload_cache.get_or_create(&Found { result }).clone()),
+            offload_late,
+            offload_hedged,
             registry: Mutex::new(registry),
             requests,
             seconds,
@@ -334,6 +368,11 @@ impl Metrics {
         self.routed_parts[result as usize].inc();
     }
 
+    /// Counts where a value to restore was found.
+    pub fn cache(&self, result: CacheResult) {
+        self.offload_cache[result as usize].inc();
+    }
+
     /// Counts a connection until the guard drops.
     pub fn connection(&self, side: Side) -> ConnectionGuard {
         let gauge = self.connections[side as usize].clone();
@@ -359,6 +398,12 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
 }
 
 fn buckets() -> Histogram {

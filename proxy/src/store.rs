@@ -1,16 +1,26 @@
 //! Where large values are kept: one narrow interface over what stores them.
 //!
-//! Invariant: `put` returns once the object survives a crash of this machine's processes and of
-//! its operating system; an object is never changed afterwards.
+//! Flow: `put` and `get` try again within a time budget (`attempts`); only the modules below name
+//! what stores. Invariant: `put` returns once the object survives a crash of this machine's
+//! processes and of its operating system; an object is never changed afterwards.
 
+mod attempts;
+pub mod cache;
+mod hedge;
 mod local;
+mod memory;
+mod s3;
 
 use std::io;
 
 use bytes::Bytes;
 
-use crate::config;
+use crate::config::{self, StoreKind};
+use attempts::Breaker;
+use hedge::Hedge;
 use local::Local;
+use memory::Memory;
+use s3::S3;
 
 /// Why an object cannot be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -26,35 +36,137 @@ pub enum StoreError {
         /// Where it should end at the earliest.
         end: u64,
     },
+    /// Another object has this key.
+    #[error("object {0} exists and is another one")]
+    Taken(String),
+    /// The store does not let us.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    /// The store sent other bytes than were asked for.
+    #[error("the store answers wrongly: {0}")]
+    Garbled(String),
+    /// The store says that it cannot now.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// No answer in time.
+    #[error("the store did not answer in time")]
+    Late,
+    /// It failed so often that it is not asked for a while.
+    #[error("the store failed {0} times in a row and is not asked for a while")]
+    Resting(u32),
     /// The store failed.
     #[error("object store: {0}")]
     Io(#[from] io::Error),
 }
 
+impl StoreError {
+    /// Whether the same may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Garbled(_) | Self::Busy(_) | Self::Late | Self::Resting(_) | Self::Io(_) => true,
+            Self::Missing(_) | Self::Short { .. } | Self::Taken(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// When it was written, in milliseconds since 1970.
+    pub written_at_ms: u64,
+}
+
 /// An object store.
 #[derive(Debug)]
-pub enum ObjectStore {
-    /// A directory.
+pub struct ObjectStore {
+    kind: Kind,
+    breaker: Breaker,
+    /// For stores behind a network.
+    hedge: Option<Hedge>,
+}
+
+#[derive(Debug)]
+enum Kind {
     Local(Local),
+    Memory(Memory),
+    S3(Box<S3>),
 }
 
 impl ObjectStore {
     /// Opens the configured store.
     pub fn open(config: &config::Store) -> io::Result<Self> {
-        Local::open(&config.path).map(Self::Local)
+        let kind = match &config.kind {
+            StoreKind::Local(path) => Kind::Local(Local::open(path)?),
+            StoreKind::Memory => Kind::Memory(Memory::default()),
+            StoreKind::S3(s3) => Kind::S3(Box::new(S3::open(s3)?)),
+        };
+        let hedge = matches!(kind, Kind::S3(_)).then(Hedge::default);
+        Ok(Self { kind, breaker: Breaker::default(), hedge })
     }
 
-    /// Keeps an object for good. Fails if the key is taken.
-    pub async fn put(&self, key: &str, object: Bytes) -> Result<(), StoreError> {
-        match self {
-            Self::Local(local) => local.put(key, object).await,
-        }
+    /// Reads that were asked twice since the last call, since the first took long.
+    pub fn take_hedged(&self) -> u64 {
+        self.hedge.as_ref().map_or(0, Hedge::take_count)
+    }
+
+    /// Keeps an object, given in pieces, for good. Fails if another object has the key.
+    pub async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+        attempts::put(self, key, object).await
     }
 
     /// Reads `length` bytes of an object from `offset` on.
     pub async fn get(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
-        match self {
-            Self::Local(local) => local.get(key, offset, length).await,
+        attempts::get(self, key, offset, length).await
+    }
+
+    /// Bytes of an object.
+    pub async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.size(key).await,
+            Kind::Memory(memory) => memory.size(key),
+            Kind::S3(s3) => s3.size(key).await,
+        }
+    }
+
+    /// Objects below `prefix` whose keys come after `after`, in order, as many as come at once;
+    /// none when there are no more.
+    pub async fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.list(prefix, after).await,
+            Kind::Memory(memory) => Ok(memory.list(prefix, after)),
+            Kind::S3(s3) => s3.list(prefix, after).await,
+        }
+    }
+
+    /// Removes an object; one that is not there counts as removed.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.delete(key).await,
+            Kind::Memory(memory) => {
+                memory.delete(key);
+                Ok(())
+            }
+            Kind::S3(s3) => s3.delete(key).await,
+        }
+    }
+
+    async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.put(key, object).await,
+            Kind::Memory(memory) => memory.put(key, object),
+            Kind::S3(s3) => s3.put(key, object).await,
+        }
+    }
+
+    async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.get(key, offset, length).await,
+            Kind::Memory(memory) => memory.get(key, offset, length),
+            Kind::S3(s3) => s3.get(key, offset, length).await,
         }
     }
 }

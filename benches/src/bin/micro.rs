@@ -183,6 +183,7 @@ fn reference_cases(cases: &mut Vec<Case>) {
         original_crc: 7,
         pack_offset: 64,
         data_key_id: 0,
+        partition: 0,
         pack_id: [9; 16],
         topic_id: [8; 16],
         original_sha256: [7; 16],

@@ -23,6 +23,15 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
+/// CRC-32C of `pieces` one after the other.
+pub fn crc32c_of(pieces: &[&[u8]]) -> u32 {
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    for piece in pieces {
+        digest.update(piece);
+    }
+    u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
+}
+
 /// The CRCs of an old and a new byte string.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Twin {
@@ -71,7 +80,7 @@ impl Twin {
 }
 
 /// The CRC of a string whose CRC is `crc`, with `bytes` behind it.
-fn append(crc: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
     digest.update(bytes);
     let [a, b, c, d, ..] = digest.finalize().to_le_bytes();

@@ -13,7 +13,7 @@ fn ring(seed: u64) -> KeyRing {
 }
 
 fn reference() -> impl Strategy<Value = Reference> {
-    (any::<[u8; 4]>(), any::<[u32; 3]>(), any::<[u64; 3]>(), any::<[[u8; 16]; 3]>(), any::<u16>())
+    (any::<[u8; 4]>(), any::<[u32; 5]>(), any::<[u64; 2]>(), any::<[[u8; 16]; 3]>(), any::<u16>())
         .prop_map(|(bytes, ints, longs, ids, store_alias)| Reference {
             flags: 0,
             store_alias,
@@ -26,7 +26,8 @@ fn reference() -> impl Strategy<Value = Reference> {
             original_bytes: ints[1],
             original_crc: ints[2],
             pack_offset: longs[1],
-            data_key_id: longs[2],
+            data_key_id: ints[3],
+            partition: ints[4],
             pack_id: ids[0],
             topic_id: ids[1],
             original_sha256: ids[2],

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use protocol_ext::batch::{BatchHeader, Caps, verify_crc};
+use protocol_ext::batch::{BatchHeader, Caps, OpenBatch, verify_crc};
 use protocol_ext::codec::Codec;
 use protocol_ext::replace::{Replacement, RewriteError, RewriteOptions, Rewritten, replace_values};
 
@@ -44,6 +44,35 @@ proptest! {
         let Rewritten::Same(bytes) = rewritten.unwrap() else { panic!("a new batch") };
         prop_assert_eq!(bytes.as_ptr(), made.batch.as_ptr());
         prop_assert_eq!(bytes.len(), made.batch.len());
+    }
+
+    #[test]
+    fn in_pieces_is_the_same_batch_and_long_values_are_not_copied(
+        made in data_batch(), choices in choices(),
+    ) {
+        let open = opened(&made.batch);
+        let records = open.records().map(Result::unwrap).zip(&choices);
+        let chosen = records.filter_map(|(record, choice)| {
+            let value = Bytes::from(choice.clone()?);
+            Some(Replacement { at: record.at, value })
+        });
+        let chosen: Vec<_> = chosen.collect();
+        let options = RewriteOptions::default();
+        let whole = open.rewrite(&chosen, &options, &CAPS).unwrap().into_bytes();
+        let pieces = open.rewrite_in_pieces(&chosen, &options, &CAPS).unwrap();
+        prop_assert_eq!(&pieces.concat(), &whole);
+        if open.codec() == Codec::None {
+            for long in chosen.iter().filter(|r| r.value.len() >= 16 * 1024) {
+                let shared = pieces.iter().any(|piece| piece.as_ptr() == long.value.as_ptr());
+                prop_assert!(shared, "a value of {} bytes was copied", long.value.len());
+            }
+        }
+        if !chosen.is_empty() {
+            let mut damaged = made.batch.to_vec();
+            damaged[40] ^= 1;
+            let damaged = OpenBatch::open(damaged.into(), &CAPS).unwrap();
+            prop_assert!(damaged.rewrite_in_pieces(&chosen, &options, &CAPS).is_err());
+        }
     }
 
     #[test]

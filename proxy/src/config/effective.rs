@@ -47,7 +47,7 @@ impl Config {
                     "key": tls.own.as_ref().map(|(_, key)| key),
                 })),
             }],
-            "store": store.as_ref().map(|s| json!({ "kind": "local", "path": s.path })),
+            "store": store.as_ref().map(super::Store::effective),
             "offload": offload.iter().map(|rule| json!({
                 "topics": rule.topics, "threshold_bytes": rule.threshold_bytes,
             })).collect::<Vec<_>>(),

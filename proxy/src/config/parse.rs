@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::raw::{self, File, Flags};
 use super::security;
-use super::{
-    Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, Store, VirtualTopic,
-};
+use super::store::{self, store};
+use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
 use crate::limits::Limits;
 
 const LISTEN: &str = "127.0.0.1:19092";
@@ -30,7 +29,13 @@ impl Problems {
     }
 
     /// A number within bounds, or the default if it is absent or refused.
-    fn number(&mut self, key: &str, given: Option<i64>, default: usize, min: i64) -> usize {
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        given: Option<i64>,
+        default: usize,
+        min: i64,
+    ) -> usize {
         match given {
             Some(n) if n < min => self.add(key, format!("{n} is too small, the least is {min}")),
             Some(n) => return usize::try_from(n).unwrap_or(default),
@@ -59,9 +64,10 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     let name = cluster.as_ref().map(|cluster| cluster.name.as_str());
     let listen = listen(p, file.listen.unwrap_or_default(), flags, name);
     let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
-    let store = file.store.map(|s| store(p, s));
+    let had_store = file.store.is_some();
+    let store = store(p, file.store, &flags.store);
     let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o)).collect();
-    if store.is_none() && !file.offload.is_empty() {
+    if !had_store && !file.offload.is_empty() {
         p.add("offload", "needs a store: add [store] with kind = \"local\" and path = \"DIR\"");
     }
     let regions = regions(p, &file.region, cluster.as_ref());
@@ -204,21 +210,6 @@ fn host_port(p: &mut Problems, text: &str) -> Option<(String, u16)> {
     good
 }
 
-fn store(p: &mut Problems, raw: raw::Store) -> Store {
-    match raw.kind.as_deref() {
-        Some("local") => {}
-        Some("s3") => p.add("store.kind", "\"s3\" is not part of this version yet: use \"local\""),
-        other => {
-            let got = other.unwrap_or("nothing");
-            p.add("store.kind", format!("is {got}: write \"local\""));
-        }
-    }
-    if raw.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
-        p.add("store.path", "is missing: the directory that holds the objects");
-    }
-    Store { path: raw.path.unwrap_or_default(), key_file: raw.key_file }
-}
-
 fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
     if raw.topics.is_empty() {
         p.add(&format!("offload[{n}].topics"), "is empty: write [\"*\"] for every topic");
@@ -227,7 +218,9 @@ fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
     let least = i64::try_from(crate::limits::REFERENCE_BYTES).unwrap_or(i64::MAX);
     let key = format!("offload[{n}].threshold_bytes");
     let threshold_bytes = p.number(&key, Some(threshold), 0, least);
-    OffloadRule { topics: raw.topics.clone(), threshold_bytes }
+    let codec = store::codec(p, &format!("offload[{n}].codec"), raw.codec.as_deref());
+    let on_store_failure = store::on_failure(p, &format!("offload[{n}]"), raw);
+    OffloadRule { topics: raw.topics.clone(), threshold_bytes, codec, on_store_failure }
 }
 
 fn regions(p: &mut Problems, raw: &[raw::Region], cluster: Option<&Cluster>) -> Vec<String> {

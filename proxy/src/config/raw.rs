@@ -18,6 +18,8 @@ pub struct Flags {
     pub advertise: Option<String>,
     /// Admin listener.
     pub admin: Option<SocketAddr>,
+    /// What the environment says of the store.
+    pub store: super::StoreEnv,
 }
 
 /// The file.
@@ -107,6 +109,14 @@ pub(super) struct Store {
     pub kind: Option<String>,
     pub path: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    pub cache_bytes: Option<i64>,
+    pub endpoint: Option<String>,
+    pub bucket: Option<String>,
+    pub region: Option<String>,
+    pub path_style: Option<bool>,
+    pub checksum: Option<String>,
+    pub access_key: Option<String>,
+    pub secret_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -115,6 +125,9 @@ pub(super) struct Offload {
     #[serde(default)]
     pub topics: Vec<String>,
     pub threshold_bytes: Option<i64>,
+    pub codec: Option<String>,
+    pub on_store_failure: Option<String>,
+    pub inline_bytes_max: Option<i64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -15,6 +15,7 @@ use super::handle::Handle;
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
 use super::session::Session;
+use super::storing::Storing;
 use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
@@ -64,6 +65,10 @@ enum Front {
     Full,
     /// A request of so many bytes that must be held whole.
     Whole(Head, usize),
+    /// A Produce request of so many bytes with values to store.
+    Store(Head, usize),
+    /// Requests before it must go first.
+    Behind,
 }
 
 /// What the head of a request says about its way.
@@ -74,6 +79,15 @@ enum Opened {
     More,
     /// It must be held whole.
     Whole(Head, usize),
+    /// It has values to store.
+    Store(Head, usize),
+}
+
+/// How a Produce request goes on.
+struct ProduceWay {
+    acks: i16,
+    stored: bool,
+    split: bool,
 }
 
 impl<'a> Requests<'a> {
@@ -94,8 +108,21 @@ impl<'a> Requests<'a> {
     pub async fn pump(mut self) -> Result<RequestEnd, ConnectionError> {
         let handle = self.handle;
         let mut drained = pin!(handle.drained());
+        let mut storing = Storing::default();
         loop {
-            match self.front()? {
+            let front =
+                if storing.is_empty() { self.front()? } else { self.front_behind(&storing)? };
+            match front {
+                Front::Store(head, frame_bytes) => {
+                    self.store(head, frame_bytes, &mut storing).await?;
+                }
+                Front::Behind => {
+                    let stored = storing.next().await;
+                    Box::pin(self.stored(stored)).await?;
+                }
+                Front::More if !storing.is_empty() => {
+                    self.more_or_stored(drained.as_mut(), &mut storing).await?;
+                }
                 Front::Pass(n) => self.pass(n).await?,
                 Front::Full => self.room().await,
                 Front::Whole(head, frame_bytes) => {
@@ -137,10 +164,57 @@ impl<'a> Requests<'a> {
                 Opened::Whole(head, frame_bytes) if at == 0 => {
                     return Ok(Front::Whole(head, frame_bytes));
                 }
-                Opened::More | Opened::Whole(..) => break,
+                Opened::Store(head, frame_bytes) if at == 0 => {
+                    return Ok(Front::Store(head, frame_bytes));
+                }
+                Opened::More | Opened::Whole(..) | Opened::Store(..) => break,
             }
         }
         Ok(if at == 0 { Front::More } else { Front::Pass(at) })
+    }
+
+    /// What stands at the front while values of earlier requests are under way: no exchange is
+    /// opened before theirs.
+    fn front_behind(&self, storing: &Storing<'_>) -> Result<Front, ConnectionError> {
+        let bytes = self.input.bytes();
+        if self.handle.is_draining() {
+            return Ok(Front::Behind);
+        }
+        if bytes.len() < PREFIX_BYTES {
+            return Ok(Front::More);
+        }
+        let limit = self.plane.limits.frame_bytes_max;
+        let frame_bytes = usize::try_from(length_at(bytes)).unwrap_or(0);
+        let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
+        let sound = (PREFIX_BYTES - 4..=limit).contains(&frame_bytes);
+        let servable = sound && self.plane.is_servable(head.api, head.version);
+        if head.api != api::PRODUCE || !servable || !storing.has_room() {
+            return Ok(Front::Behind);
+        }
+        let way = self.produce_way(head, &bytes[4..], frame_bytes);
+        Ok(match way.map_err(|error| request_error(head.api, error))? {
+            Some(way) if way.stored => Front::Store(head, frame_bytes),
+            Some(_) => Front::Behind,
+            None => Front::More,
+        })
+    }
+
+    /// Waits for more of the next request, or for the values of an earlier one. Once no more
+    /// requests come, all that are under way are seen off first.
+    async fn more_or_stored(
+        &mut self,
+        drained: Pin<&mut impl Future<Output = ()>>,
+        storing: &mut Storing<'_>,
+    ) -> Result<(), ConnectionError> {
+        let stored = tokio::select! {
+            biased;
+            stored = storing.next() => stored,
+            more = self.more(drained) => match more? {
+                Some(_) => storing.next().await,
+                None => return Ok(()),
+            },
+        };
+        Box::pin(self.stored(stored)).await
     }
 
     /// Opens the exchange whose head stands at `at`.
@@ -192,13 +266,38 @@ impl<'a> Requests<'a> {
         held: &[u8],
         frame_bytes: usize,
     ) -> Result<Opened, WireError> {
+        let Some(way) = self.produce_way(head, held, frame_bytes)? else {
+            return Ok(Opened::More);
+        };
+        if way.stored {
+            return Ok(Opened::Store(head, frame_bytes));
+        }
+        if way.split {
+            return Ok(Opened::Whole(head, frame_bytes));
+        }
+        if way.acks == 0 && !fault::on("acks0-answered") {
+            self.plane.metrics.request(head.api, Class::Peek);
+        } else {
+            let (answer, class) = treatment(head);
+            self.push(head, answer, class);
+        }
+        Ok(Opened::Pass(frame_bytes))
+    }
+
+    /// Looks into a Produce request; `None` if more of it must be read.
+    fn produce_way(
+        &self,
+        head: Head,
+        held: &[u8],
+        frame_bytes: usize,
+    ) -> Result<Option<ProduceWay>, WireError> {
         let batches = head.version >= PRODUCE_WITH_BATCHES;
         let offload = self.plane.offload.as_ref();
         let offload = offload.filter(|o| batches && o.may_hold_large(frame_bytes));
         let routed = self.plane.routed.as_ref().filter(|_| batches);
         let topic_too = offload.is_some() || routed.is_some();
         let Some(peeked) = peek::produce(head, held, frame_bytes, topic_too)? else {
-            return Ok(Opened::More);
+            return Ok(None);
         };
         let topic = peeked.only_topic.as_ref();
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
@@ -208,16 +307,7 @@ impl<'a> Requests<'a> {
                 TopicRef::Id(id) => r.by_id(id).is_some(),
             })
         });
-        if stored || split {
-            return Ok(Opened::Whole(head, frame_bytes));
-        }
-        if peeked.acks == 0 && !fault::on("acks0-answered") {
-            self.plane.metrics.request(head.api, Class::Peek);
-        } else {
-            let (answer, class) = treatment(head);
-            self.push(head, answer, class);
-        }
-        Ok(Opened::Pass(frame_bytes))
+        Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
     }
 
     fn open_fetch(&self, head: Head, held: &[u8], frame_bytes: usize) -> Result<Opened, WireError> {

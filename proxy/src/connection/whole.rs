@@ -14,12 +14,13 @@ use super::frames::{framed, gather, write_chain};
 use super::peek;
 use super::queue::Answer;
 use super::requests::{Requests, request_error, treatment};
+use super::storing::{Stored, Storing};
 use crate::error::ConnectionError;
 use crate::filters::offload::Produced;
 use crate::metrics::{Class, Direction};
 use crate::route::legs::metadata;
 
-impl Requests<'_> {
+impl<'a> Requests<'a> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
     pub(super) async fn whole(
         &mut self,
@@ -27,6 +28,50 @@ impl Requests<'_> {
         frame_bytes: usize,
     ) -> Result<(), ConnectionError> {
         let _room = self.plane.requests.take(frame_bytes).await;
+        let frame = self.gathered(head, frame_bytes).await?;
+        match head.api {
+            api::PRODUCE => self.produced(head, frame, Produced::Same).await,
+            api::FETCH => self.fetch(head, frame).await,
+            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
+            api::LIST_OFFSETS => self.list_offsets(head, frame).await,
+            _ => self.metadata(head, frame).await,
+        }
+    }
+
+    /// Takes a Produce request whole and begins to store its values. While others are under way
+    /// it waits for none: whoever holds room and waits for more could wait for ever.
+    pub(super) async fn store(
+        &mut self,
+        head: Head,
+        frame_bytes: usize,
+        storing: &mut Storing<'a>,
+    ) -> Result<(), ConnectionError> {
+        let plane = self.plane;
+        let Some(offload) = &plane.offload else {
+            return Err(ConnectionError::Filter("no store for a value".to_owned()));
+        };
+        let mut room = self.plane.requests.try_take(frame_bytes);
+        while room.is_none() && !storing.is_empty() {
+            let stored = storing.next().await;
+            self.stored(stored).await?;
+            room = self.plane.requests.try_take(frame_bytes);
+        }
+        if room.is_none() {
+            room = self.plane.requests.take(frame_bytes).await;
+        }
+        let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
+        storing.add(offload, head, frame, room);
+        Ok(())
+    }
+
+    /// Sees a Produce request on its way whose values are stored, or could not be.
+    pub(super) async fn stored(&mut self, stored: Stored) -> Result<(), ConnectionError> {
+        let produced = stored.produced.map_err(|error| request_error(stored.head.api, error))?;
+        self.produced(stored.head, stored.frame, produced).await
+    }
+
+    /// The next `frame_bytes` bytes, behind a length.
+    async fn gathered(&mut self, head: Head, frame_bytes: usize) -> Result<Bytes, ConnectionError> {
         self.input.consume(4);
         let (handle, metrics) = (self.handle, &self.plane.metrics);
         if self.input.len() < frame_bytes {
@@ -40,25 +85,19 @@ impl Requests<'_> {
         let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes, read).await;
         let frame = gathered.map_err(ConnectionError::ClientIo)?;
         handle.received(0);
-        let frame = forced::request(head, frame)?;
-        match head.api {
-            api::PRODUCE => self.produce(head, frame).await,
-            api::FETCH => self.fetch(head, frame).await,
-            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
-            api::LIST_OFFSETS => self.list_offsets(head, frame).await,
-            _ => self.metadata(head, frame).await,
-        }
+        forced::request(head, frame)
     }
 
-    async fn produce(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+    async fn produced(
+        &mut self,
+        head: Head,
+        frame: Bytes,
+        produced: Produced,
+    ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
         let acks = peeked.map_or(0, |peeked| peeked.acks);
-        let stored = match &self.plane.offload {
-            Some(offload) => offload.produce(head, &frame).await.map_err(wrong)?,
-            None => Produced::Same,
-        };
-        let pieces = match stored {
+        let pieces = match produced {
             Produced::Same => vec![frame],
             Produced::New(pieces) => pieces,
             Produced::Refused(_) if acks == 0 => {

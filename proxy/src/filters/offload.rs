@@ -7,6 +7,8 @@
 
 mod fetch;
 mod keys;
+mod packs;
+mod parts;
 mod produce;
 mod sections;
 
@@ -14,15 +16,16 @@ use std::io;
 use std::sync::Arc;
 
 use protocol_ext::batch::Caps;
-use protocol_ext::reference::{Binding, KeyRing, Reference};
+use protocol_ext::reference::{Binding, KeyRing};
 
 use crate::config::{Config, OffloadRule};
 use crate::data_plane::Budget;
-use crate::limits::{RESTORED_BYTES_MAX, RESTORES_AT_ONCE};
+use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::Metrics;
-use crate::route::topics::Topics;
+use crate::route::topics::{TopicId, Topics};
 use crate::store::ObjectStore;
 use crate::telemetry::LineLimits;
+use parts::Parts;
 pub use produce::Produced;
 pub use sections::TopicRef;
 
@@ -36,7 +39,8 @@ pub struct Offload {
     threshold_min: usize,
     cluster: String,
     keys: KeyRing,
-    store: ObjectStore,
+    store: Arc<ObjectStore>,
+    parts: Parts,
     topics: Arc<Topics>,
     metrics: Arc<Metrics>,
     lines: Arc<LineLimits>,
@@ -53,7 +57,7 @@ impl Offload {
         lines: Arc<LineLimits>,
     ) -> io::Result<Option<Self>> {
         let Some(store) = &config.store else { return Ok(None) };
-        let object_store = ObjectStore::open(store)?;
+        let object_store = Arc::new(ObjectStore::open(store)?);
         let keys = keys::ring(store)?;
         let body_bytes_max = config.limits.frame_bytes_max;
         let threshold = |rule: &OffloadRule| rule.threshold_bytes;
@@ -62,6 +66,7 @@ impl Offload {
             threshold_min: config.offload.iter().map(threshold).min().unwrap_or(usize::MAX),
             cluster: config.cluster.name.clone(),
             keys,
+            parts: Parts::new(object_store.clone(), store.cache_bytes, metrics.clone()),
             store: object_store,
             topics,
             metrics,
@@ -70,7 +75,7 @@ impl Offload {
                 body_bytes_max,
                 rewritten_bytes_max: body_bytes_max.max(RESTORED_BYTES_MAX * 2),
             },
-            restored: Budget::new(RESTORES_AT_ONCE * RESTORED_BYTES_MAX),
+            restored: Budget::new(config.limits.buffered_bytes_max / 2),
         }))
     }
 
@@ -79,33 +84,37 @@ impl Offload {
         frame_bytes > self.threshold_min
     }
 
-    /// Bytes above which values of `topic` are large; `None` if they always stay.
-    fn threshold(&self, topic: &str) -> Option<usize> {
-        let matches = |rule: &&OffloadRule| rule.topics.iter().any(|p| glob(p, topic));
-        self.rules.iter().find(matches).map(|rule| rule.threshold_bytes)
+    /// The rule for values of `topic`; `None` if they always stay.
+    fn rule(&self, topic: &str) -> Option<&OffloadRule> {
+        self.rules.iter().find(|rule| rule.topics.iter().any(|p| glob(p, topic)))
     }
 
     fn binding<'a>(&self, topic: &'a str) -> Binding<'a> {
         Binding { topic, tenant: TENANT }
     }
 
-    fn key_of(&self, reference: &Reference, partition: i32) -> String {
-        let hex = |id: [u8; 16]| uuid::Uuid::from_bytes(id).simple().to_string();
-        let Reference { shard, topic_id, pack_id, .. } = *reference;
-        let (cluster, topic, pack) = (&self.cluster, hex(topic_id), hex(pack_id));
-        format!("v1/{shard:02x}/{cluster}/{topic}/{partition}/{pack}")
+    /// Key of a pack in the store: see docs/pack-format.md.
+    fn key_of(&self, pack_id: &[u8; 16], topic_id: &TopicId, partition: u32) -> String {
+        object_key(&self.cluster, pack_id, topic_id, partition)
     }
 
     /// Whether values of a topic may be stored; an id that was not asked for yet counts as yes.
     pub fn concerns(&self, topic: &TopicRef) -> bool {
         match topic {
-            TopicRef::Name(name) => self.threshold(name).is_some(),
+            TopicRef::Name(name) => self.rule(name).is_some(),
             TopicRef::Id(id) => {
                 let name = self.topics.known_name(id);
-                name.is_none_or(|name| self.threshold(&name).is_some())
+                name.is_none_or(|name| self.rule(&name).is_some())
             }
         }
     }
+}
+
+/// Key of a pack in the store: see docs/pack-format.md.
+pub fn object_key(cluster: &str, pack_id: &[u8; 16], topic_id: &TopicId, partition: u32) -> String {
+    let hex = |id: &[u8; 16]| uuid::Uuid::from_bytes(*id).simple().to_string();
+    let (shard, topic, pack) = (pack_id[0], hex(topic_id), hex(pack_id));
+    format!("v1/{shard:02x}/{cluster}/{topic}/{partition}/{pack}")
 }
 
 /// Runs work that may keep a core busy for long without holding up other connections.
@@ -121,7 +130,7 @@ fn busy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 const BUSY_BYTES: usize = 256 * 1024;
 
 /// Whether `text` fits `pattern`, in which `*` stands for anything.
-fn glob(pattern: &str, text: &str) -> bool {
+pub fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {

@@ -108,7 +108,7 @@ impl VirtualTopics {
 }
 
 /// A version 8 UUID (RFC 9562) of a virtual topic's name.
-fn id_of(name: &str) -> TopicId {
+pub fn id_of(name: &str) -> TopicId {
     let digest = Sha256::new().chain_update(b"firebreak virtual topic\0").chain_update(name);
     let mut id = [0; 16];
     id.copy_from_slice(&digest.finalize()[..16]);

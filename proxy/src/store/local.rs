@@ -1,17 +1,19 @@
 //! A directory as an object store: temporary file, fsync, link to its name, fsync of directories.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::StoreError;
-use crate::{fault, random};
+use super::{Listed, StoreError};
+use crate::{clock, fault, random};
 
 /// Directory of files that are not objects yet.
 const PENDING: &str = "pending";
+/// Nobody writes one object for longer.
+const LEFTOVER_MS: u64 = 600_000;
 
 /// Objects as files below one directory.
 #[derive(Debug, Clone)]
@@ -20,22 +22,34 @@ pub struct Local {
 }
 
 impl Local {
-    /// Uses `root`, which is made if it is missing. Leftovers of a crash are removed.
+    /// Uses `root`, which is made if it is missing. Leftovers of a crash are removed, but nothing
+    /// that another process may be writing.
     pub fn open(root: &Path) -> io::Result<Self> {
         let pending = root.join(PENDING);
         fs::create_dir_all(&pending)?;
         for leftover in fs::read_dir(&pending)? {
-            fs::remove_file(leftover?.path())?;
+            let leftover = leftover?;
+            let written_at = clock::ms_of(leftover.metadata()?.modified()?);
+            if clock::unix_ms().saturating_sub(written_at) > LEFTOVER_MS {
+                fs::remove_file(leftover.path())?;
+            }
         }
         Ok(Self { root: root.to_owned() })
     }
 
-    pub(super) async fn put(&self, key: &str, object: Bytes) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
         if fault::on("store-put-fails") {
             return Err(io::Error::other("fault store-put-fails").into());
         }
         let (root, target) = (self.root.clone(), self.root.join(key));
-        blocking(move || Ok(write(&root, &target, &object)?)).await
+        let (key, object) = (key.to_owned(), object.to_vec());
+        blocking(move || {
+            write(&root, &target, &object).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => StoreError::Taken(key),
+                _ => StoreError::Io(error),
+            })
+        })
+        .await
     }
 
     pub(super) async fn get(
@@ -47,10 +61,7 @@ impl Local {
         let path = self.root.join(key);
         let key = key.to_owned();
         blocking(move || {
-            let file = File::open(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => StoreError::Missing(key.clone()),
-                _ => StoreError::Io(error),
-            })?;
+            let file = File::open(&path).map_err(|error| missing(&key, error))?;
             // The length is known before memory is taken for it.
             let end = offset.saturating_add(length as u64);
             if file.metadata()?.len() < end {
@@ -62,9 +73,71 @@ impl Local {
         })
         .await
     }
+
+    pub(super) async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let (path, key) = (self.root.join(key), key.to_owned());
+        blocking(move || {
+            let metadata = fs::metadata(&path).map_err(|error| missing(&key, error))?;
+            Ok(metadata.len())
+        })
+        .await
+    }
+
+    /// Everything at once: a local store is one directory of this machine.
+    pub(super) async fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
+        let (root, prefix, after) = (self.root.clone(), prefix.to_owned(), after.to_owned());
+        blocking(move || {
+            let mut found = Vec::new();
+            // The folder that holds everything with the prefix.
+            let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+            collect(&root, &root.join(folder), &mut found)?;
+            found.retain(|listed| listed.key.starts_with(&prefix) && listed.key > after);
+            found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            Ok(found)
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.root.join(key);
+        blocking(move || match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        })
+        .await
+    }
 }
 
-fn write(root: &Path, target: &Path, object: &[u8]) -> io::Result<()> {
+fn missing(key: &str, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing(key.to_owned()),
+        _ => StoreError::Io(error),
+    }
+}
+
+fn collect(root: &Path, folder: &Path, found: &mut Vec<Listed>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (path, metadata) = (entry.path(), entry.metadata()?);
+        if metadata.is_dir() {
+            collect(root, &path, found)?;
+            continue;
+        }
+        let Ok(key) = path.strip_prefix(root) else { continue };
+        found.push(Listed {
+            key: key.to_string_lossy().into_owned(),
+            bytes: metadata.len(),
+            written_at_ms: clock::ms_of(metadata.modified()?),
+        });
+    }
+    Ok(())
+}
+
+fn write(root: &Path, target: &Path, object: &[Bytes]) -> io::Result<()> {
     let name = uuid::Uuid::from_bytes(random::id()).simple().to_string();
     let pending = root.join(PENDING).join(name);
     let linked = write_pending(&pending, object).and_then(|()| link(root, &pending, target));
@@ -73,9 +146,20 @@ fn write(root: &Path, target: &Path, object: &[u8]) -> io::Result<()> {
     removed
 }
 
-fn write_pending(pending: &Path, object: &[u8]) -> io::Result<()> {
+fn write_pending(pending: &Path, object: &[Bytes]) -> io::Result<()> {
     let mut file = File::create_new(pending)?;
-    file.write_all(object)?;
+    let mut slices: Vec<_> = object.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = &mut slices[..];
+    // An empty slice at the end would be asked for again and again.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut left, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     file.sync_all()
 }
 
@@ -118,10 +202,14 @@ mod tests {
     async fn an_object_is_read_back_in_part_and_never_overwritten() {
         let root = folder();
         let local = Local::open(&root).expect("a folder");
-        local.put("v1/aa/x", Bytes::from_static(b"0123456789")).await.expect("stored");
+        local
+            .put("v1/aa/x", &[Bytes::from_static(b"01234"), Bytes::from_static(b"56789")])
+            .await
+            .expect("stored");
         let part = local.get("v1/aa/x", 2, 3).await.expect("read");
         assert_eq!(part.as_ref(), b"234");
-        assert!(local.put("v1/aa/x", Bytes::from_static(b"other")).await.is_err());
+        let other = local.put("v1/aa/x", &[Bytes::from_static(b"other")]).await;
+        assert!(matches!(other, Err(StoreError::Taken(_))));
         let whole = local.get("v1/aa/x", 0, 10).await.expect("read");
         assert_eq!(whole.as_ref(), b"0123456789");
         fs::remove_dir_all(root).expect("cleaned");
@@ -131,7 +219,7 @@ mod tests {
     async fn a_missing_object_and_a_short_one_are_told_apart() {
         let root = folder();
         let local = Local::open(&root).expect("a folder");
-        local.put("v1/aa/x", Bytes::from_static(b"0123")).await.expect("stored");
+        local.put("v1/aa/x", &[Bytes::from_static(b"0123")]).await.expect("stored");
         assert!(matches!(local.get("v1/aa/y", 0, 1).await, Err(StoreError::Missing(_))));
         let short = local.get("v1/aa/x", 1, usize::MAX).await;
         assert!(matches!(short, Err(StoreError::Short { .. })));
@@ -142,11 +230,16 @@ mod tests {
     fn leftovers_of_a_crash_are_removed_and_objects_stay() {
         let root = folder();
         Local::open(&root).expect("a folder");
-        fs::write(root.join(PENDING).join("half"), b"half").expect("written");
+        for name in ["half", "under-way"] {
+            fs::write(root.join(PENDING).join(name), b"half").expect("written");
+        }
+        let half = File::options().write(true).open(root.join(PENDING).join("half"));
+        half.and_then(|file| file.set_modified(std::time::UNIX_EPOCH)).expect("made old");
         fs::create_dir_all(root.join("v1")).expect("made");
         fs::write(root.join("v1/x"), b"whole").expect("written");
         Local::open(&root).expect("a folder");
         assert!(!root.join(PENDING).join("half").exists());
+        assert!(root.join(PENDING).join("under-way").exists());
         assert!(root.join("v1/x").exists());
         fs::remove_dir_all(root).expect("cleaned");
     }

@@ -6,6 +6,7 @@ pub mod client;
 pub mod proxy;
 pub mod records;
 pub mod requests;
+pub mod s3;
 
 use std::future::Future;
 use std::time::Duration;

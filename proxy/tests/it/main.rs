@@ -17,6 +17,7 @@ mod exact;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod log_shapes;
 mod metrics;
 #[cfg(feature = "failpoints")]
 mod mutants;
@@ -26,6 +27,8 @@ mod overstay;
 mod refusals;
 mod reload;
 mod sasl;
+mod store;
 mod tails;
 mod tls;
+mod upkeep;
 mod versions;

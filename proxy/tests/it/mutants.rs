@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, sasl, tails, tls,
-    versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, sasl, store, tails,
+    tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -106,6 +106,24 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
+        mutant!("taken-key-trusted", store::a_taken_key_is_no_stored_value, "answer for a key"),
+        mutant!("every-reader-asks", store::readers_at_once_read_once, "read the store"),
+        mutant!("never-hedged", store::a_slow_read_is_asked_twice, "reads of the store"),
+        mutant!("ranges-apart", store::values_of_a_batch_are_read_at_once, "reads of the store"),
+        mutant!(
+            "uploads-one-by-one",
+            store::pipelined_uploads_overlap_in_order,
+            "objects there when"
+        ),
+        mutant!("uploads-reordered", store::pipelined_uploads_overlap_in_order, "was due"),
+        mutant!(
+            "forgery-inline",
+            store::inline_lets_originals_through_but_no_forgery,
+            "looks like a reference"
+        ),
+        mutant!("stored-not-kept", store::what_was_just_stored_is_read_from_memory, "reads of"),
+        mutant!("gc-forgets-logs", upkeep::gc_deletes_what_nothing_refers_to, "marked by"),
+        mutant!("gc-in-one-pass", upkeep::gc_deletes_what_nothing_refers_to, "first pass"),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }

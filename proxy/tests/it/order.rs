@@ -136,7 +136,7 @@ pub async fn a_local_answer_waits_for_its_turn(faults: Faults) -> Checked {
     std::fs::remove_dir(store.path().join("pending")).expect("an empty folder");
     let mut client = Client::connect(proxy.port).await?;
     client.metadata(12).await?;
-    brokers.cluster().script(3, Fault::Delay(Duration::from_secs(2)));
+    brokers.cluster().script(3, Fault::Delay(Duration::from_secs(5)));
     let slow = client.send(3, 12, &metadata(12)).await?;
     let local = client.send(0, 9, &produce(9, -1, "t", &[(0, single(noise(3, 5000)))])).await?;
     let last = client.send(2, 7, &list_offsets("t")).await?;

@@ -269,6 +269,7 @@ pub fn signed() -> Result<[u8; REFERENCE_BYTES], String> {
         original_crc: 3000,
         pack_offset: 0,
         data_key_id: 0,
+        partition: 0,
         pack_id: [7; 16],
         topic_id: [8; 16],
         original_sha256: [9; 16],

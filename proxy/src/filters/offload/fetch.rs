@@ -1,10 +1,11 @@
 //! Fetch: references of a response become the values they stand for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use protocol_ext::address::Rewrite;
-use protocol_ext::batch::{BatchError, BatchHeader, Batches, Entry, OpenBatch, crc32c};
+use protocol_ext::batch::{BatchError, BatchHeader, Batches, Entry, OpenBatch};
 use protocol_ext::codec::{Codec, CodecError};
 use protocol_ext::header;
 use protocol_ext::records::RecordAt;
@@ -14,23 +15,27 @@ use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::parts::{PartFailure, Value, Want};
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::{Offload, busy};
 use crate::fault;
 use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::OffloadOp;
 use crate::route::addresses::Directory;
-use crate::store::StoreError;
+use crate::store::cache::PartKey;
 
 /// KAFKA_STORAGE_ERROR: retriable, and what a broker says whose disk fails.
 const STORAGE_ERROR: i16 = 56;
 /// UNKNOWN_TOPIC_ID: retriable, what a broker says that has not heard of a topic yet.
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
+/// Values by part.
+type Values = HashMap<PartKey, Value>;
+
 /// A batch whose values must be restored.
 struct Referring {
     open: OpenBatch,
-    references: Vec<(RecordAt, Reference)>,
+    references: Vec<(RecordAt, Want)>,
     original_bytes: usize,
 }
 
@@ -75,22 +80,22 @@ impl Offload {
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at)?;
-        let mut left = budget.min(RESTORED_BYTES_MAX);
+        let mut spent = Spent { left: budget.min(RESTORED_BYTES_MAX), ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
-        let mut total = 0;
         for section in &found {
             let topic = self.topic_name(section).await;
             let plan = busy(section.records.len(), || self.plan(section, topic.as_deref()));
-            let cut = within(plan, &mut left, &mut total);
+            let cut = within(plan, &mut spent);
             planned.push((topic, cut));
         }
-        let room = match total {
+        let room = match spent.room {
             0 => None,
             bytes => self.restored.take(bytes).await,
         };
+        let values = self.parts.read(&wanted(&planned)).await;
         let mut changes = Vec::with_capacity(found.len());
         for (section, (topic, plan)) in found.iter().zip(planned) {
-            changes.push(self.fill(section, topic.as_deref(), plan).await);
+            changes.push(self.fill(section, topic.as_deref(), plan, &values));
         }
         let mut rewrite = Rewrite::new(addresses);
         let edits = change(message, version, frame, at, &changes, &mut rewrite)?;
@@ -180,7 +185,9 @@ impl Offload {
             match opened {
                 Ok(reference) => {
                     original_bytes += reference.original_bytes as usize;
-                    references.push((record.at, reference));
+                    let Reference { pack_id, topic_id, partition, .. } = &reference;
+                    let object = self.key_of(pack_id, topic_id, *partition).into();
+                    references.push((record.at, Want { object, reference }));
                 }
                 Err(ReferenceError::NotAReference) => {}
                 Err(error) => {
@@ -193,12 +200,12 @@ impl Offload {
         Ok(refers.then_some(Referring { open, references, original_bytes }))
     }
 
-    /// The new content of one partition, its values fetched from the store.
-    async fn fill(&self, section: &Section, topic: Option<&str>, plan: Plan) -> Change {
+    /// The new content of one partition.
+    fn fill(&self, section: &Section, topic: Option<&str>, plan: Plan, values: &Values) -> Change {
         let pieces = match plan {
             Plan::Pass => return Change::default(),
             Plan::Nameless => {
-                return Change { records: Some(Bytes::new()), error: Some(UNKNOWN_TOPIC_ID) };
+                return Change { records: Some(Vec::new()), error: Some(UNKNOWN_TOPIC_ID) };
             }
             Plan::Pieces(pieces) => pieces,
         };
@@ -206,12 +213,17 @@ impl Offload {
         let mut error = None;
         for piece in pieces {
             let restored = match piece {
-                Piece::Same(bytes) => Ok(bytes),
-                Piece::Refer(referring) => self.rewritten(&referring, section.partition).await,
+                Piece::Same(bytes) => Ok(vec![bytes]),
+                Piece::Refer(referring) => self.rewritten(&referring, values),
                 Piece::Shut(error) => Err(RestoreError::Shut(error)),
             };
             match restored {
-                Ok(batch) => records.push(batch),
+                Ok(batch) => records.extend(batch),
+                Err(RestoreError::At(offset, PartFailure::Late)) => {
+                    // The client asks again, and the values may be in memory then.
+                    tracing::debug!(offset, topic, "values were not read in time");
+                    break;
+                }
                 Err(why) => {
                     let (topic, partition) = (topic.unwrap_or_default(), section.partition);
                     if let Some(left_out) = self.lines.allows("offload_restore") {
@@ -223,76 +235,77 @@ impl Offload {
                 }
             }
         }
-        let mut joined = BytesMut::with_capacity(records.iter().map(Bytes::len).sum());
-        for piece in records {
-            joined.extend_from_slice(&piece);
-        }
-        Change { records: Some(joined.freeze()), error }
+        Change { records: Some(records), error }
     }
 
-    async fn rewritten(&self, batch: &Referring, partition: i32) -> Result<Bytes, RestoreError> {
+    fn rewritten(&self, batch: &Referring, values: &Values) -> Result<Vec<Bytes>, RestoreError> {
         let mut replacements = Vec::with_capacity(batch.references.len());
         let offset = batch.open.header().base_offset;
-        for (record, reference) in &batch.references {
-            let value = self.fetch(reference, partition).await;
-            let value = value.map_err(|error| RestoreError::At(offset, Box::new(error)))?;
+        for (record, want) in &batch.references {
+            let value = values.get(&want.key()).cloned().unwrap_or(Err(PartFailure::Late));
+            let value = value.map_err(|error| RestoreError::At(offset, error))?;
             replacements.push(Replacement { at: *record, value });
         }
         let options = RewriteOptions::default();
-        let rewritten =
-            busy(batch.original_bytes, || batch.open.rewrite(&replacements, &options, &self.caps));
-        Ok(rewritten?.into_bytes())
-    }
-
-    async fn fetch(&self, reference: &Reference, partition: i32) -> Result<Bytes, RestoreError> {
-        let key = self.key_of(reference, partition);
-        let stored_bytes = reference.stored_bytes as usize;
-        let value = self.store.get(&key, reference.pack_offset, stored_bytes).await;
-        let value =
-            value.inspect_err(|_| self.metrics.offload(OffloadOp::Damaged, stored_bytes))?;
-        let sound = busy(value.len(), || crc32c(&value)) == reference.original_crc;
-        if !sound && !fault::on("restore-unchecked") {
-            self.metrics.offload(OffloadOp::Damaged, stored_bytes);
-            return Err(RestoreError::Damaged(key));
-        }
-        self.metrics.offload(OffloadOp::Restore, value.len());
-        Ok(value)
+        let rewritten = busy(batch.original_bytes, || {
+            batch.open.rewrite_in_pieces(&replacements, &options, &self.caps)
+        });
+        Ok(rewritten?)
     }
 }
 
 /// Why a value cannot be restored.
 #[derive(Debug, thiserror::Error)]
 enum RestoreError {
-    /// The object is not what was stored.
-    #[error("object {0} does not fit its checksum")]
-    Damaged(String),
     /// In the batch at this offset.
     #[error("batch at offset {0}: {1}")]
-    At(i64, Box<RestoreError>),
+    At(i64, PartFailure),
     /// The batch cannot be opened, so what it refers to is not known.
     #[error("batch cannot be opened: {0}")]
     Shut(BatchError),
-    /// The store does not give it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The batch cannot take it.
     #[error(transparent)]
     Rewrite(#[from] protocol_ext::replace::RewriteError),
 }
 
+/// What must be read for the batches of all partitions.
+fn wanted(planned: &[(Option<Arc<str>>, Plan)]) -> Vec<Want> {
+    let mut wants = Vec::new();
+    for (_, plan) in planned {
+        let Plan::Pieces(pieces) = plan else { continue };
+        for piece in pieces {
+            if let Piece::Refer(referring) = piece {
+                wants.extend(referring.references.iter().map(|(_, want)| want.clone()));
+            }
+        }
+    }
+    wants
+}
+
+/// What the batches of one response take so far.
+#[derive(Default)]
+struct Spent {
+    /// Of the client's budget.
+    left: usize,
+    /// Of memory.
+    room: usize,
+}
+
 /// Cuts a plan where the budget ends. The first batch of the response that refers is always whole.
-fn within(plan: Plan, left: &mut usize, total: &mut usize) -> Plan {
+fn within(plan: Plan, spent: &mut Spent) -> Plan {
     let Plan::Pieces(mut pieces) = plan else { return plan };
     let mut keep = pieces.len();
     for (n, piece) in pieces.iter().enumerate() {
         let Piece::Refer(referring) = piece else { continue };
         let need = referring.original_bytes;
-        if need > *left && *total > 0 && !fault::on("budget-ignored") {
+        if need > spent.left && spent.room > 0 && !fault::on("budget-ignored") {
             keep = n;
             break;
         }
-        *left = left.saturating_sub(need);
-        *total += need;
+        spent.left = spent.left.saturating_sub(need);
+        // What is compressed is built anew beside its values; else values are not copied.
+        let copies = if referring.open.codec() == Codec::None { 1 } else { 3 };
+        spent.room += need * copies;
     }
     pieces.truncate(keep);
     Plan::Pieces(pieces)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use protocol_ext::reference::{KeyRing, MacKey};
 
-use crate::config::Store;
+use crate::config::{Store, StoreKind};
 use crate::random;
 
 /// Name of the key that a local store makes for itself.
@@ -15,9 +15,12 @@ const KEY_FILE: &str = "reference.key";
 
 /// The keys of a store. A second key, `FILE.previous`, verifies but does not sign.
 pub fn ring(store: &Store) -> io::Result<KeyRing> {
-    let path = match &store.key_file {
-        Some(path) => path.clone(),
-        None => own_key(&store.path)?,
+    let path = match (&store.key_file, &store.kind) {
+        (Some(path), _) => path.clone(),
+        (None, StoreKind::Local(folder)) => own_key(folder)?,
+        (None, StoreKind::Memory | StoreKind::S3(_)) => {
+            return Err(io::Error::other("store.key_file is missing"));
+        }
     };
     let current = read(&path)?;
     let mut previous = path.into_os_string();

@@ -1,32 +1,28 @@
 //! Produce: large values of a request go to the store, references into the request.
+//!
+//! sections -> topics by rule -> large values -> packs -> store, side by side -> references into
+//! the batches. Invariant: a reference leaves this file only after its pack is durable.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use protocol_ext::batch::{Batches, Entry, OpenBatch, crc32c};
+use futures_util::future::{FutureExt, join_all, try_join_all};
+use protocol_ext::batch::{Batches, Entry, OpenBatch};
 use protocol_ext::header::{self, Head};
-use protocol_ext::records::RecordAt;
 use protocol_ext::reference::{REFERENCE_BYTES, Reference};
 use protocol_ext::replace::{Replacement, RewriteOptions};
 use protocol_ext::schema::requests;
 use protocol_ext::walk::Check;
 use protocol_ext::wire::WireError;
-use sha2::{Digest, Sha256};
 
+use super::packs::{self, Pack, Place};
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::{Offload, busy};
+use crate::config::{OffloadRule, OnStoreFailure};
+use crate::fault;
 use crate::metrics::OffloadOp;
 use crate::route::topics::TopicId;
 use crate::store::StoreError;
-use crate::{clock, fault, random};
-
-/// Attempts to store an object before the request is refused.
-const ATTEMPTS_MAX: u32 = 3;
-/// Pause before the second attempt; it doubles.
-const BACKOFF: Duration = Duration::from_millis(50);
-/// Time for one attempt.
-const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// KAFKA_STORAGE_ERROR.
 const STORAGE_ERROR: i16 = 56;
@@ -47,11 +43,17 @@ pub enum Produced {
 }
 
 /// A batch with large values.
-struct Large {
+struct Large<'a> {
     section: usize,
     open: OpenBatch,
-    values: Vec<(RecordAt, Bytes)>,
+    values: Vec<packs::Large>,
+    rule: &'a OffloadRule,
+    /// Whether a value looks like a reference: it must never reach the log.
+    guarded: bool,
 }
+
+/// What stands for the values of a batch.
+type References = Vec<Replacement<[u8; REFERENCE_BYTES]>>;
 
 impl Offload {
     /// Stores the large values of a Produce request and gives the request to forward.
@@ -65,48 +67,74 @@ impl Offload {
                 Err(code) => return Ok(Produced::Refused(code)),
             }
         }
-        let large = busy(frame.len(), || self.large(&found, &names));
+        let mut large = busy(frame.len(), || self.large(&found, &names));
         if large.is_empty() {
             return Ok(Produced::Same);
         }
-        let mut changes = vec![Change::default(); found.len()];
-        for batch in large {
-            let Some((name, id)) = &names[batch.section] else { continue };
+        let mut stored = Vec::with_capacity(large.len());
+        for batch in &mut large {
+            let Some((topic, id)) = &names[batch.section] else { continue };
             let partition = found[batch.section].partition;
-            let mut replacements = Vec::with_capacity(batch.values.len());
-            for (record, value) in batch.values {
-                match self.store(name, *id, partition, value).await {
-                    Ok(reference) => {
-                        replacements.push(Replacement { at: record, value: reference });
+            let place = Place { topic, topic_id: *id, partition };
+            let values = std::mem::take(&mut batch.values);
+            stored.push(self.store_values(place, batch.rule, values).boxed());
+        }
+        let stored = join_all(stored).await;
+        let mut changes = vec![Change::default(); found.len()];
+        for (batch, stored) in large.iter().zip(stored) {
+            let references = match stored {
+                Ok(references) => references,
+                Err(error) => {
+                    let topic = &found[batch.section].topic;
+                    if let Some(left_out) = self.lines.allows("offload_store") {
+                        let why = "large values cannot be stored";
+                        tracing::warn!(%error, ?topic, left_out, "{why}");
                     }
-                    Err(error) => {
-                        if let Some(left_out) = self.lines.allows("offload_store") {
-                            let why = "large value cannot be stored";
-                            tracing::warn!(%error, topic = %name, left_out, "{why}");
-                        }
+                    if !self.stays_inline(batch) {
                         return Ok(Produced::Refused(STORAGE_ERROR));
                     }
+                    continue;
                 }
-            }
-            let options = RewriteOptions::default();
-            let rewritten = busy(batch.open.body().len(), || {
-                batch.open.rewrite(&replacements, &options, &self.caps)
-            });
-            match rewritten {
-                Ok(new) => changes[batch.section].records = Some(spoiled(new.into_bytes())),
-                // A damaged batch is the broker's to refuse, in its own words.
-                Err(error) => tracing::debug!(%error, "batch goes on as it came"),
-            }
+            };
+            changes[batch.section].records = self.with_references(batch, &references);
         }
         let edits = change(&requests::PRODUCE, head.version, frame, at, &changes, &mut Check)?;
         Ok(Produced::New(edits.chain(frame)))
+    }
+
+    /// The batch with references in place of its values; `None`: it goes on as it came.
+    fn with_references(&self, batch: &Large<'_>, references: &References) -> Option<Vec<Bytes>> {
+        let options = RewriteOptions::default();
+        let rewritten =
+            busy(batch.open.body().len(), || batch.open.rewrite(references, &options, &self.caps));
+        match rewritten {
+            Ok(new) => Some(vec![spoiled(new.into_bytes())]),
+            Err(error) => {
+                // A damaged batch is the broker's to refuse, in its own words.
+                tracing::debug!(%error, "batch goes on as it came");
+                None
+            }
+        }
+    }
+
+    /// Whether a batch whose values could not be stored may go on as it came.
+    fn stays_inline(&self, batch: &Large<'_>) -> bool {
+        let OnStoreFailure::Inline { batch_bytes_max } = batch.rule.on_store_failure else {
+            return false;
+        };
+        let bytes = batch.open.raw().len();
+        let stays = bytes <= batch_bytes_max && (!batch.guarded || fault::on("forgery-inline"));
+        if stays {
+            self.metrics.offload(OffloadOp::Inline, bytes);
+        }
+        stays
     }
 
     /// Name and id of a section's topic; `None` if no rule matches. A topic that the asked broker
     /// has not heard of yet is refused with the retriable code that such a broker would give.
     async fn topic(&self, section: &Section) -> Result<Option<(Arc<str>, TopicId)>, i16> {
         let asked = match &section.topic {
-            TopicRef::Name(name) if self.threshold(name).is_none() => return Ok(None),
+            TopicRef::Name(name) if self.rule(name).is_none() => return Ok(None),
             TopicRef::Name(name) => {
                 let id = self.topics.id(name).await;
                 id.map(|id| id.map(|id| (name.clone(), id)).ok_or(UNKNOWN_TOPIC))
@@ -122,14 +150,14 @@ impl Offload {
             }
             Err(STORAGE_ERROR)
         });
-        found.map(|(name, id)| self.threshold(&name).is_some().then_some((name, id)))
+        found.map(|(name, id)| self.rule(&name).is_some().then_some((name, id)))
     }
 
-    fn large(&self, found: &[Section], names: &[Option<(Arc<str>, TopicId)>]) -> Vec<Large> {
+    fn large(&self, found: &[Section], names: &[Option<(Arc<str>, TopicId)>]) -> Vec<Large<'_>> {
         let mut large = Vec::new();
         for (section, (found, name)) in found.iter().zip(names).enumerate() {
             let Some((name, _)) = name else { continue };
-            let Some(threshold) = self.threshold(name) else { continue };
+            let Some(rule) = self.rule(name) else { continue };
             let mut entries = Batches::new(&found.records);
             // Brokers take exactly one batch a partition; anything else is theirs to refuse.
             let (Some(Ok(entry)), None) = (entries.next(), entries.next()) else { continue };
@@ -141,85 +169,62 @@ impl Offload {
                 }
             }
             let Ok(open) = OpenBatch::open(found.records.clone(), &self.caps) else { continue };
-            if let Some(values) = large_values(&open, threshold) {
-                large.push(Large { section, open, values });
+            if let Some((values, guarded)) = large_values(&open, rule.threshold_bytes) {
+                large.push(Large { section, open, values, rule, guarded });
             }
         }
         large
     }
 
-    /// Stores one value and signs a reference to it.
-    async fn store(
+    /// Stores the values of one batch and gives the references to them.
+    async fn store_values(
         &self,
-        topic: &str,
-        topic_id: TopicId,
-        partition: i32,
-        value: Bytes,
-    ) -> Result<[u8; REFERENCE_BYTES], StoreError> {
-        let pack_id = random::id();
+        place: Place<'_>,
+        rule: &OffloadRule,
+        values: Vec<packs::Large>,
+    ) -> Result<References, StoreError> {
+        let bytes = values.iter().map(|(_, value)| value.len()).sum();
+        let packs = busy(bytes, || self.packs(place, rule.codec, values));
         let too_large = |_| StoreError::Io(std::io::ErrorKind::FileTooLarge.into());
-        let bytes = u32::try_from(value.len()).map_err(too_large)?;
-        let (crc, sha) = busy(value.len(), || (crc32c(&value), Sha256::digest(&value)));
-        let mut original_sha256 = [0; 16];
-        original_sha256.copy_from_slice(&sha[..16]);
-        let reference = Reference {
-            flags: 0,
-            store_alias: 0,
-            codec: 0,
-            filter: 0,
-            content_type: 0,
-            shard: pack_id[0],
-            written_at_ms: clock::unix_ms(),
-            stored_bytes: bytes,
-            original_bytes: bytes,
-            original_crc: crc,
-            pack_offset: 0,
-            data_key_id: 0,
-            pack_id,
-            topic_id,
-            original_sha256,
-        };
-        let key = self.key_of(&reference, partition);
-        if !fault::on("ack-before-durable") {
-            self.put(&key, &value).await?;
-        }
-        self.metrics.offload(OffloadOp::Store, value.len());
-        Ok(self.keys.sign(&reference, &self.binding(topic)))
+        let packs = packs.map_err(too_large)?;
+        let puts: Vec<_> = packs.into_iter().map(|pack| self.put(pack).boxed()).collect();
+        let mut references = try_join_all(puts).await?.concat();
+        references.sort_unstable_by_key(|reference| reference.at);
+        Ok(references)
     }
 
-    async fn put(&self, key: &str, value: &Bytes) -> Result<(), StoreError> {
-        let mut backoff = BACKOFF;
-        let mut attempt = 1;
-        loop {
-            let put = tokio::time::timeout(ATTEMPT, self.store.put(key, value.clone())).await;
-            let timed_out = |_| Err(StoreError::Io(std::io::ErrorKind::TimedOut.into()));
-            match put.unwrap_or_else(timed_out) {
-                Ok(()) => return Ok(()),
-                Err(error) if attempt == ATTEMPTS_MAX => return Err(error),
-                Err(error) => tracing::debug!(%error, attempt, "store failed, again"),
-            }
-            tokio::time::sleep(random::jittered(backoff)).await;
-            backoff *= 2;
-            attempt += 1;
+    async fn put(&self, pack: Pack) -> Result<References, StoreError> {
+        if !fault::on("ack-before-durable") {
+            self.store.put(&pack.key, &pack.object).await?;
         }
+        self.metrics.offload(OffloadOp::Put, pack.object.iter().map(Bytes::len).sum());
+        for (key, value) in &pack.values {
+            self.metrics.offload(OffloadOp::Store, value.len());
+            self.parts.keep(*key, value);
+        }
+        Ok(pack.references)
     }
 }
 
 /// The values of a batch that must be stored: large ones, and those that look like a reference.
 /// `None` if there are none, or if the records cannot be read (then the broker refuses them).
-fn large_values(open: &OpenBatch, threshold: usize) -> Option<Vec<(RecordAt, Bytes)>> {
+/// Also tells whether one of them looks like a reference.
+fn large_values(open: &OpenBatch, threshold: usize) -> Option<(Vec<packs::Large>, bool)> {
     if open.header().is_control() {
         return None;
     }
     let mut values = Vec::new();
+    let mut guarded = false;
     for record in open.records() {
         let record = record.ok()?;
         let value = record.value.unwrap_or_default();
-        if value.len() > threshold || Reference::looks_like(value) {
+        let alike = Reference::looks_like(value);
+        if value.len() > threshold || alike {
+            guarded |= alike;
             values.push((record.at, open.slice(record.value_range())?));
         }
     }
-    (!values.is_empty()).then_some(values)
+    (!values.is_empty()).then_some((values, guarded))
 }
 
 /// The batch as it is; with a fault on, with a checksum that does not fit.

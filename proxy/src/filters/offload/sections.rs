@@ -65,8 +65,8 @@ pub fn sections(
 /// New content of one partition: records, and an error that replaces them.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
-    /// New records; `None` keeps them.
-    pub records: Option<Bytes>,
+    /// New records, in pieces; `None` keeps them.
+    pub records: Option<Vec<Bytes>>,
     /// An error code to set in front of the records.
     pub error: Option<i16>,
 }
@@ -96,7 +96,7 @@ pub fn change(
             let records = changes.get(next).and_then(|change| change.records.clone());
             next += 1;
             in_partition = false;
-            records.map(|records| Replace::Bytes(Some(records)))
+            records.map(Replace::Pieces)
         }
         _ => others.field(role, value),
     };

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::broker::Brokers;
+use super::s3::{BUCKET, S3};
 use super::{Checked, Faults, failure, until, within};
 
 /// Virtual brokers that a proxy listens for: nodes 0 to 5.
@@ -35,8 +36,10 @@ pub struct Setup {
     listen: String,
     cluster: String,
     named: bool,
-    offload: Option<(PathBuf, usize)>,
     virtual_topic: bool,
+    offload: Option<(String, usize)>,
+    rule: String,
+    cache_bytes: usize,
     faults: Faults,
     ready: bool,
 }
@@ -54,6 +57,8 @@ impl Setup {
             named: false,
             offload: None,
             virtual_topic: false,
+            rule: String::new(),
+            cache_bytes: 0,
             faults,
             ready: true,
         }
@@ -106,7 +111,32 @@ impl Setup {
 
     /// Offloads values above the threshold to a store in this directory.
     pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
-        self.offload = Some((store.0.clone(), threshold_bytes));
+        let local = format!("kind = \"local\"\npath = {:?}\n", store.0);
+        self.offload = Some((local, threshold_bytes));
+        self
+    }
+
+    /// Offloads values above the threshold to the bucket of this service.
+    pub fn offload_s3(mut self, s3: &S3, threshold_bytes: usize) -> Self {
+        let (port, key) = (s3.port, s3.key_file());
+        let s3 = format!(
+            "kind = \"s3\"\nendpoint = \"http://127.0.0.1:{port}\"\nbucket = {BUCKET:?}\n\
+             key_file = {key:?}\n"
+        );
+        self.offload = Some((s3, threshold_bytes));
+        self
+    }
+
+    /// A line of the rule for offload.
+    pub fn rule(mut self, line: &str) -> Self {
+        self.rule.push_str(line);
+        self.rule.push('\n');
+        self
+    }
+
+    /// Room for values in memory; none unless asked for, so that every read shows at the store.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
         self
     }
 
@@ -147,6 +177,8 @@ impl Setup {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
+        command.env_remove("MINIO_ENDPOINT").env_remove("USE_AWS_S3");
+        command.env("MINIO_ACCESS_KEY", "tester").env("MINIO_SECRET_KEY", "tester-secret");
         match self.faults {
             Some(faults) => command.env("FAILPOINTS", faults),
             None => command.env_remove("FAILPOINTS"),
@@ -176,11 +208,12 @@ impl Setup {
              [[cluster]]\nname = \"fake\"\nbootstrap = {bootstrap:?}\n{cluster}\
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
-        if let Some((path, threshold)) = &self.offload {
+        if let Some((store, threshold)) = &self.offload {
+            let Self { rule, cache_bytes, .. } = self;
             let _ = write!(
                 toml,
-                "[store]\nkind = \"local\"\npath = {path:?}\n\
-                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n"
+                "[store]\n{store}cache_bytes = {cache_bytes}\n\
+                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n{rule}"
             );
         }
         if self.virtual_topic {
@@ -206,6 +239,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// The file that it was configured with.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("firebreak.toml")
+    }
+
     /// The port of a virtual broker.
     pub fn node(&self, id: u16) -> u16 {
         self.port + 1 + id

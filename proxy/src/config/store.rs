@@ -1,0 +1,342 @@
+//! The object store's keys and the environment variables that win over them.
+//!
+//! Invariant: what is checked here can be opened without another look at the environment; the
+//! secret key never shows in `Debug` nor on the admin port.
+
+use std::path::PathBuf;
+
+use protocol_ext::part::{Codec, Policy};
+
+use super::parse::Problems;
+use super::{OnStoreFailure, raw};
+
+/// The object store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// What stores.
+    pub kind: StoreKind,
+    /// File of the key that signs references; `None`: a local store makes one beside the objects.
+    pub key_file: Option<PathBuf>,
+    /// Values kept in memory, in bytes; 0 keeps none.
+    pub cache_bytes: usize,
+}
+
+/// What stores.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// A directory.
+    Local(PathBuf),
+    /// This process, for tests: gone with it.
+    Memory,
+    /// A bucket.
+    S3(S3),
+}
+
+/// A bucket and the way to it.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// Address of the service with its scheme; `None`: Amazon's of the region.
+    pub endpoint: Option<String>,
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Its region.
+    pub region: String,
+    /// Whether the bucket is named in the path, not in the host name.
+    pub path_style: bool,
+    /// Whether every request carries a checksum though the service does not ask for one.
+    pub checksum_always: bool,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+/// Who asks a store. `Debug` does not show the secret.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Name of the key.
+    pub access_key: String,
+    /// The key.
+    pub secret_key: String,
+    /// Of temporary credentials.
+    pub session_token: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Credentials({}, ***)", self.access_key)
+    }
+}
+
+/// What the environment says of the store.
+#[derive(Clone, Default)]
+pub struct StoreEnv {
+    /// `MINIO_ENDPOINT`, with or without a scheme.
+    pub endpoint: Option<String>,
+    /// `MINIO_ACCESS_KEY`, else `AWS_ACCESS_KEY_ID`.
+    pub access_key: Option<String>,
+    /// `MINIO_SECRET_KEY`, else `AWS_SECRET_ACCESS_KEY`.
+    pub secret_key: Option<String>,
+    /// `AWS_SESSION_TOKEN`.
+    pub session_token: Option<String>,
+    /// `USE_AWS_S3`: Amazon's service, whatever the endpoint says.
+    pub use_aws: bool,
+    /// `AWS_REGION`.
+    pub region: Option<String>,
+}
+
+impl std::fmt::Debug for StoreEnv {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, use_aws, region, .. } = self;
+        write!(out, "StoreEnv({endpoint:?}, {use_aws}, {region:?}, ***)")
+    }
+}
+
+impl StoreEnv {
+    /// Reads the process's environment; an empty variable counts as none.
+    pub fn read() -> Self {
+        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            endpoint: get("MINIO_ENDPOINT"),
+            access_key: get("MINIO_ACCESS_KEY").or_else(|| get("AWS_ACCESS_KEY_ID")),
+            secret_key: get("MINIO_SECRET_KEY").or_else(|| get("AWS_SECRET_ACCESS_KEY")),
+            session_token: get("AWS_SESSION_TOKEN"),
+            use_aws: get("USE_AWS_S3").is_some_and(|on| matches!(on.as_str(), "true" | "1")),
+            region: get("AWS_REGION"),
+        }
+    }
+
+    fn selects_s3(&self) -> bool {
+        self.use_aws || self.endpoint.is_some()
+    }
+}
+
+/// Checks the store; `None` if there is none.
+pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -> Option<Store> {
+    let raw = raw?;
+    let kind = match (raw.kind.as_deref(), env.selects_s3()) {
+        (Some("local"), _) => local(p, &raw),
+        (Some("memory"), _) => StoreKind::Memory,
+        (Some("s3"), _) | (None, true) => s3(p, &raw, env),
+        (other, _) => {
+            let got = other.unwrap_or("nothing");
+            p.add("store.kind", format!("is {got}: write \"local\" or \"s3\""));
+            return None;
+        }
+    };
+    let own_key = matches!(kind, StoreKind::Local(_));
+    if raw.key_file.is_none() && !own_key {
+        let text = "is missing: references are signed, and only a local store makes a key; \
+                    write 32 random bytes to a file of mode 0600 and name it here";
+        p.add("store.key_file", text);
+    }
+    let cache_bytes = p.number("store.cache_bytes", raw.cache_bytes, CACHE_BYTES, 0);
+    Some(Store { kind, key_file: raw.key_file, cache_bytes })
+}
+
+fn local(p: &mut Problems, raw: &raw::Store) -> StoreKind {
+    if raw.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+        p.add("store.path", "is missing: the directory that holds the objects");
+    }
+    let only_s3 = [
+        ("store.bucket", raw.bucket.is_some()),
+        ("store.endpoint", raw.endpoint.is_some()),
+        ("store.secret_key_file", raw.secret_key_file.is_some()),
+    ];
+    for (key, _) in only_s3.iter().filter(|(_, given)| *given) {
+        p.add(key, "belongs to a store of kind \"s3\": remove it or change the kind");
+    }
+    StoreKind::Local(raw.path.clone().unwrap_or_default())
+}
+
+fn s3(p: &mut Problems, raw: &raw::Store, env: &StoreEnv) -> StoreKind {
+    if raw.path.is_some() {
+        p.add("store.path", "belongs to a store of kind \"local\": remove it or change the kind");
+    }
+    let endpoint = if env.use_aws { None } else { env.endpoint.clone().or(raw.endpoint.clone()) };
+    let endpoint = endpoint.map(|text| if text.contains("://") { text } else { http(&text) });
+    let schemes = ["http://", "https://"];
+    let host = |text: &String| {
+        schemes.iter().find_map(|scheme| text.strip_prefix(scheme).map(str::to_owned))
+    };
+    if let Some(text) = endpoint.as_ref().filter(|text| host(text).is_none_or(|h| h.is_empty())) {
+        p.add("store.endpoint", format!("\"{text}\" is not http://HOST:PORT or https://HOST"));
+    }
+    let bucket = raw.bucket.clone().unwrap_or_default();
+    if bucket.is_empty() || bucket.contains('/') {
+        p.add("store.bucket", "is missing or has a slash: the name of a bucket that exists");
+    }
+    let checksum_always = match raw.checksum.as_deref() {
+        None | Some("when_required") => false,
+        Some("when_supported") => true,
+        Some(other) => {
+            let hint = "write \"when_required\" or \"when_supported\"";
+            p.add("store.checksum", format!("is \"{other}\": {hint}"));
+            false
+        }
+    };
+    let secret_key = match (&env.secret_key, &raw.secret_key_file) {
+        (Some(key), _) => key.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).unwrap_or_else(|error| {
+            p.add("store.secret_key_file", format!("{} cannot be read: {error}", file.display()));
+            String::new()
+        }),
+        (None, None) => {
+            let text = "is missing: name a file, or set MINIO_SECRET_KEY or AWS_SECRET_ACCESS_KEY";
+            p.add("store.secret_key_file", text);
+            String::new()
+        }
+    };
+    let access_key = env.access_key.clone().or(raw.access_key.clone()).unwrap_or_default();
+    if access_key.is_empty() {
+        p.add("store.access_key", "is missing: or set MINIO_ACCESS_KEY or AWS_ACCESS_KEY_ID");
+    }
+    let region = env.region.clone().or(raw.region.clone()).unwrap_or_else(|| REGION.to_owned());
+    StoreKind::S3(S3 {
+        path_style: raw.path_style.unwrap_or(endpoint.is_some()),
+        endpoint,
+        bucket,
+        region,
+        checksum_always,
+        credentials: Credentials {
+            access_key,
+            secret_key: secret_key.trim().to_owned(),
+            session_token: env.session_token.clone(),
+        },
+    })
+}
+
+fn http(host: &str) -> String {
+    format!("http://{host}")
+}
+
+/// The codec of a rule.
+pub(super) fn codec(p: &mut Problems, key: &str, given: Option<&str>) -> Policy {
+    match given {
+        None | Some("auto") => Policy::Auto,
+        Some("none") => Policy::Always(Codec::None),
+        Some("zstd") => Policy::Always(Codec::Zstd),
+        Some("gzip") => Policy::Always(Codec::Gzip),
+        Some("lz4") => Policy::Always(Codec::Lz4),
+        Some(other) => {
+            let hint = "write \"auto\", \"none\", \"zstd\", \"gzip\" or \"lz4\"";
+            p.add(key, format!("is \"{other}\": {hint}"));
+            Policy::Auto
+        }
+    }
+}
+
+/// What a rule does while the store fails.
+pub(super) fn on_failure(p: &mut Problems, rule: &str, raw: &raw::Offload) -> OnStoreFailure {
+    let key = format!("{rule}.inline_bytes_max");
+    let batch_bytes_max = p.number(&key, raw.inline_bytes_max, INLINE_BYTES_MAX, 1);
+    match raw.on_store_failure.as_deref() {
+        Some("inline") => OnStoreFailure::Inline { batch_bytes_max },
+        None | Some("fail") => {
+            if raw.inline_bytes_max.is_some() {
+                p.add(&key, "needs on_store_failure = \"inline\"");
+            }
+            OnStoreFailure::Fail
+        }
+        Some(other) => {
+            let hint = "write \"fail\" or \"inline\"";
+            p.add(&format!("{rule}.on_store_failure"), format!("is \"{other}\": {hint}"));
+            OnStoreFailure::Fail
+        }
+    }
+}
+
+impl Store {
+    /// The keys in force, the secret masked.
+    pub fn effective(&self) -> serde_json::Value {
+        let mut out = match &self.kind {
+            StoreKind::Local(path) => serde_json::json!({ "kind": "local", "path": path }),
+            StoreKind::Memory => serde_json::json!({ "kind": "memory" }),
+            StoreKind::S3(s3) => serde_json::json!({
+                "kind": "s3", "endpoint": s3.endpoint, "bucket": s3.bucket, "region": s3.region,
+                "path_style": s3.path_style, "access_key": s3.credentials.access_key,
+                "secret_key": "***",
+                "checksum": if s3.checksum_always { "when_supported" } else { "when_required" },
+            }),
+        };
+        out["key_file"] = serde_json::json!(self.key_file);
+        out["cache_bytes"] = serde_json::json!(self.cache_bytes);
+        out
+    }
+}
+
+/// Values kept in memory unless configured.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// `max.message.bytes` of a broker that was not told otherwise.
+const INLINE_BYTES_MAX: usize = 1_048_588;
+const REGION: &str = "us-east-1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::raw::Flags;
+    use crate::config::{Config, ConfigError};
+
+    fn parse(store: &str, env: StoreEnv) -> Result<Store, Vec<String>> {
+        let flags = Flags { upstream: Some("a:1".to_owned()), store: env, ..Flags::default() };
+        match Config::parse(store, &flags) {
+            Ok(config) => Ok(config.store.expect("a store")),
+            Err(ConfigError(problems)) => Err(problems.into_iter().map(|p| p.key).collect()),
+        }
+    }
+
+    fn minio() -> StoreEnv {
+        StoreEnv {
+            endpoint: Some("minio:9000".to_owned()),
+            access_key: Some("me".to_owned()),
+            secret_key: Some("hush".to_owned()),
+            ..StoreEnv::default()
+        }
+    }
+
+    fn s3(store: &Store) -> &S3 {
+        let StoreKind::S3(s3) = &store.kind else { panic!("not s3") };
+        s3
+    }
+
+    const S3_STORE: &str = "[store]\nkind = \"s3\"\nbucket = \"b\"\nkey_file = \"k\"\n";
+
+    #[test]
+    fn the_environment_fills_and_selects_an_s3_store_and_wins_over_the_file() {
+        let file = format!("{S3_STORE}endpoint = \"https://other\"\naccess_key = \"file\"");
+        let store = parse(&file, minio()).expect("valid");
+        assert_eq!(s3(&store).endpoint.as_deref(), Some("http://minio:9000"));
+        assert_eq!(s3(&store).credentials.access_key, "me");
+        assert!(s3(&store).path_style);
+        let aws = StoreEnv { use_aws: true, region: Some("eu-west-1".to_owned()), ..minio() };
+        let store = parse("[store]\nbucket = \"b\"\nkey_file = \"k\"", aws).expect("valid");
+        assert_eq!(s3(&store).endpoint, None);
+        assert_eq!(s3(&store).region, "eu-west-1");
+        assert!(!s3(&store).path_style);
+    }
+
+    #[test]
+    fn the_secret_is_shown_nowhere() {
+        let store = parse(S3_STORE, minio()).expect("valid");
+        assert!(!format!("{store:?} {:?} {}", minio(), store.effective()).contains("hush"));
+    }
+
+    #[test]
+    fn everything_that_an_s3_store_lacks_is_told_at_once() {
+        let keys = parse("[store]\nkind = \"s3\"", StoreEnv::default()).expect_err("refused");
+        let expected =
+            ["store.bucket", "store.secret_key_file", "store.access_key", "store.key_file"];
+        assert_eq!(keys, expected);
+        let wrong = format!("{S3_STORE}endpoint = \"ftp://x\"\nchecksum = \"no\"\npath = \"/x\"");
+        let env = StoreEnv { endpoint: None, ..minio() };
+        let keys = parse(&wrong, env).expect_err("refused");
+        assert_eq!(keys, ["store.path", "store.endpoint", "store.checksum"]);
+    }
+
+    #[test]
+    fn a_local_store_needs_a_path_and_takes_nothing_of_s3() {
+        let keys =
+            parse("[store]\nkind = \"local\"\nbucket = \"b\"", minio()).expect_err("refused");
+        assert_eq!(keys, ["store.path", "store.bucket"]);
+        let store = parse("[store]\nkind = \"local\"\npath = \"/x\"", minio()).expect("valid");
+        assert!(matches!(store.kind, StoreKind::Local(_)));
+    }
+}

@@ -1,0 +1,280 @@
+//! Values of verified references: from memory, from whoever reads them already, or from the store.
+//!
+//! wanted -> cache -> reads under way (one per part) -> ranges of one pack read together ->
+//! decoded, checked -> cache, waiters. Invariants: a value is given out only if its length and
+//! checksum fit; bytes under way are bounded; whoever waits holds no room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::{FutureExt, join, join_all};
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use protocol_ext::batch::crc32c;
+use protocol_ext::part::{PartError, decode};
+use protocol_ext::reference::Reference;
+use tokio::sync::watch;
+
+use super::busy;
+use crate::data_plane::Budget;
+use crate::limits::{
+    COLD_READ_BYTES_MAX, FETCH_DEADLINE, GAP_BYTES_MAX, HOT, HOT_READ_BYTES_MAX, RANGE_BYTES_MAX,
+    RANGES_AT_ONCE,
+};
+use crate::metrics::{CacheResult, Metrics, OffloadOp};
+use crate::store::cache::{Cache, PartKey};
+use crate::store::{ObjectStore, StoreError};
+use crate::{clock, fault};
+
+/// Why a value cannot be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PartFailure {
+    /// The object is not what was stored.
+    #[error("object {0} does not fit its checksum")]
+    Damaged(String),
+    /// It cannot be decompressed.
+    #[error("object {0}: {1}")]
+    Undecodable(String, PartError),
+    /// The store does not give it.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// Not in the time that a client waits.
+    #[error("value was not read in time")]
+    Late,
+}
+
+/// What became of a value.
+pub type Value = Result<Bytes, PartFailure>;
+
+/// What a read under way will end with; `None` until then.
+type Landing = watch::Receiver<Option<Value>>;
+
+/// The reader of values.
+#[derive(Debug)]
+pub struct Parts {
+    store: Arc<ObjectStore>,
+    cache: Cache,
+    under_way: Mutex<HashMap<PartKey, Landing>>,
+    hot_room: Budget,
+    cold_room: Budget,
+    metrics: Arc<Metrics>,
+}
+
+/// One value to read.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The object.
+    pub object: Arc<str>,
+    /// What was verified.
+    pub reference: Reference,
+}
+
+impl Want {
+    /// Which part it is.
+    pub fn key(&self) -> PartKey {
+        (self.reference.pack_id, self.reference.pack_offset)
+    }
+
+    fn end(&self) -> u64 {
+        self.reference.pack_offset.saturating_add(u64::from(self.reference.stored_bytes))
+    }
+}
+
+/// A value that this task reads for all who want it.
+struct Lead<'a> {
+    parts: &'a Parts,
+    want: Want,
+    land: watch::Sender<Option<Value>>,
+}
+
+impl Drop for Lead<'_> {
+    /// Whoever waits sees the sender go and reads the value itself.
+    fn drop(&mut self) {
+        self.parts.under_way.lock().remove(&self.want.key());
+    }
+}
+
+/// Parts of one pack that are read together.
+struct Range<'a> {
+    leads: Vec<Lead<'a>>,
+    from: u64,
+    end: u64,
+}
+
+impl Range<'_> {
+    fn bytes(&self) -> usize {
+        usize::try_from(self.end - self.from).unwrap_or(usize::MAX)
+    }
+}
+
+impl Parts {
+    /// Reads from a store, with so much room for values in memory.
+    pub fn new(store: Arc<ObjectStore>, cache_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            cache: Cache::new(cache_bytes),
+            under_way: Mutex::default(),
+            hot_room: Budget::new(HOT_READ_BYTES_MAX),
+            cold_room: Budget::new(COLD_READ_BYTES_MAX),
+            metrics,
+        }
+    }
+
+    /// Keeps a value that was just stored, so that readers at the tail need no store.
+    pub fn keep(&self, key: PartKey, value: &[u8]) {
+        if !fault::on("stored-not-kept") {
+            self.cache.keep(key, value);
+        }
+    }
+
+    /// Reads values, each once, whatever is wanted twice. After the deadline those that are there
+    /// are given, and the others are late.
+    pub async fn read(&self, wants: &[Want]) -> HashMap<PartKey, Value> {
+        let found = Mutex::new(HashMap::with_capacity(wants.len()));
+        let all = self.read_all(wants, &found);
+        if tokio::time::timeout(FETCH_DEADLINE, all).await.is_err() {
+            self.metrics.offload_late.inc();
+        }
+        found.into_inner()
+    }
+
+    async fn read_all(&self, wants: &[Want], found: &Mutex<HashMap<PartKey, Value>>) {
+        loop {
+            let mut leads = Vec::new();
+            let mut follows = Vec::new();
+            for want in wants {
+                let key = want.key();
+                if found.lock().contains_key(&key) {
+                    continue;
+                }
+                if let Some(value) = self.cache.get(&key) {
+                    self.metrics.cache(CacheResult::Hit);
+                    found.lock().insert(key, Ok(value));
+                    continue;
+                }
+                self.lead_or_follow(want, &mut leads, &mut follows);
+            }
+            if leads.is_empty() && follows.is_empty() {
+                return;
+            }
+            let reads: Vec<_> =
+                ranges(leads).into_iter().map(|r| self.read_range(r, found).boxed()).collect();
+            let reading = stream::iter(reads).buffer_unordered(RANGES_AT_ONCE).count();
+            let following: Vec<_> = follows.into_iter().map(|f| follow(f, found).boxed()).collect();
+            join(reading, join_all(following)).await;
+        }
+    }
+
+    fn lead_or_follow<'a>(
+        &'a self,
+        want: &Want,
+        leads: &mut Vec<Lead<'a>>,
+        follows: &mut Vec<(PartKey, Landing)>,
+    ) {
+        let key = want.key();
+        let mut under_way = self.under_way.lock();
+        if let Some(landing) = under_way.get(&key).filter(|_| !fault::on("every-reader-asks")) {
+            let own = leads.iter().any(|lead| lead.want.key() == key);
+            if !own {
+                self.metrics.cache(CacheResult::Joined);
+                follows.push((key, landing.clone()));
+            }
+            return;
+        }
+        self.metrics.cache(CacheResult::Miss);
+        let (land, landing) = watch::channel(None);
+        under_way.insert(key, landing);
+        leads.push(Lead { parts: self, want: want.clone(), land });
+    }
+
+    async fn read_range(&self, range: Range<'_>, found: &Mutex<HashMap<PartKey, Value>>) {
+        let Some(first) = range.leads.first() else { return };
+        let hot = is_hot(&first.want.reference);
+        let room = if hot { &self.hot_room } else { &self.cold_room };
+        let _room = room.take(range.bytes()).await;
+        let object = first.want.object.clone();
+        let read = self.store.get(&object, range.from, range.bytes()).await;
+        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, Bytes::len));
+        self.metrics.offload_hedged.inc_by(self.store.take_hedged());
+        let read = read.map_err(Arc::new);
+        let alone = range.leads.len() == 1;
+        for lead in range.leads {
+            let key = lead.want.key();
+            let value = match &read {
+                Ok(bytes) => value(&lead.want, bytes, range.from, alone),
+                Err(error) => Err(PartFailure::Store(error.clone())),
+            };
+            let bytes = lead.want.reference.original_bytes as usize;
+            let op = if value.is_ok() { OffloadOp::Restore } else { OffloadOp::Damaged };
+            self.metrics.offload(op, bytes);
+            if let Ok(value) = &value
+                && hot
+            {
+                self.cache.keep(key, value);
+            }
+            found.lock().insert(key, value.clone());
+            lead.land.send_replace(Some(value));
+        }
+    }
+}
+
+/// Waits for a value that another task reads. A task that went away leaves it to the next round.
+async fn follow((key, mut landing): (PartKey, Landing), found: &Mutex<HashMap<PartKey, Value>>) {
+    if let Ok(value) = landing.wait_for(Option::is_some).await
+        && let Some(value) = value.clone()
+    {
+        found.lock().insert(key, value);
+    }
+}
+
+/// The value in the bytes of a range. What is one of several is copied, so that nobody who keeps
+/// it keeps the others.
+fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
+    let Reference { pack_offset, stored_bytes, original_bytes, codec, filter, .. } = want.reference;
+    let at = usize::try_from(pack_offset - from).unwrap_or(usize::MAX);
+    let stored = range.slice(at..at + stored_bytes as usize);
+    let original_bytes = original_bytes as usize;
+    busy(original_bytes, || {
+        let decoded = decode(codec, filter, &stored, original_bytes);
+        let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
+        let value = match decoded.map_err(undecodable)? {
+            Some(value) => Bytes::from(value),
+            None if alone => stored.clone(),
+            None => Bytes::copy_from_slice(&stored),
+        };
+        let sound = crc32c(&value) == want.reference.original_crc;
+        if sound || fault::on("restore-unchecked") {
+            return Ok(value);
+        }
+        Err(PartFailure::Damaged(want.object.to_string()))
+    })
+}
+
+/// Whether a value was written lately; readers of others lag and would push out what is new.
+fn is_hot(reference: &Reference) -> bool {
+    let age = clock::unix_ms().saturating_sub(reference.written_at_ms);
+    u128::from(age) <= HOT.as_millis()
+}
+
+/// Sorts what is read by place and joins what lies close together in one pack.
+fn ranges(mut leads: Vec<Lead<'_>>) -> Vec<Range<'_>> {
+    leads.sort_unstable_by_key(|lead| lead.want.key());
+    let mut ranges: Vec<Range<'_>> = Vec::new();
+    for lead in leads {
+        let (from, end) = (lead.want.reference.pack_offset, lead.want.end());
+        if let Some(last) = ranges.last_mut()
+            && let Some(before) = last.leads.last()
+            && before.want.object == lead.want.object
+            && from.saturating_sub(last.end) <= GAP_BYTES_MAX as u64
+            && end - last.from <= RANGE_BYTES_MAX as u64
+            && !fault::on("ranges-apart")
+        {
+            last.end = last.end.max(end);
+            last.leads.push(lead);
+        } else {
+            ranges.push(Range { leads: vec![lead], from, end });
+        }
+    }
+    ranges
+}

@@ -1,0 +1,75 @@
+//! Values in memory, bounded in bytes; the one module that names moka.
+//!
+//! Invariant: a value that is kept holds no more memory than it is weighed with, so it is never a
+//! slice of something larger.
+
+use bytes::Bytes;
+use moka::sync::Cache as Moka;
+
+/// Which value of which pack: pack id and offset.
+pub type PartKey = ([u8; 16], u64);
+
+/// Values kept in memory.
+#[derive(Debug)]
+pub struct Cache {
+    values: Option<Moka<PartKey, Bytes>>,
+    value_bytes_max: usize,
+}
+
+impl Cache {
+    /// Room for `bytes`; 0 keeps nothing.
+    pub fn new(bytes: usize) -> Self {
+        let weigher = |_: &PartKey, value: &Bytes| {
+            u32::try_from(value.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        let values = (bytes > 0)
+            .then(|| Moka::builder().max_capacity(bytes as u64).weigher(weigher).build());
+        Self { values, value_bytes_max: bytes / SHARE }
+    }
+
+    /// A value, if it is kept.
+    pub fn get(&self, key: &PartKey) -> Option<Bytes> {
+        self.values.as_ref()?.get(key)
+    }
+
+    /// Keeps a value, as a copy; one that would push out most others is not kept.
+    pub fn keep(&self, key: PartKey, value: &[u8]) {
+        if let Some(values) = self.values.as_ref().filter(|_| value.len() <= self.value_bytes_max) {
+            values.insert(key, Bytes::copy_from_slice(value));
+        }
+    }
+
+    /// Forgets a value.
+    pub fn forget(&self, key: &PartKey) {
+        if let Some(values) = &self.values {
+            values.invalidate(key);
+        }
+    }
+}
+
+/// Memory of an entry besides its value.
+const ENTRY_BYTES: usize = 256;
+/// A value takes at most this part of all room.
+const SHARE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_counts_bytes_and_a_huge_value_is_not_kept() {
+        let cache = Cache::new(100_000);
+        for n in 0..100 {
+            cache.keep(([n; 16], 0), &[n; 10_000]);
+        }
+        let values = cache.values.as_ref().expect("kept");
+        values.run_pending_tasks();
+        assert!(values.weighted_size() <= 100_000, "{} bytes", values.weighted_size());
+        assert!(values.entry_count() >= 5, "{} values", values.entry_count());
+        cache.keep(([200; 16], 0), &[0; 30_000]);
+        assert_eq!(cache.get(&([200; 16], 0)), None);
+        let none = Cache::new(0);
+        none.keep(([1; 16], 0), b"x");
+        assert_eq!(none.get(&([1; 16], 0)), None);
+    }
+}

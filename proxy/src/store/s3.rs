@@ -1,0 +1,296 @@
+//! A bucket as an object store, by the AWS SDK; the one module that names it.
+//!
+//! Flow: bodies are in memory, so an attempt can be repeated; the SDK's own retries are off, since
+//! `attempts` has the budget. Invariant: a range is given out only if the service says that it is
+//! the one asked for and all its bytes came; never more is read than was asked for.
+
+use std::io;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::StalledStreamProtectionConfig;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    self, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_smithy_http_client::tls;
+use bytes::{Bytes, BytesMut};
+use futures_util::future::FutureExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Listed, StoreError};
+use crate::config::S3 as Config;
+use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
+
+/// Time to reach the service.
+const CONNECT: Duration = Duration::from_secs(2);
+/// A body that stands still this long is given up.
+const STALLED: Duration = Duration::from_secs(20);
+
+/// A bucket.
+#[derive(Debug)]
+pub struct S3 {
+    client: Client,
+    bucket: String,
+}
+
+impl S3 {
+    /// Makes a client; nothing is asked yet.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        let plain = config.endpoint.as_ref().is_some_and(|text| text.starts_with("http://"));
+        let http = aws_smithy_http_client::Builder::new();
+        let http = if plain {
+            // Without TLS no certificates are loaded.
+            http.build_http()
+        } else {
+            http.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                .build_https()
+        };
+        let who = config.credentials.clone();
+        let who =
+            Credentials::new(who.access_key, who.secret_key, who.session_token, None, "firebreak");
+        let (request, response) = if config.checksum_always {
+            (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported)
+        } else {
+            (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+        };
+        let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALLED).build();
+        let mut builder = config::Builder::new()
+            .http_client(http)
+            .region(Region::new(config.region.clone()))
+            .credentials_provider(who)
+            .force_path_style(config.path_style)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+            .stalled_stream_protection(stalled)
+            .request_checksum_calculation(request)
+            .response_checksum_validation(response);
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.endpoint_url(endpoint);
+        }
+        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone() })
+    }
+
+    pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+        let bytes: usize = object.iter().map(Bytes::len).sum();
+        if bytes >= MULTIPART_BYTES_MIN {
+            return self.put_in_parts(key, object, bytes).await;
+        }
+        let put = self.client.put_object().bucket(&self.bucket).key(key);
+        let put = put.body(ByteStream::from(joined(object, bytes)));
+        put.send().await.map(drop).map_err(|error| failed(key, error))
+    }
+
+    /// Parts are sent side by side; the object is there once all are, and not before. What a
+    /// crash leaves of it is no object and goes by the bucket's own rule (docs/offload.md).
+    async fn put_in_parts(
+        &self,
+        key: &str,
+        object: &[Bytes],
+        bytes: usize,
+    ) -> Result<(), StoreError> {
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let created = create.send().await.map_err(|error| failed(key, error))?;
+        let upload = created.upload_id.unwrap_or_default();
+        let done = match self.send_parts(key, &upload, object, bytes).await {
+            Ok(parts) => {
+                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+                let complete = self.client.complete_multipart_upload().bucket(&self.bucket);
+                let complete = complete.key(key).upload_id(&upload).multipart_upload(parts);
+                complete.send().await.map(drop).map_err(|error| failed(key, error))
+            }
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
+            if let Err(error) = abort.upload_id(&upload).send().await {
+                tracing::debug!(%error, key, "parts of a failed upload may be left");
+            }
+        }
+        done
+    }
+
+    async fn send_parts(
+        &self,
+        key: &str,
+        upload: &str,
+        object: &[Bytes],
+        bytes: usize,
+    ) -> Result<Vec<CompletedPart>, StoreError> {
+        let starts = (0..bytes).step_by(MULTIPART_PART_BYTES);
+        let parts = starts.zip(1..).map(|(from, number)| {
+            let body = cut(object, from, MULTIPART_PART_BYTES.min(bytes - from));
+            let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
+            let part = part.part_number(number).body(ByteStream::from(body));
+            let sent = async move {
+                let sent = part.send().await.map_err(|error| failed(key, error))?;
+                let done = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
+                Ok::<_, StoreError>(done.build())
+            };
+            sent.boxed()
+        });
+        let parts: Vec<_> = parts.collect();
+        stream::iter(parts).buffered(MULTIPART_AT_ONCE).try_collect().await
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, StoreError> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let end = offset.saturating_add(length as u64);
+        let range = format!("bytes={offset}-{}", end - 1);
+        let get = self.client.get_object().bucket(&self.bucket).key(key).range(range);
+        let mut got = get.send().await.map_err(|error| match failed(key, error) {
+            StoreError::Short { key, .. } => StoreError::Short { key, end },
+            other => other,
+        })?;
+        let said = got.content_range().unwrap_or_default();
+        let total = said.rsplit_once('/').and_then(|(_, total)| total.parse::<u64>().ok());
+        let begins = said.starts_with(&format!("bytes {offset}-"));
+        if begins && total.is_some_and(|total| total < end) {
+            return Err(StoreError::Short { key: key.to_owned(), end });
+        }
+        if !said.starts_with(&format!("bytes {offset}-{}/", end - 1)) {
+            let text = format!("\"{said}\" of {key} instead of bytes {offset} to {}", end - 1);
+            return Err(StoreError::Garbled(text));
+        }
+        let mut object = BytesMut::with_capacity(length);
+        loop {
+            let chunk = match got.body.try_next().await {
+                Ok(None) => break,
+                Ok(Some(chunk)) => chunk,
+                Err(error) => return Err(StoreError::Busy(chain(&error))),
+            };
+            if object.len() + chunk.len() > length {
+                return Err(StoreError::Garbled(format!("more bytes of {key} than asked for")));
+            }
+            object.extend_from_slice(&chunk);
+        }
+        if object.len() < length {
+            let text = format!("{} of {length} bytes of {key}", object.len());
+            return Err(StoreError::Garbled(text));
+        }
+        Ok(object.freeze())
+    }
+
+    pub(super) async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
+        let head = head.map_err(|error| failed(key, error))?;
+        Ok(head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
+    }
+
+    pub(super) async fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+        let list = if after.is_empty() { list } else { list.start_after(after) };
+        let page = list.send().await.map_err(|error| failed(prefix, error))?;
+        let listed = page.contents.unwrap_or_default().into_iter().map(|object| Listed {
+            key: object.key.unwrap_or_default(),
+            bytes: object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            written_at_ms: object
+                .last_modified
+                .and_then(|at| at.to_millis().ok())
+                .and_then(|at| u64::try_from(at).ok())
+                .unwrap_or(0),
+        });
+        Ok(listed.collect())
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        deleted.map(drop).map_err(|error| failed(key, error))
+    }
+}
+
+/// What an error of the service or of the way to it means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn failed<E>(key: &str, error: SdkError<E>) -> StoreError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let code = error.code().unwrap_or_default().to_owned();
+    let text = match status {
+        Some(status) => format!("{status} {code} for {key}"),
+        None => format!("{} for {key}", chain(&error)),
+    };
+    match (status, code.as_str()) {
+        (Some(404), "NoSuchBucket") => StoreError::Refused(text),
+        (Some(404), _) => StoreError::Missing(key.to_owned()),
+        (Some(412), _) => StoreError::Taken(key.to_owned()),
+        (Some(416), _) => StoreError::Short { key: key.to_owned(), end: 0 },
+        // A clock that is off is put right by the SDK for the next attempt.
+        (Some(403), "RequestTimeTooSkewed") => StoreError::Busy(text),
+        (Some(409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
+        // A checksum that does not fit: damaged on the way.
+        (Some(400), "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody") => {
+            StoreError::Garbled(text)
+        }
+        (Some(400), "RequestTimeout") => StoreError::Busy(text),
+        _ => StoreError::Refused(text),
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn joined(pieces: &[Bytes], bytes: usize) -> Bytes {
+    cut(pieces, 0, bytes)
+}
+
+/// `bytes` bytes from `from` on; not a copy where they lie in one piece.
+fn cut(pieces: &[Bytes], mut from: usize, bytes: usize) -> Bytes {
+    let mut out = BytesMut::new();
+    for piece in pieces {
+        if from >= piece.len() {
+            from -= piece.len();
+            continue;
+        }
+        let n = (piece.len() - from).min(bytes - out.len());
+        if n == bytes {
+            return piece.slice(from..from + n);
+        }
+        if out.is_empty() {
+            out.reserve(bytes);
+        }
+        out.extend_from_slice(&piece[from..from + n]);
+        from = 0;
+        if out.len() == bytes {
+            break;
+        }
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_anywhere() {
+        let pieces = [&b"abc"[..], b"", b"defgh", b"i"].map(Bytes::from_static);
+        for from in 0..9 {
+            for bytes in 0..=9 - from {
+                let expected = &b"abcdefghi"[from..from + bytes];
+                assert_eq!(cut(&pieces, from, bytes), expected, "{bytes} bytes from {from}");
+            }
+        }
+        assert_eq!(cut(&pieces, 3, 5).as_ptr(), pieces[2].as_ptr());
+    }
+}

@@ -1,0 +1,127 @@
+//! Upkeep of stored values, from the command line: `fsck` says what fits, `gc` removes what
+//! nothing refers to any more, `analyse` says what offload would save.
+//!
+//! The first two list the store first and read the logs of the cluster afterwards, so whatever is
+//! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
+//! any log that was read looks like referring to, and nothing at all unless every log was read.
+
+mod analyse;
+mod log;
+mod sweep;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::{Config, OffloadRule};
+use crate::filters::offload::glob;
+use crate::store::{ObjectStore, StoreError};
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Compare store and logs.
+    Fsck {
+        /// Read every pack and check its sums.
+        deep: bool,
+    },
+    /// Mark what nothing refers to; delete what was marked long enough ago.
+    Gc {
+        /// Change nothing.
+        dry_run: bool,
+        /// Also what belongs to topics that the cluster does not show.
+        deleted_topics: bool,
+        /// Hours between the two passes, and an object's least age.
+        grace_hours: u64,
+    },
+    /// What offload would save for a topic.
+    Analyse {
+        /// The topic.
+        topic: String,
+        /// Longer values would be stored; by its rule, else 100,000.
+        threshold_bytes: Option<usize>,
+        /// A file of prices.
+        prices: Option<PathBuf>,
+    },
+}
+
+/// Why upkeep could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// There is no `[store]`.
+    #[error("the configuration has no [store]")]
+    NoStore,
+    /// The store cannot be opened or asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A broker cannot be asked.
+    #[error("cluster: {0}")]
+    Cluster(#[from] io::Error),
+    /// There is no such topic.
+    #[error("the cluster shows no topic {0}")]
+    NoTopic(String),
+    /// The prices cannot be read.
+    #[error("{file}: {why}")]
+    Prices {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A log was not read to its end, so nothing is known to be unreferenced.
+    #[error("{topic}/{partition} cannot be read: {why}")]
+    Log {
+        /// Its topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// What the broker says.
+        why: String,
+    },
+}
+
+/// Does it, prints what came of it, and tells whether all is well.
+pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, UpkeepError> {
+    let mut cluster = log::Cluster::connect(config)?;
+    if let Task::Analyse { topic, threshold_bytes, prices } = task {
+        let prices = prices.as_deref().map(analyse::Prices::load).transpose()?;
+        let threshold = threshold_bytes.unwrap_or_else(|| threshold(config, topic));
+        let found = analyse::analyse(config, &mut cluster, topic, threshold, prices).await?;
+        let text = if json { serde_json::json!(found).to_string() } else { found.to_string() };
+        println!("{}", text.trim_end());
+        return Ok(true);
+    }
+    let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
+    let store = ObjectStore::open(settings).map_err(StoreError::Io)?;
+    let report = sweep::sweep(config, &store, &mut cluster, task).await?;
+    let text = if json { report.json().to_string() } else { report.to_string() };
+    println!("{}", text.trim_end());
+    Ok(report.is_sound())
+}
+
+fn threshold(config: &Config, topic: &str) -> usize {
+    let fits = |rule: &&OffloadRule| rule.topics.iter().any(|pattern| glob(pattern, topic));
+    config.offload.iter().find(fits).map_or(THRESHOLD_BYTES, |rule| rule.threshold_bytes)
+}
+
+/// A line of progress, where somebody looks.
+struct Progress(bool);
+
+impl Progress {
+    fn new() -> Self {
+        Self(io::IsTerminal::is_terminal(&io::stderr()))
+    }
+
+    fn show(&self, what: &str, done: usize, all: usize) {
+        if self.0 {
+            let width = (done * BAR).checked_div(all).unwrap_or(BAR).min(BAR);
+            eprint!("\r{what} [{:<BAR$}] {done}/{all} ", "#".repeat(width));
+            if done == all {
+                eprintln!();
+            }
+        }
+    }
+}
+
+const BAR: usize = 30;
+/// Values longer than this would be stored by default.
+const THRESHOLD_BYTES: usize = 100_000;

@@ -1,0 +1,239 @@
+//! Reads what brokers keep, raw: which topics there are, and every reference in their logs.
+//!
+//! Flow: Metadata -> ListOffsets (first, last) -> Fetch until the last. Nothing is verified: for
+//! upkeep whatever looks like a reference counts as one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataRequest, MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::api;
+use protocol_ext::batch::{Batches, Caps, Entry, OpenBatch};
+use protocol_ext::reference::Reference;
+
+use super::UpkeepError;
+use crate::buffer::Pool;
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::route::addresses::{Broker, Directory, Door};
+use crate::route::topics::TopicId;
+use crate::upstream::BrokerConnection;
+use crate::upstream::access::{Access, Login};
+
+/// A partition of a topic.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    /// Its topic's name.
+    pub topic: String,
+    /// Its topic's id.
+    pub topic_id: TopicId,
+    /// Its number.
+    pub partition: i32,
+    leader: i32,
+}
+
+/// A reference as it lies in a log.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Offset of its record.
+    pub offset: i64,
+    /// What it says.
+    pub reference: Reference,
+}
+
+/// Connections to the brokers.
+pub struct Cluster {
+    directory: Directory,
+    limits: Limits,
+    caps: Caps,
+    brokers: HashMap<i32, BrokerConnection>,
+}
+
+impl Cluster {
+    /// Brokers are connected to as they are needed.
+    pub fn connect(config: &Config) -> io::Result<Self> {
+        let body_bytes_max = config.limits.frame_bytes_max;
+        let access = Access::new(&config.cluster, &Pool::default());
+        let access =
+            access.map_err(|(key, why)| io::Error::other(format!("cluster.{key}: {why}")))?;
+        Ok(Self {
+            directory: Directory::new(&config.listen, &config.cluster, Arc::new(access)),
+            limits: config.limits.clone(),
+            caps: Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max },
+            brokers: HashMap::new(),
+        })
+    }
+
+    /// All partitions of all topics that the cluster shows, its own apart.
+    pub async fn partitions(&mut self) -> io::Result<Vec<Partition>> {
+        let stream = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
+        let mut broker = BrokerConnection::new(stream);
+        let mut request = MetadataRequest::default();
+        request.topics = None;
+        request.allow_auto_topic_creation = false;
+        let answer: MetadataResponse =
+            broker.call(api::METADATA, METADATA_VERSION, &request).await?;
+        let brokers = answer.brokers.into_iter().filter_map(|broker| {
+            let port = u16::try_from(broker.port).ok()?;
+            Some(Broker { node: broker.node_id.0, host: broker.host.to_string(), port })
+        });
+        self.directory.learn(brokers.collect());
+        let mut found = Vec::new();
+        for topic in answer.topics.into_iter().filter(|topic| !topic.is_internal) {
+            let name = topic.name.map(|name| name.0.to_string()).unwrap_or_default();
+            found.extend(topic.partitions.into_iter().map(|partition| Partition {
+                topic: name.clone(),
+                topic_id: *topic.topic_id.as_bytes(),
+                partition: partition.partition_index,
+                leader: partition.leader_id.0,
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Every reference in a partition's log, from its first record to the last there is now.
+    pub async fn references(&mut self, at: &Partition) -> Result<Vec<Found>, UpkeepError> {
+        let mut found = Vec::new();
+        let mut take = |offset: i64, value: &[u8]| {
+            if let Ok((reference, _)) = Reference::parse_unverified(value) {
+                found.push(Found { offset, reference });
+            }
+        };
+        self.values(at, &mut take).await?;
+        Ok(found)
+    }
+
+    /// Shows every value in a partition's log with its offset.
+    pub async fn values(
+        &mut self,
+        at: &Partition,
+        take: &mut impl FnMut(i64, &[u8]),
+    ) -> Result<(), UpkeepError> {
+        let failed = |why: String| UpkeepError::Log {
+            topic: at.topic.clone(),
+            partition: at.partition,
+            why,
+        };
+        let mut next = self.offset(at, EARLIEST).await?.map_err(failed)?;
+        let end = self.offset(at, LATEST).await?.map_err(failed)?;
+        while next < end {
+            let records = self.fetch(at, next).await?.map_err(failed)?;
+            let after = self.read(&records, next, take).map_err(failed)?;
+            if after <= next {
+                return Err(failed(format!("nothing readable at offset {next}")));
+            }
+            next = after;
+        }
+        Ok(())
+    }
+
+    /// Shows the values of some batches and gives the offset behind them.
+    fn read(
+        &self,
+        records: &Bytes,
+        from: i64,
+        take: &mut impl FnMut(i64, &[u8]),
+    ) -> Result<i64, String> {
+        let mut next = from;
+        for entry in Batches::new(records) {
+            match entry.map_err(|error| error.to_string())? {
+                Entry::Batch { range, header } => {
+                    next = header.base_offset + i64::from(header.last_offset_delta) + 1;
+                    if header.is_control() {
+                        continue;
+                    }
+                    let open = OpenBatch::open(records.slice(range), &self.caps);
+                    let open = open.map_err(|error| error.to_string())?;
+                    for record in open.records() {
+                        let record = record.map_err(|error| error.to_string())?;
+                        let offset = header.base_offset + i64::from(record.offset_delta);
+                        take(offset, record.value.unwrap_or_default());
+                    }
+                }
+                Entry::Partial { .. } => break,
+                Entry::Legacy { .. } => return Err("message sets of an old format".to_owned()),
+            }
+        }
+        Ok(next)
+    }
+
+    async fn broker(&mut self, node: i32) -> io::Result<&mut BrokerConnection> {
+        if !self.brokers.contains_key(&node) {
+            let stream =
+                self.directory.connect(Door::Node(node), &self.limits, &Login::Proxy).await?;
+            self.brokers.insert(node, BrokerConnection::new(stream));
+        }
+        self.brokers.get_mut(&node).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    async fn offset(&mut self, at: &Partition, time: i64) -> io::Result<Result<i64, String>> {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(at.partition)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(time);
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name(&at.topic))
+            .with_partitions(vec![partition]);
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let broker = self.broker(at.leader).await?;
+        let answer: ListOffsetsResponse =
+            broker.call(api::LIST_OFFSETS, LIST_OFFSETS_VERSION, &request).await?;
+        let found = answer.topics.first().and_then(|topic| topic.partitions.first());
+        Ok(match found {
+            Some(partition) if partition.error_code == 0 => Ok(partition.offset),
+            Some(partition) => Err(format!("error {}", partition.error_code)),
+            None => Err("no answer".to_owned()),
+        })
+    }
+
+    async fn fetch(&mut self, at: &Partition, from: i64) -> io::Result<Result<Bytes, String>> {
+        let partition = FetchPartition::default()
+            .with_partition(at.partition)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(from)
+            .with_partition_max_bytes(FETCH_BYTES);
+        let topic = FetchTopic::default()
+            .with_topic(topic_name(&at.topic))
+            .with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_max_wait_ms(FETCH_WAIT_MS)
+            .with_min_bytes(1)
+            .with_max_bytes(FETCH_BYTES)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic]);
+        let broker = self.broker(at.leader).await?;
+        let answer: FetchResponse = broker.call(api::FETCH, FETCH_VERSION, &request).await?;
+        let found = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
+        Ok(match found {
+            Some(partition) if partition.error_code == 0 => {
+                Ok(partition.records.unwrap_or_default())
+            }
+            Some(partition) => Err(format!("error {}", partition.error_code)),
+            None => Err("no answer".to_owned()),
+        })
+    }
+}
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+/// Versions that every broker from 3.9 to 4.3 has; Fetch still names topics.
+const METADATA_VERSION: i16 = 12;
+const LIST_OFFSETS_VERSION: i16 = 5;
+const FETCH_VERSION: i16 = 11;
+/// Timestamps of ListOffsets that stand for ends of the log.
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+const FETCH_BYTES: i32 = 8 * 1024 * 1024;
+const FETCH_WAIT_MS: i32 = 500;

@@ -1,0 +1,301 @@
+//! Store against logs: what is referred to and missing, what is there and not referred to.
+//!
+//! list -> read every log -> compare -> (gc) marks of earlier passes -> new marks, deletions.
+//! Marks are objects of the store, so that they survive whoever made them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+
+use bytes::Bytes;
+use protocol_ext::pack;
+use protocol_ext::reference::Reference;
+
+use super::log::{Cluster, Partition};
+use super::{Progress, Task, UpkeepError};
+use crate::config::Config;
+use crate::filters::offload::object_key;
+use crate::route::virtual_topics::id_of as virtual_id;
+use crate::store::{Listed, ObjectStore, StoreError};
+use crate::{clock, fault};
+
+/// A reference to an object that is not there, or too short.
+#[derive(Debug, Clone)]
+pub struct Dangling {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    object: String,
+}
+
+/// Objects, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    objects: usize,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, listed: &Listed) {
+        self.objects += 1;
+        self.bytes += listed.bytes;
+    }
+}
+
+/// What came of a sweep.
+#[derive(Debug, Default)]
+pub struct Report {
+    dry_run: bool,
+    stored: Sum,
+    referred: Sum,
+    references: usize,
+    dangling: Vec<Dangling>,
+    /// Not referred to, and old enough to be so for good.
+    orphans: Sum,
+    /// Not referred to yet.
+    young: Sum,
+    /// Not referred to, of topics that the cluster does not show.
+    hidden: Sum,
+    damaged: Vec<String>,
+    marked: Sum,
+    deleted: Sum,
+}
+
+impl Report {
+    /// Whether everything that is referred to is there.
+    pub fn is_sound(&self) -> bool {
+        self.dangling.is_empty() && self.damaged.is_empty()
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> serde_json::Value {
+        let sum = |sum: Sum| serde_json::json!({ "objects": sum.objects, "bytes": sum.bytes });
+        let dangling: Vec<_> = self.dangling.iter().map(|d| serde_json::json!({
+            "topic": d.topic, "partition": d.partition, "offset": d.offset, "object": d.object,
+        })).collect();
+        serde_json::json!({
+            "dry_run": self.dry_run, "stored": sum(self.stored), "referred": sum(self.referred),
+            "references": self.references, "dangling": dangling, "orphans": sum(self.orphans),
+            "young": sum(self.young), "hidden": sum(self.hidden), "damaged": self.damaged,
+            "marked": sum(self.marked), "deleted": sum(self.deleted),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, sum: Sum, what: &str| {
+            writeln!(out, "{name:<10} {:>9} objects {:>16} bytes  {what}", sum.objects, sum.bytes)
+        };
+        line("stored", self.stored, "in the store")?;
+        line("referred", self.referred, "by a log")?;
+        line("orphans", self.orphans, "no log refers to them")?;
+        line("young", self.young, "not referred to, but new: they may be under way")?;
+        line("hidden", self.hidden, "of topics that the cluster does not show")?;
+        let would = if self.dry_run { "(dry run: nothing was changed)" } else { "" };
+        line("marked", self.marked, would)?;
+        line("deleted", self.deleted, would)?;
+        writeln!(out, "dangling   {:>9} of {} references", self.dangling.len(), self.references)?;
+        for Dangling { topic, partition, offset, object } in &self.dangling {
+            writeln!(out, "  {topic}/{partition} offset {offset}: {object}")?;
+        }
+        for object in &self.damaged {
+            writeln!(out, "damaged    {object}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares, and for `gc` marks and deletes.
+pub async fn sweep(
+    config: &Config,
+    store: &ObjectStore,
+    cluster: &mut Cluster,
+    task: &Task,
+) -> Result<Report, UpkeepError> {
+    let name = &config.cluster.name;
+    let mut report = Report::default();
+    let stored = stored(store, name, &mut report).await?;
+    let partitions = cluster.partitions().await?;
+    let needed = needed(name, cluster, &partitions, &mut report, &stored).await?;
+    let (grace_hours, deleted_topics) = match task {
+        Task::Fsck { .. } | Task::Analyse { .. } => (GRACE_HOURS, false),
+        Task::Gc { grace_hours, deleted_topics, .. } => (*grace_hours, *deleted_topics),
+    };
+    let grace_ms = grace_hours * MS_PER_HOUR;
+    let now = clock::unix_ms();
+    let mut topics: HashSet<String> = partitions.iter().map(|p| hex(&p.topic_id)).collect();
+    topics.extend(config.virtual_topics.iter().map(|topic| hex(&virtual_id(&topic.name))));
+    let mut orphans = BTreeMap::new();
+    for (key, listed) in &stored {
+        if needed.contains(key) && !fault::on("gc-forgets-logs") {
+            report.referred.add(listed);
+        } else if now.saturating_sub(listed.written_at_ms) < grace_ms {
+            report.young.add(listed);
+        } else if key.split('/').nth(3).is_some_and(|topic| topics.contains(topic)) {
+            report.orphans.add(listed);
+            orphans.insert(key.clone(), listed.clone());
+        } else {
+            report.hidden.add(listed);
+            if deleted_topics {
+                orphans.insert(key.clone(), listed.clone());
+            }
+        }
+    }
+    match task {
+        Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
+        Task::Fsck { deep: false } | Task::Analyse { .. } => {}
+        Task::Gc { dry_run, .. } => {
+            report.dry_run = *dry_run;
+            collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
+        }
+    }
+    Ok(report)
+}
+
+/// All packs of this cluster by key.
+async fn stored(
+    store: &ObjectStore,
+    cluster: &str,
+    report: &mut Report,
+) -> Result<BTreeMap<String, Listed>, StoreError> {
+    let progress = Progress::new();
+    let mut found = BTreeMap::new();
+    for shard in 0..=u8::MAX {
+        let prefix = format!("v1/{shard:02x}/{cluster}/");
+        for listed in all(store, &prefix).await? {
+            report.stored.add(&listed);
+            found.insert(listed.key.clone(), listed);
+        }
+        progress.show("listing", usize::from(shard) + 1, 256);
+    }
+    Ok(found)
+}
+
+async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+    let mut found: Vec<Listed> = Vec::new();
+    loop {
+        let after = found.last().map_or(String::new(), |last| last.key.clone());
+        let page = store.list(prefix, &after).await?;
+        if page.is_empty() {
+            return Ok(found);
+        }
+        found.extend(page);
+    }
+}
+
+/// Keys of the packs that some log refers to; what is missing of them goes to the report.
+async fn needed(
+    name: &str,
+    cluster: &mut Cluster,
+    partitions: &[Partition],
+    report: &mut Report,
+    stored: &BTreeMap<String, Listed>,
+) -> Result<HashSet<String>, UpkeepError> {
+    let progress = Progress::new();
+    let mut needed = HashSet::new();
+    for (n, at) in partitions.iter().enumerate() {
+        for found in cluster.references(at).await? {
+            report.references += 1;
+            let Reference { pack_id, topic_id, partition, .. } = &found.reference;
+            let object = object_key(name, pack_id, topic_id, *partition);
+            let end = found.reference.pack_offset + u64::from(found.reference.stored_bytes);
+            if stored.get(&object).is_none_or(|listed| listed.bytes < end) {
+                report.dangling.push(Dangling {
+                    topic: at.topic.clone(),
+                    partition: at.partition,
+                    offset: found.offset,
+                    object: object.clone(),
+                });
+            }
+            needed.insert(object);
+        }
+        progress.show("reading logs", n + 1, partitions.len());
+    }
+    Ok(needed)
+}
+
+/// Reads every pack and checks all its sums.
+async fn check(
+    store: &ObjectStore,
+    stored: &BTreeMap<String, Listed>,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let progress = Progress::new();
+    for (n, (key, listed)) in stored.iter().enumerate() {
+        let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
+        let sound = match store.get(key, 0, bytes).await {
+            Ok(object) => pack::parse(&object).map(drop).map_err(|error| error.to_string()),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = sound {
+            report.damaged.push(format!("{key}: {why}"));
+        }
+        progress.show("checking", n + 1, stored.len());
+    }
+    Ok(())
+}
+
+/// Deletes the orphans that an earlier pass marked long enough ago; marks the others.
+async fn collect(
+    store: &ObjectStore,
+    cluster: &str,
+    orphans: &BTreeMap<String, Listed>,
+    marked_before: u64,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let folder = format!("{MARKS}{cluster}/");
+    let old = all(store, &folder).await?;
+    let mut marks: HashMap<String, u64> = HashMap::new();
+    for listed in &old {
+        let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
+        let text = store.get(&listed.key, 0, bytes).await?;
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some((at, key)) = line.split_once(' ')
+                && let Ok(at) = at.parse::<u64>()
+            {
+                let since = marks.entry(key.to_owned()).or_insert(at);
+                *since = (*since).min(at);
+            }
+        }
+    }
+    let now = clock::unix_ms();
+    let mut kept = String::new();
+    let mut deletable = Vec::new();
+    for (key, listed) in orphans {
+        let since = marks.get(key).copied().unwrap_or(now);
+        if since <= marked_before || fault::on("gc-in-one-pass") {
+            report.deleted.add(listed);
+            deletable.push(key);
+        } else {
+            report.marked.add(listed);
+            kept.push_str(&format!("{since} {key}\n"));
+        }
+    }
+    if report.dry_run {
+        return Ok(());
+    }
+    // Deletions come first: a crash between leaves marks of objects that are gone: no harm.
+    let progress = Progress::new();
+    for (n, key) in deletable.iter().enumerate() {
+        store.delete(key).await?;
+        progress.show("deleting", n + 1, deletable.len());
+    }
+    if !kept.is_empty() {
+        store.put(&format!("{folder}{now:020}"), &[Bytes::from(kept)]).await?;
+    }
+    for listed in old {
+        store.delete(&listed.key).await?;
+    }
+    Ok(())
+}
+
+fn hex(id: &[u8; 16]) -> String {
+    uuid::Uuid::from_bytes(*id).simple().to_string()
+}
+
+/// Where marks are kept.
+const MARKS: &str = "upkeep/v1/marks/";
+/// Objects that are younger may belong to requests under way.
+const GRACE_HOURS: u64 = 24;
+const MS_PER_HOUR: u64 = 3_600_000;

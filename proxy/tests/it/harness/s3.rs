@@ -1,0 +1,366 @@
+//! An S3 service in this process that fails by script, byte for byte as told: no framework stands
+//! between a fault and the socket.
+//!
+//! It keeps objects in memory, knows PUT, ranged GET, HEAD, DELETE, listings and uploads in parts,
+//! checks no signature (the strict server does), and does what the script says to the next request
+//! of that kind.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::proxy::Folder;
+
+/// The one bucket.
+pub const BUCKET: &str = "images";
+
+/// What happens to one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing: it is served.
+    None,
+    /// Refused with this status and code.
+    Status(u16, &'static str),
+    /// Done, and then answered with this status and code.
+    DoneBut(u16, &'static str),
+    /// Done, and the connection closed without an answer.
+    DoneAndGone,
+    /// The answer's first byte comes late.
+    Slow(Duration),
+    /// Never answered.
+    Silent,
+    /// The answer's body is reset (RST) after so many bytes.
+    Reset(usize),
+    /// The answer's body ends after so many bytes, against its length.
+    Truncated(usize),
+    /// Another range than asked for, and said so.
+    OtherRange,
+    /// The range that was asked for by its head, other bytes in its body.
+    OtherBytes,
+    /// The whole object where a range was asked for.
+    Whole,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An object, or a part of one.
+    Put,
+    /// A range.
+    Get,
+    /// Anything else.
+    Other,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Vec<u8>>,
+    parts: BTreeMap<(String, u32), Vec<u8>>,
+    script: BTreeMap<Kind, VecDeque<Fault>>,
+    always: BTreeMap<Kind, Fault>,
+    counts: BTreeMap<Kind, usize>,
+    connections: usize,
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct S3 {
+    /// Where it listens.
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+    task: tokio::task::JoinHandle<()>,
+    keys: Folder,
+}
+
+impl S3 {
+    /// Starts it on a free port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let state = Arc::<Mutex<State>>::default();
+        let shared = state.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = shared.clone();
+                shared.lock().expect("not poisoned").connections += 1;
+                tokio::spawn(async move {
+                    // A client that goes away is no concern of this service.
+                    let _ = serve(stream, &shared).await;
+                });
+            }
+        });
+        let keys = Folder::new();
+        let key = "5d5e0f7e6b1b4c22a6d5b2e0f0c1d9483a7f";
+        std::fs::write(keys.path().join("reference.key"), key).expect("a key file");
+        Self { port, state, task, keys }
+    }
+
+    /// The key that signs references to its objects.
+    pub fn key_file(&self) -> PathBuf {
+        self.keys.path().join("reference.key")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// What happens to the next requests of a kind, one after the other.
+    pub fn script(&self, kind: Kind, faults: &[Fault]) {
+        self.lock().script.entry(kind).or_default().extend(faults);
+    }
+
+    /// What happens to every request of a kind for which no script is left.
+    pub fn always(&self, kind: Kind, fault: Fault) {
+        self.lock().always.insert(kind, fault);
+    }
+
+    /// Requests of a kind so far.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.lock().counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// The objects.
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        self.lock().objects.clone()
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, key: &str) {
+        self.lock().objects.remove(key);
+    }
+
+    /// Parts of uploads that were neither completed nor given up.
+    pub fn parts_left(&self) -> usize {
+        self.lock().parts.len()
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Request {
+    method: String,
+    key: String,
+    query: BTreeMap<String, String>,
+    range: Option<(usize, usize)>,
+    body: Vec<u8>,
+}
+
+struct Answer {
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: String::new(), body: body.into() }
+    }
+
+    fn error(status: u16, code: &str) -> Self {
+        Self::of(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"))
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut held = Vec::new();
+    while let Some(request) = read(&mut stream, &mut held).await? {
+        let kind = match request.method.as_str() {
+            "PUT" => Kind::Put,
+            "GET" if !request.key.is_empty() => Kind::Get,
+            _ => Kind::Other,
+        };
+        let fault = {
+            let mut state = state.lock().expect("not poisoned");
+            *state.counts.entry(kind).or_default() += 1;
+            let scripted = state.script.get_mut(&kind).and_then(VecDeque::pop_front);
+            scripted.or(state.always.get(&kind).copied()).unwrap_or(Fault::None)
+        };
+        let done = || answer(&request, &mut state.lock().expect("not poisoned"));
+        let answer = match fault {
+            Fault::Status(status, code) => Answer::error(status, code),
+            Fault::DoneBut(status, code) => {
+                done();
+                Answer::error(status, code)
+            }
+            Fault::DoneAndGone => {
+                done();
+                return Ok(());
+            }
+            Fault::Silent => std::future::pending().await,
+            Fault::Slow(time) => {
+                tokio::time::sleep(time).await;
+                done()
+            }
+            _ => done(),
+        };
+        if !write(&mut stream, answer, fault).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<Request>> {
+    let end = loop {
+        if let Some(at) = held.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(held).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8_lossy(&held[..end]).into_owned();
+    let mut lines = head.lines();
+    let first: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
+    let headers: BTreeMap<String, &str> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .collect();
+    let bytes = headers.get("content-length").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    if headers.get("expect").is_some() {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    while held.len() < end + bytes {
+        if stream.read_buf(held).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let body = held[end..end + bytes].to_vec();
+    held.drain(..end + bytes);
+    let (path, query) = first[1].split_once('?').unwrap_or((first[1], ""));
+    let path = path.trim_start_matches('/');
+    let key = path.strip_prefix(BUCKET).unwrap_or(path).trim_start_matches('/').to_owned();
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let query = pairs.map(|(k, v)| (k.to_owned(), v.replace("%2F", "/"))).collect();
+    let range = headers.get("range").and_then(|range| {
+        let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((from.parse().ok()?, to.parse::<usize>().ok()? + 1))
+    });
+    Ok(Some(Request { method: first[0].to_owned(), key, query, range, body }))
+}
+
+fn answer(request: &Request, state: &mut State) -> Answer {
+    let Request { method, key, query, range, body } = request;
+    let missing = || Answer::error(404, "NoSuchKey");
+    match (method.as_str(), query.contains_key("uploads"), query.get("uploadId")) {
+        ("POST", true, _) => Answer::of(
+            200,
+            "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+        ),
+        ("PUT", _, Some(_)) => {
+            let number = query.get("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
+            state.parts.insert((key.clone(), number), body.clone());
+            Answer { headers: format!("ETag: \"{number}\"\r\n"), ..Answer::of(200, "") }
+        }
+        ("POST", _, Some(_)) => {
+            let whole = state.parts.iter().filter(|((of, _), _)| of == key);
+            let whole: Vec<u8> = whole.flat_map(|(_, part)| part.iter().copied()).collect();
+            state.parts.retain(|(of, _), _| of != key);
+            state.objects.insert(key.clone(), whole);
+            Answer::of(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        }
+        ("DELETE", _, Some(_)) => {
+            state.parts.retain(|(of, _), _| of != key);
+            Answer::of(204, "")
+        }
+        ("PUT", ..) => {
+            state.objects.insert(key.clone(), body.clone());
+            Answer { headers: "ETag: \"x\"\r\n".to_owned(), ..Answer::of(200, "") }
+        }
+        ("DELETE", ..) => {
+            state.objects.remove(key);
+            Answer::of(204, "")
+        }
+        ("GET", ..) if key.is_empty() => list(state, query),
+        ("HEAD", ..) => match state.objects.get(key) {
+            Some(object) => Answer {
+                headers: format!("X-Length: {}\r\n", object.len()),
+                ..Answer::of(200, object.clone())
+            },
+            None => Answer::of(404, ""),
+        },
+        _ => match (state.objects.get(key), range) {
+            (None, _) => missing(),
+            (Some(object), Some((from, _))) if *from >= object.len() => {
+                Answer::error(416, "InvalidRange")
+            }
+            (Some(object), Some((from, to))) => {
+                let to = (*to).min(object.len());
+                let range = format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, object.len());
+                Answer { headers: range, ..Answer::of(206, &object[*from..to]) }
+            }
+            (Some(object), None) => Answer::of(200, object.clone()),
+        },
+    }
+}
+
+fn list(state: &State, query: &BTreeMap<String, String>) -> Answer {
+    let after = query.get("start-after").map_or("", String::as_str);
+    let prefix = query.get("prefix").map_or("", String::as_str);
+    let mut xml = String::from("<ListBucketResult>");
+    let found = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+    for (key, object) in found.filter(|(key, _)| key.as_str() > after).take(3) {
+        let _ = write!(
+            xml,
+            "<Contents><Key>{key}</Key><Size>{}</Size>\
+             <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>",
+            object.len()
+        );
+    }
+    xml.push_str("</ListBucketResult>");
+    Answer::of(200, xml)
+}
+
+/// Writes an answer as the fault has it; false if the connection is gone.
+async fn write(stream: &mut TcpStream, mut answer: Answer, fault: Fault) -> io::Result<bool> {
+    match fault {
+        Fault::OtherRange => {
+            answer.headers = "Content-Range: bytes 0-9/100000\r\n".to_owned();
+            answer.body.truncate(10);
+        }
+        Fault::OtherBytes => answer.body.iter_mut().for_each(|byte| *byte ^= 0x55),
+        Fault::Whole => {
+            answer.status = 200;
+            answer.headers.clear();
+        }
+        _ => {}
+    }
+    let Answer { status, headers, body } = answer;
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}Connection: keep-alive\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    if headers.starts_with("X-Length") {
+        return Ok(true);
+    }
+    match fault {
+        Fault::Reset(n) => {
+            stream.write_all(&body[..n.min(body.len())]).await?;
+            stream.flush().await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Without lingering a close is a reset.
+            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+            Ok(false)
+        }
+        Fault::Truncated(n) => {
+            stream.write_all(&body[..n.min(body.len())]).await?;
+            Ok(false)
+        }
+        _ => {
+            stream.write_all(&body).await?;
+            Ok(true)
+        }
+    }
+}
