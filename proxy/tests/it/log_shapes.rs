@@ -143,7 +143,8 @@ async fn a_bomb_in_the_log_is_an_error_of_its_partition_and_no_memory() -> Check
     for n in 0..3 {
         let both = fetch(11, "t", &[(1, n), (2, 0)], ALL);
         let answer: FetchResponse = scene.client.call(1, 11, &both).await?;
-        let got: Vec<_> = fetched(answer)?.into_iter().map(|(_, e, s)| (e, s.len() > 0)).collect();
+        let got: Vec<_> =
+            fetched(answer)?.into_iter().map(|(_, e, s)| (e, !s.is_empty())).collect();
         ensure_eq!(got, [(STORAGE_ERROR, false), (0, true)], "errors and data, bomb {n}");
     }
     let growth = scene.proxy.resident_bytes_max().saturating_sub(before);

@@ -36,6 +36,7 @@ macro_rules! mutant {
     };
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mutants() -> Vec<Mutant> {
     vec![
         mutant!("address-metadata", addresses::metadata_names_virtual_brokers, "names 127.0.0"),

@@ -123,7 +123,9 @@ async fn one_address_has_so_many_connections() -> Checked {
     ensure!(third.receive_to_end().await?.is_empty(), "bytes for one too many");
     let full = "firebreak_errors_total{blame=\"client\",kind=\"full\"}";
     proxy.metric_becomes(full, 1.0).await?;
-    ensure_eq!(proxy.logged("limits.connections_per_address_max reached"), 1, "lines");
+    let line = "limits.connections_per_address_max reached";
+    until("a line", async || (proxy.logged(line) > 0).then_some(())).await?;
+    ensure_eq!(proxy.logged(line), 1, "lines");
     drop(second);
     proxy.metric_becomes("firebreak_connections{side=\"client\"}", 1.0).await?;
     Client::connect(proxy.port).await?.metadata(12).await?;

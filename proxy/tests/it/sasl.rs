@@ -81,7 +81,8 @@ async fn brokers() -> Brokers {
 fn cluster(folder: &Folder, mechanism: Mechanism) -> String {
     let file = write(folder.path(), "own", &format!("{OWN_PASSWORD}\n"));
     format!(
-        "sasl = {{ mechanism = \"{mechanism}\", username = \"firebreak\", password_file = {file:?} }}"
+        "sasl = {{ mechanism = \"{mechanism}\", username = \"firebreak\", \
+         password_file = {file:?} }}"
     )
 }
 

@@ -309,6 +309,7 @@ async fn tail_readers_read_what_was_stored_from_memory() -> Checked {
 }
 
 /// Readers that want one value at the same time read it once.
+#[expect(clippy::disallowed_methods, reason = "it is awaited here")]
 pub async fn readers_at_once_read_once(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
     let sent = single(noise(1, 300_000));

@@ -25,6 +25,7 @@ struct Scene {
 }
 
 /// Three stored values, and an object of the same topic that nothing refers to; all of them old.
+#[expect(clippy::disallowed_methods, reason = "files are made old")]
 async fn scene(faults: Faults) -> Checked<Scene> {
     let brokers = Brokers::start(2).await;
     let store = Folder::new();
@@ -146,6 +147,7 @@ async fn gc_deletes_in_two_passes_what_nothing_refers_to_and_nothing_else() -> C
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "files are made old")]
 async fn values_of_topics_that_the_cluster_does_not_show_stay_unless_asked_for() -> Checked {
     let scene = scene(None).await?;
     let object = scene.objects().remove(0);
