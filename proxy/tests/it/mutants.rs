@@ -142,8 +142,8 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::requests_before_the_proof_are_closed,
             "was waited for"
         ),
-        mutant!("session-never-ends", sasl::sessions_end, "behind the end of a session"),
-        mutant!("secrets-shown", sasl::secrets_stay_secret, "is shown"),
+        mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
+        mutant!("secrets-shown", sasl::secrets_stay_secret, "no secret is masked"),
         mutant!("renewal-ignored", tls::certificates_are_renewed, "file_reloads_total"),
         mutant!("any-name-served", tls::unknown_names_are_closed, "was served"),
         mutant!("handshake-unbounded", tls::slow_handshakes_end, "end of the connection"),

@@ -15,7 +15,7 @@ use crate::harness::client::{Client, answer, request_frame};
 use crate::harness::proxy::{Folder, Setup};
 use crate::harness::records::single;
 use crate::harness::requests::{fetch, list_offsets, metadata, produce};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
 /// A request and how its answer is read; `None` if there is none.
 struct Question {
@@ -136,11 +136,15 @@ pub async fn a_local_answer_waits_for_its_turn(faults: Faults) -> Checked {
     std::fs::remove_dir(store.path().join("pending")).expect("an empty folder");
     let mut client = Client::connect(proxy.port).await?;
     client.metadata(12).await?;
-    brokers.cluster().script(3, Fault::Delay(Duration::from_secs(5)));
-    let slow = client.send(3, 12, &metadata(12)).await?;
+    brokers.cluster().script(2, Fault::HoldAfter(0));
+    let slow = client.send(2, 7, &list_offsets("t")).await?;
     let local = client.send(0, 9, &produce(9, -1, "t", &[(0, single(noise(3, 5000)))])).await?;
     let last = client.send(2, 7, &list_offsets("t")).await?;
-    answer::<MetadataResponse>(&client.receive().await?, 12, slow)?;
+    let refused = "cannot be stored";
+    until("the refusal", async || (proxy.logged(refused) > 0).then_some(())).await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    brokers.release();
+    answer::<ListOffsetsResponse>(&client.receive().await?, 7, slow)?;
     let refused = answer::<ProduceResponse>(&client.receive().await?, 9, local)?;
     ensure_eq!(refused.responses[0].partition_responses[0].error_code, 56, "error of Produce");
     answer::<ListOffsetsResponse>(&client.receive().await?, 7, last)?;

@@ -16,7 +16,7 @@ use crate::rig::{Place, Rig, tell};
 
 pub fn every_api_in_every_version(rig: &mut Rig) {
     // What groups are answered changes once, when the topic behind their coordinators is made.
-    addresses::coordinators(&rig.place(false, ""));
+    addresses::coordinators(&rig.place(true, ""));
     rig.cluster.wait_until_whole();
     let offered = rig.place(true, "").brokers[&1].clone();
     rig.compare("every API in every version", 0, |rig, place| {
