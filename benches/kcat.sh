@@ -15,8 +15,14 @@ export LC_ALL=C
 
 producers=4 consumers=4 records=50000 size=300 rounds=3 direct='' proxied='' limit_seconds=300
 
+usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; }
+
 parse() {
     while [ $# -gt 0 ]; do
+        case $1 in
+        -h | --help) usage && exit 0 ;;
+        --*) [ $# -gt 1 ] || die "$1 wants a value" ;;
+        esac
         case $1 in
         --producers) producers=$2 ;;
         --consumers) consumers=$2 ;;
@@ -25,9 +31,8 @@ parse() {
         --rounds) rounds=$2 ;;
         --direct) direct=$2 ;;
         --proxied) proxied=$2 ;;
-        *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2 && exit 2 ;;
+        *) usage >&2 && exit 2 ;;
         esac
-        [ $# -gt 1 ] || die "$1 wants a value"
         shift 2
     done
     if [ -n "$direct$proxied" ] && { [ -z "$direct" ] || [ -z "$proxied" ]; }; then

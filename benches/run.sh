@@ -9,6 +9,11 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../compose/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../compose/lib.sh"
 
+case " $* " in *" --help "* | *" -h "*)
+    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+    exit 0
+    ;;
+esac
 need python3 python3
 need java default-jre-headless
 need mvn maven

@@ -38,6 +38,7 @@ parse() {
         esac
     done
     rest=("$@")
+    [ "$command" = run ] || [ $# = 0 ] || die "$command takes no '$1'"
     [[ $brokers =~ ^[1-9]$ ]] || die "--brokers wants 1 to 9"
     case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 }
@@ -131,7 +132,9 @@ start() {
     for node in "${nodes[@]}"; do format_node "$node"; done
     for node in "${nodes[@]}"; do start_node "$node" && pids+=("$(<"$node/pid")"); done
     if ! python3 "$compose/net.py" wait-kafka "$bootstrap" "$brokers" 90 "${pids[@]}"; then
-        for node in "${nodes[@]}"; do tail -n 15 "$node/log" >&2; done
+        for node in "${nodes[@]}"; do
+            grep -m 15 -E 'ERROR|FATAL|Exception' "$node/log" >&2 || tail -n 15 "$node/log" >&2
+        done
         stop
         die "Kafka $version did not come up; its log files are in $dir"
     fi
@@ -163,6 +166,7 @@ lay_out() {
 
 stop() {
     local node
+    [ -f "$dir/state" ] || { say "nothing was started in $dir" && return 1; }
     find_nodes
     for node in "${nodes[@]}"; do stop_pid "$node/pid" "$(node_mark "$node")"; done
 }

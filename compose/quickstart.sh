@@ -70,6 +70,9 @@ bootstrap = "$proxy"
 advertise = "127.0.0.1"
 ports = "${ports[1]}-${ports[8]}"
 
+[admin]
+address = "$admin"
+
 [[cluster]]
 name = "local"
 bootstrap = ["$broker"]
@@ -107,7 +110,7 @@ start_s3() {
 
 start_firebreak() {
     spawn "$run/firebreak.pid" "$run/firebreak.log" \
-        "$firebreak" --config "$run/firebreak.toml" --admin "$admin"
+        "$firebreak" --config "$run/firebreak.toml"
     if ! python3 "$compose/net.py" wait-http "http://$admin/readyz" 30 "$(<"$run/firebreak.pid")"
     then
         die "Firebreak did not become ready"
@@ -180,6 +183,10 @@ read_all() {
 }
 
 look_next() {
+    if [ "$keep" = 0 ]; then
+        printf '\nAll of this is stopped and removed now; --keep leaves it running and says where.\n'
+        return
+    fi
     local where=$run/objects
     if [ "$store" = s3 ]; then where="bucket $S3_BUCKET at http://$MINIO_ENDPOINT"; fi
     cat <<NEXT
@@ -189,25 +196,21 @@ Where to look next
   the proxy says         curl http://$admin/status
                          curl http://$admin/metrics
   read through the proxy kcat -C -b $proxy -t $detections -o beginning -e
-  the same on the broker kcat -C -b $broker -t $images -o beginning -e | head -c 112 | od -c
+  sizes on the broker    kcat -C -b $broker -t $images -o beginning -e -f '%k %S bytes\n'
   send a file            kcat -P -b $proxy -t $images -k NAME -X message.max.bytes=16000000 FILE
+  one of Kafka's tools   $compose/kafka.sh run --dir $run/kafka org.apache.kafka.tools.TopicCommand --list --bootstrap-server $proxy
   configuration          $run/firebreak.toml
   stored objects         $where
   log files              $run/firebreak.log, $run/kafka/node-1/log
 NEXT
-    if [ "$keep" = 1 ]; then
-        printf '\nStill running. To stop and remove it:\n  %q --stop %q\n' \
-            "${BASH_SOURCE[0]}" "$run"
-    else
-        printf '\nAll of this is stopped and removed now; --keep leaves it running.\n'
-    fi
+    printf '\nStill running. To stop and remove it:\n  %q --stop %q\n' "${BASH_SOURCE[0]}" "$run"
 }
 
 # clean_up DIR: stops by pid what was started below DIR, then removes DIR.
 clean_up() {
     run=$1
     stop_firebreak
-    "$compose/kafka.sh" stop --dir "$run/kafka"
+    if [ -f "$run/kafka/state" ]; then "$compose/kafka.sh" stop --dir "$run/kafka"; fi
     if [ -d "$run/s3" ]; then "$compose/s3.sh" stop --dir "$run/s3"; fi
     rm -rf "$run"
 }
@@ -233,9 +236,10 @@ parse() {
         case $1 in
         --keep) keep=1 && shift ;;
         --flip-byte) flip_byte=1 && shift ;;
-        --store) store=${2:?--store wants local or s3} && shift 2 ;;
-        --kafka) kafka=${2:?--kafka wants a version} && shift 2 ;;
-        --stop) stop_kept "${2:?--stop wants a folder}" && exit 0 ;;
+        --kafka | --stop | --store) [ $# -gt 1 ] || die "$1 wants a value" ;;&
+        --store) store=$2 && shift 2 ;;
+        --kafka) kafka=$2 && shift 2 ;;
+        --stop) stop_kept "$2" && exit 0 ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
         esac
