@@ -41,8 +41,6 @@ pub enum Answer {
     Tail(&'static Message),
     /// The table of versions itself.
     Versions,
-    /// Passes unread up to this version; the next one carries addresses.
-    OpaqueUpTo(i16),
     /// Not for clients: hidden.
     Hidden,
 }
@@ -87,7 +85,6 @@ pub fn is_servable(key: i16, version: i16) -> bool {
     match get(key).map(|api| api.answer) {
         None | Some(Answer::Hidden) => false,
         Some(Answer::Opaque | Answer::Versions) => true,
-        Some(Answer::OpaqueUpTo(max)) => version <= max,
         Some(Answer::Patch(message) | Answer::Tail(message)) => {
             (message.min..=message.max).contains(&version)
         }
@@ -101,14 +98,13 @@ pub fn servable_range(key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
         // Version 0 is followed by tokens without a frame head.
         Answer::Opaque if key == SASL_HANDSHAKE => (1, max),
         Answer::Opaque | Answer::Versions => (min, max),
-        Answer::OpaqueUpTo(known) => (min, known),
         Answer::Patch(message) | Answer::Tail(message) => (message.min, message.max),
     };
     let (low, high) = (min.max(low), max.min(high));
     (low <= high).then_some((low, high))
 }
 
-use Answer::{Hidden, Opaque, OpaqueUpTo, Patch, Tail, Versions};
+use Answer::{Hidden, Opaque, Patch, Tail, Versions};
 
 /// All APIs: name, first flexible version, newest version reviewed, treatment. The index is the
 /// key.
@@ -169,7 +165,7 @@ static API: [Api; 93] = [
     /* 52 */ api("Vote", 0, 2, Hidden),
     /* 53 */ api("BeginQuorumEpoch", 1, 1, Hidden),
     /* 54 */ api("EndQuorumEpoch", 1, 1, Hidden),
-    /* 55 */ api("DescribeQuorum", 0, 2, OpaqueUpTo(1)),
+    /* 55 */ api("DescribeQuorum", 0, 2, Patch(&responses::DESCRIBE_QUORUM)),
     /* 56 */ api("AlterPartition", 0, 3, Hidden),
     /* 57 */ api("UpdateFeatures", 0, 2, Opaque),
     /* 58 */ api("Envelope", 0, 0, Hidden),

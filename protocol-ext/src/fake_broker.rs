@@ -9,6 +9,7 @@ mod api_versions;
 mod describe_cluster;
 mod describe_configs;
 mod describe_producers;
+mod describe_quorum;
 mod fault;
 mod fetch;
 mod find_coordinator;
@@ -112,7 +113,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 16] = [
+const VERSIONS: [(i16, i16, i16); 17] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -123,6 +124,7 @@ const VERSIONS: [(i16, i16, i16); 16] = [
     (32, 1, 4),
     (33, 0, 2),
     (44, 0, 1),
+    (55, 0, 2),
     (60, 0, 2),
     (61, 0, 0),
     (17, 0, 1),
@@ -221,6 +223,7 @@ impl FakeCluster {
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
             44 => alter_configs::incremental_answer(self, &request)?,
+            55 => describe_quorum::answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
             61 => describe_producers::answer(self, &request)?,
             78 => share_fetch::answer(self, &request)?,

@@ -58,7 +58,6 @@ fn of_the_code() -> Table {
         let (answer, versions) = match api.answer {
             Answer::Opaque if key == api::SASL_HANDSHAKE => ("opaque", "from 1".to_owned()),
             Answer::Opaque => ("opaque", "all".to_owned()),
-            Answer::OpaqueUpTo(max) => ("opaque", range(0, max)),
             Answer::Versions => ("versions", "all".to_owned()),
             Answer::Patch(layout) => ("patch", range(layout.min, layout.max)),
             Answer::Tail(layout) => ("tail", range(layout.min, layout.max)),

@@ -93,7 +93,7 @@ impl DataPlane {
 impl DataPlane {
     /// Versions of an API that clients may use of those a broker has; `None` hides it.
     pub fn servable_range(&self, key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
-        if fault::on("hidden-api-shown") || is_unclamped(key) {
+        if fault::on("hidden-api-shown") {
             return Some((min, max));
         }
         let (min, max) = match key {
@@ -124,14 +124,9 @@ impl DataPlane {
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
         let known = self.servable_range(key, 0, i16::MAX);
-        let patched = api::is_servable(key, version) || is_unclamped(key);
-        patched && known.is_some_and(|(min, max)| (min..=max).contains(&version))
+        api::is_servable(key, version)
+            && known.is_some_and(|(min, max)| (min..=max).contains(&version))
     }
-}
-
-/// The fault that offers the version of DescribeQuorum whose answers carry addresses.
-fn is_unclamped(key: i16) -> bool {
-    key == api::DESCRIBE_QUORUM && fault::on("address-describe-quorum")
 }
 
 /// APIs of share groups (KIP-932).

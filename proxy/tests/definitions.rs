@@ -98,9 +98,7 @@ fn addresses(key: i16, response: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let patched = |version| match api::get(key).map(|api| api.answer) {
         Some(Answer::Patch(_) | Answer::Tail(_)) | None => true,
-        Some(Answer::Opaque | Answer::OpaqueUpTo(_) | Answer::Versions | Answer::Hidden) => {
-            !api::is_servable(key, version)
-        }
+        Some(Answer::Opaque | Answer::Versions | Answer::Hidden) => !api::is_servable(key, version),
     };
     let mut look = |field: &Value| {
         let name = text(&field["name"]);

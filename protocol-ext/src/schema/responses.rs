@@ -294,6 +294,47 @@ const CLUSTER_BROKER: &[Field] = &[
     i8f("IsFenced").since(2),
 ];
 
+/// DescribeQuorumResponse: version 2 names the listeners of the controllers (KIP-853).
+pub const DESCRIBE_QUORUM: Message = Message {
+    api: 55,
+    flexible: 0,
+    min: 0,
+    max: 2,
+    fields: &[
+        i16f("ErrorCode").role(Role::ErrorCode),
+        string("ErrorMessage").since(2).role(Role::ErrorText),
+        array("Topics", QUORUM_TOPIC),
+        array("Nodes", QUORUM_NODE).since(2),
+    ],
+};
+
+const QUORUM_TOPIC: &[Field] = &[string("TopicName"), array("Partitions", QUORUM_PARTITION)];
+
+const QUORUM_PARTITION: &[Field] = &[
+    i32f("PartitionIndex"),
+    i16f("ErrorCode").role(Role::ErrorCode),
+    string("ErrorMessage").since(2).role(Role::ErrorText),
+    i32f("LeaderId"),
+    i32f("LeaderEpoch"),
+    i64f("HighWatermark"),
+    array("CurrentVoters", QUORUM_REPLICA),
+    array("Observers", QUORUM_REPLICA),
+];
+
+const QUORUM_REPLICA: &[Field] = &[
+    i32f("ReplicaId"),
+    uuid("ReplicaDirectoryId").since(2),
+    i64f("LogEndOffset"),
+    i64f("LastFetchTimestamp").since(1),
+    i64f("LastCaughtUpTimestamp").since(1),
+];
+
+const QUORUM_NODE: &[Field] =
+    &[i32f("NodeId").role(Role::Node), array("Listeners", QUORUM_LISTENER)];
+
+const QUORUM_LISTENER: &[Field] =
+    &[string("Name"), string("Host").role(Role::Host), i16f("Port").role(Role::Port)];
+
 /// ShareFetchResponse: endpoints are an ordinary array behind the records (KIP-932).
 pub const SHARE_FETCH: Message = Message {
     api: 78,

@@ -392,9 +392,7 @@ pub(super) fn treatment(head: Head) -> (Answer, Class) {
             (Answer::Tail(message), Class::Patch)
         }
         Some(Treatment::Tail(_)) => (Answer::Opaque, Class::Peek),
-        Some(Treatment::Opaque | Treatment::OpaqueUpTo(_) | Treatment::Hidden) | None => {
-            (Answer::Opaque, Class::Opaque)
-        }
+        Some(Treatment::Opaque | Treatment::Hidden) | None => (Answer::Opaque, Class::Opaque),
     }
 }
 

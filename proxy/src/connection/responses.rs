@@ -473,6 +473,7 @@ fn address_fault(key: i16) -> &'static str {
         10 => "address-find-coordinator",
         api::DESCRIBE_CONFIGS => "address-describe-configs",
         33 | 44 => "address-alter-configs",
+        api::DESCRIBE_QUORUM => "address-describe-quorum",
         60 => "address-describe-cluster",
         78 => "address-share-fetch-tail",
         _ => "address-share-acknowledge-tail",

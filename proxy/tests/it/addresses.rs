@@ -8,9 +8,9 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, DescribeClusterRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    MetadataResponse,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, MetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -112,6 +112,26 @@ pub async fn describe_cluster_names_virtual_brokers(faults: Faults) -> Checked {
     Ok(())
 }
 
+/// DescribeQuorum, versions 0 to 2: every listener of a controller is the proxy's.
+pub async fn describe_quorum_names_virtual_brokers(faults: Faults) -> Checked {
+    let (_brokers, proxy) = start(faults).await;
+    let mut client = Client::connect(proxy.port).await?;
+    for version in 0..=2 {
+        let what = format!("DescribeQuorum {version}");
+        let frame = request_frame(55, version, 9, &DescribeQuorumRequest::default());
+        let frame = asked(&mut client, &frame, &what).await?;
+        let answer: DescribeQuorumResponse = answer(&frame, version, 9)?;
+        let told = answer.nodes.iter().flat_map(|node| {
+            let listeners = node.listeners.iter();
+            listeners.map(|l| (node.node_id.0, l.host.to_string(), i32::from(l.port)))
+        });
+        let twice = virtual_brokers(&proxy).into_iter().flat_map(|broker| [broker.clone(), broker]);
+        let expected: Vec<_> = if version < 2 { Vec::new() } else { twice.collect() };
+        ensure_eq!(told.collect::<Vec<_>>(), expected, "{what}");
+    }
+    Ok(())
+}
+
 /// DescribeConfigs of a broker: listeners are the virtual ones, quorum addresses are not told, a
 /// value that merely holds a host is not told either, other values stay; synonyms likewise.
 pub async fn describe_configs_hides_listeners(faults: Faults) -> Checked {
@@ -202,6 +222,11 @@ async fn find_coordinator_tells_virtual_brokers_in_every_version() -> Checked {
 #[tokio::test]
 async fn describe_cluster_tells_virtual_brokers_in_every_version() -> Checked {
     describe_cluster_names_virtual_brokers(None).await
+}
+
+#[tokio::test]
+async fn describe_quorum_tells_virtual_brokers_in_every_version() -> Checked {
+    describe_quorum_names_virtual_brokers(None).await
 }
 
 #[tokio::test]

@@ -62,8 +62,8 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!(
             "address-describe-quorum",
-            versions::clients_see_the_intersection,
-            "rows in version"
+            addresses::describe_quorum_names_virtual_brokers,
+            "names 127.0.0"
         ),
         mutant!("address-produce-tail", tails::produce_tail, "names upstream"),
         mutant!("address-fetch-tail", tails::fetch_tail, "names upstream"),
