@@ -21,6 +21,10 @@ pub const API_VERSIONS: i16 = 18;
 pub const SASL_AUTHENTICATE: i16 = 36;
 /// CreateTopics.
 pub const CREATE_TOPICS: i16 = 19;
+/// AddPartitionsToTxn.
+pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
+/// TxnOffsetCommit.
+pub const TXN_OFFSET_COMMIT: i16 = 28;
 /// DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.

@@ -93,10 +93,16 @@ pub struct FakeCluster {
     pub moved: Option<Moved>,
     /// Partitions that refuse batches, by topic, index and error code.
     pub refusing: Vec<(String, i32, i16)>,
+    /// Partitions without a leader, by topic and index.
+    pub leaderless: Vec<(String, i32)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
+    /// Frames of this API are kept.
+    pub keeping: Option<i16>,
+    /// The frames that were kept, oldest first.
+    pub kept: Vec<(i32, Bytes)>,
     /// Names and passwords; with some, every connection must log in first.
     pub users: Vec<(String, String)>,
     /// Time after which a session must be renewed; zero: never.
@@ -142,8 +148,11 @@ impl FakeCluster {
             topics: Vec::new(),
             moved: None,
             refusing: Vec::new(),
+            leaderless: Vec::new(),
             configs: Vec::new(),
             seen: Vec::new(),
+            keeping: None,
+            kept: Vec::new(),
             users: Vec::new(),
             lifetime: Duration::ZERO,
             logins: Vec::new(),
@@ -190,6 +199,9 @@ impl FakeCluster {
     pub fn receive_in(&mut self, session: &mut FakeSession, node: i32, frame: &Bytes) -> Vec<Step> {
         let Ok(head) = Head::parse(frame) else { return vec![Step::Close] };
         self.seen.push(Seen { node, head, bytes: frame.len() });
+        if self.keeping == Some(head.api) {
+            self.kept.push((node, frame.clone()));
+        }
         if !self.users.is_empty() && session.user.is_none() && !matches!(head.api, 17 | 18 | 36) {
             return vec![Step::Close];
         }

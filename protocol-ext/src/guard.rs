@@ -30,6 +30,8 @@ pub fn request<T: Decodable>(
         api::FETCH => &requests::FETCH,
         api::LIST_OFFSETS => &requests::LIST_OFFSETS,
         api::METADATA => &requests::METADATA,
+        api::ADD_PARTITIONS_TO_TXN => &requests::ADD_PARTITIONS_TO_TXN,
+        api::TXN_OFFSET_COMMIT => &requests::TXN_OFFSET_COMMIT,
         _ => return Err(WireError::Version { api: key, version }),
     };
     decode(layout, version, frame, at, REQUEST_ITEMS_MAX)

@@ -40,8 +40,14 @@ impl Frame {
 }
 
 /// Every layout of a request.
-pub const REQUESTS: &[&Message] =
-    &[&requests::PRODUCE, &requests::FETCH, &requests::METADATA, &requests::LIST_OFFSETS];
+pub const REQUESTS: &[&Message] = &[
+    &requests::PRODUCE,
+    &requests::FETCH,
+    &requests::METADATA,
+    &requests::LIST_OFFSETS,
+    &requests::ADD_PARTITIONS_TO_TXN,
+    &requests::TXN_OFFSET_COMMIT,
+];
 
 /// Every layout of a response.
 pub const RESPONSES: &[&Message] = &[

@@ -117,8 +117,8 @@ impl DataPlane {
 
     /// What legs need, if there is anything to route.
     pub fn ways(&self) -> Option<Ways<'_>> {
-        let Self { directory, topics, limits, routed, .. } = self;
-        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed })
+        let Self { directory, topics, limits, routed, responses: room, .. } = self;
+        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed, room })
     }
 
     /// Whether a request of that API and version is served.
@@ -153,6 +153,11 @@ impl Budget {
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Self { room: Arc::new(Semaphore::new(units)), units }
+    }
+
+    /// All there is.
+    pub fn bytes(&self) -> usize {
+        self.units * UNIT_BYTES
     }
 
     /// Room for `bytes` if there is some now; more than all there is counts as all.

@@ -208,6 +208,7 @@ pub struct Metrics {
     routed_parts: [Counter; PART_RESULTS.len()],
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
+    hidden_topics: Gauge,
 }
 
 impl Default for Metrics {
@@ -262,6 +263,9 @@ impl Metrics {
         r.register("routed_parts", help, routed_parts.clone());
         let help = "Look-ups of what brokers know of producers";
         let producer_look_ups = counter(r, "producer_look_ups", help);
+        let hidden_topics = Gauge::<i64, AtomicI64>::default();
+        let help = "Topics of the cluster that a virtual topic of the same name hides";
+        r.register("hidden_topics", help, hidden_topics.clone());
         let named = |side| Named { side };
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -287,6 +291,7 @@ impl Metrics {
             routed_parts: PART_RESULTS
                 .map(|result| routed_parts.get_or_create(&ResultOnly { result }).clone()),
             producer_look_ups,
+            hidden_topics,
         }
     }
 
@@ -366,6 +371,11 @@ impl Metrics {
     /// Counts what came of a part.
     pub fn part(&self, result: PartResult) {
         self.routed_parts[result as usize].inc();
+    }
+
+    /// Notes how many topics of the cluster virtual ones hide.
+    pub fn hidden_topics(&self, topics: usize) {
+        self.hidden_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 
     /// Counts where a value to restore was found.

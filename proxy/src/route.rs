@@ -4,4 +4,5 @@ pub mod addresses;
 pub mod legs;
 pub mod producers;
 pub mod topics;
+pub mod transactions;
 pub mod virtual_topics;

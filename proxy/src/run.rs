@@ -86,6 +86,8 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
         "started: give this bootstrap address to clients");
     jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
+    let topics = plane.topics.clone();
+    jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics));
     jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));

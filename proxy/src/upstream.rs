@@ -84,11 +84,21 @@ impl BrokerConnection {
 
     /// Reads the answer to the last request sent.
     pub async fn receive(&mut self, key: i16, version: i16) -> io::Result<Bytes> {
+        let length = self.answer_bytes().await?;
+        self.answer(key, version, length).await
+    }
+
+    /// Waits for the answer to the last request sent and gives its length; the rest of it stays
+    /// where it is.
+    pub async fn answer_bytes(&mut self) -> io::Result<usize> {
         let length = self.stream.read_i32().await?;
         let length = usize::try_from(length).ok().filter(|n| *n <= PATCHED_RESPONSE_BYTES_MAX);
-        let Some(length) = length.filter(|n| *n >= 4) else {
-            return Err(invalid("impossible length of a response"));
-        };
+        let impossible = || invalid("impossible length of a response");
+        length.filter(|n| *n >= 4).ok_or_else(impossible)
+    }
+
+    /// Reads an answer of which the length was read.
+    pub async fn answer(&mut self, key: i16, version: i16, length: usize) -> io::Result<Bytes> {
         let mut frame = BytesMut::with_capacity(length.min(1 << 20));
         while frame.len() < length {
             let left = length - frame.len();

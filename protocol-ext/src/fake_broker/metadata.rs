@@ -11,6 +11,7 @@ use crate::reply;
 use crate::wire::WireError;
 
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const LEADER_NOT_AVAILABLE: i16 = 5;
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 /// Read, write, create, delete, alter, describe, and the two of configurations.
 const EVERY_OPERATION: i32 = 0b1101_1111_1000;
@@ -69,13 +70,19 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
 
 fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResponseTopic {
     let partitions = (0..).zip(&topic.logs).map(|(index, _)| {
-        let leader = cluster.nodes.get(index % cluster.nodes.len().max(1));
-        let leader = BrokerId(leader.map_or(-1, |node| node.id));
+        let replica = cluster.nodes.get(index % cluster.nodes.len().max(1));
+        let replica = BrokerId(replica.map_or(-1, |node| node.id));
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
         let partition = MetadataResponsePartition::default()
-            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_leader_id(leader)
-            .with_replica_nodes(vec![leader])
-            .with_isr_nodes(vec![leader]);
+            .with_partition_index(index)
+            .with_leader_id(replica)
+            .with_replica_nodes(vec![replica])
+            .with_isr_nodes(vec![replica]);
+        let partition = if cluster.leaderless.contains(&(topic.name.clone(), index)) {
+            partition.with_leader_id(BrokerId(-1)).with_error_code(LEADER_NOT_AVAILABLE)
+        } else {
+            partition
+        };
         if version >= 7 { partition.with_leader_epoch(0) } else { partition }
     });
     let answer = MetadataResponseTopic::default()

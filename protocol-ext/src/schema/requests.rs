@@ -109,3 +109,57 @@ const LIST_OFFSETS_PARTITION: &[Field] = &[
     i64f("Timestamp"),
     i32f("MaxNumOffsets").until(0),
 ];
+
+/// AddPartitionsToTxnRequest: one transaction of a client up to version 3, several of a broker since.
+pub const ADD_PARTITIONS_TO_TXN: Message = Message {
+    api: 24,
+    flexible: 3,
+    min: 0,
+    max: 5,
+    fields: &[
+        array("Transactions", TRANSACTION).since(4),
+        string("V3AndBelowTransactionalId").until(3).role(Role::TransactionalId),
+        i64f("V3AndBelowProducerId").until(3),
+        i16f("V3AndBelowProducerEpoch").until(3),
+        array("V3AndBelowTopics", ADDED_TOPIC).until(3),
+    ],
+};
+
+const TRANSACTION: &[Field] = &[
+    string("TransactionalId").role(Role::TransactionalId),
+    i64f("ProducerId"),
+    i16f("ProducerEpoch"),
+    i8f("VerifyOnly"),
+    array("Topics", ADDED_TOPIC),
+];
+
+const ADDED_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), Field::new("Partitions", Kind::FixedList(4))];
+
+/// TxnOffsetCommitRequest.
+pub const TXN_OFFSET_COMMIT: Message = Message {
+    api: 28,
+    flexible: 3,
+    min: 0,
+    max: 5,
+    fields: &[
+        string("TransactionalId").role(Role::TransactionalId),
+        string("GroupId"),
+        i64f("ProducerId"),
+        i16f("ProducerEpoch"),
+        i32f("GenerationId").since(3),
+        string("MemberId").since(3),
+        string("GroupInstanceId").since(3),
+        array("Topics", COMMITTED_TOPIC),
+    ],
+};
+
+const COMMITTED_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", COMMITTED_PARTITION)];
+
+const COMMITTED_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i64f("CommittedOffset"),
+    i32f("CommittedLeaderEpoch").since(2),
+    string("CommittedMetadata"),
+];

@@ -49,6 +49,9 @@ layout_agrees! {
     fetch_requests_agree: requests::FETCH, codec::FetchRequest;
     metadata_requests_agree: requests::METADATA, codec::MetadataRequest;
     list_offsets_requests_agree: requests::LIST_OFFSETS, codec::ListOffsetsRequest;
+    add_partitions_requests_agree:
+        requests::ADD_PARTITIONS_TO_TXN, codec::AddPartitionsToTxnRequest;
+    txn_offset_commit_requests_agree: requests::TXN_OFFSET_COMMIT, codec::TxnOffsetCommitRequest;
     produce_responses_agree: responses::PRODUCE, codec::ProduceResponse;
     fetch_responses_agree: responses::FETCH, codec::FetchResponse;
     metadata_responses_agree: responses::METADATA, codec::MetadataResponse;
@@ -83,6 +86,8 @@ fn layouts_reach_at_least_as_far_as_the_codec_crate() {
     check::<codec::FetchRequest>(&requests::FETCH);
     check::<codec::MetadataRequest>(&requests::METADATA);
     check::<codec::ListOffsetsRequest>(&requests::LIST_OFFSETS);
+    check::<codec::AddPartitionsToTxnRequest>(&requests::ADD_PARTITIONS_TO_TXN);
+    check::<codec::TxnOffsetCommitRequest>(&requests::TXN_OFFSET_COMMIT);
 }
 
 /// A marked field as a visitor sees it, without positions.

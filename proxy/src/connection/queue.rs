@@ -4,8 +4,11 @@
 //! `connection.rs` polls the other pump when the queue changed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use bytes::Bytes;
+use kafka_protocol::messages::produce_response::TopicProduceResponse;
 use parking_lot::Mutex;
 use protocol_ext::schema::Message;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -32,8 +35,10 @@ pub enum Answer {
     Metadata(Box<Asked>),
     /// The next frame, read whole: the answer to a question of the proxy's own.
     Own(oneshot::Sender<Bytes>),
+    /// The next frame, read whole: what is told of virtual topics put beside it.
+    Produced(Vec<TopicProduceResponse>),
     /// Made here: a whole frame, length first, and the room it takes.
-    Local(Vec<Bytes>, Option<OwnedSemaphorePermit>),
+    Local(Vec<Bytes>, Vec<OwnedSemaphorePermit>),
 }
 
 /// An exchange without an answer yet.
@@ -56,7 +61,25 @@ struct Inner {
     open: VecDeque<Exchange>,
     closed: bool,
     working: bool,
+    /// An answer is held whole and not yet written.
+    answering: bool,
+    /// Somebody waits until all before is answered.
+    turn_wanted: bool,
     freed: bool,
+}
+
+impl Inner {
+    /// Whether nothing is owed, and nothing held that is to be written.
+    fn is_even(&self) -> bool {
+        self.open.is_empty() && !self.answering
+    }
+
+    fn free_turn(&mut self) {
+        if self.turn_wanted && self.is_even() {
+            self.turn_wanted = false;
+            self.freed = true;
+        }
+    }
 }
 
 /// The queue.
@@ -81,7 +104,12 @@ impl Queue {
     pub fn pop(&self) -> Option<Exchange> {
         let mut inner = self.0.lock();
         inner.freed |= inner.open.len() >= PENDING_EXCHANGES_MAX;
-        inner.open.pop_front()
+        let popped = inner.open.pop_front();
+        let streams =
+            |exchange: &Exchange| matches!(exchange.answer, Answer::Opaque | Answer::Tail(_));
+        inner.answering = popped.as_ref().is_some_and(|exchange| !streams(exchange));
+        inner.free_turn();
+        popped
     }
 
     /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
@@ -99,6 +127,23 @@ impl Queue {
         self.0.lock().working = working;
     }
 
+    /// The answer of the exchange taken last is written.
+    pub fn answered(&self) {
+        let mut inner = self.0.lock();
+        inner.answering = false;
+        inner.free_turn();
+    }
+
+    /// Waits until all exchanges so far are answered; the join polls again when they are.
+    pub async fn turn(&self) {
+        poll_fn(|_| {
+            let mut inner = self.0.lock();
+            inner.turn_wanted = !inner.is_even();
+            if inner.turn_wanted { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
     /// No exchange will be opened any more.
     pub fn close(&self) {
         self.0.lock().closed = true;
@@ -110,7 +155,7 @@ impl Queue {
         inner.closed && inner.open.is_empty()
     }
 
-    /// Whether a full queue got room since the last call.
+    /// Whether a full queue got room since the last call, or one whose end is waited for is empty.
     pub fn take_freed(&self) -> bool {
         std::mem::take(&mut self.0.lock().freed)
     }

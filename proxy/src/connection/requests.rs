@@ -251,6 +251,11 @@ impl<'a> Requests<'a> {
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
+            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT
+                if self.plane.routed.is_some() && !fault::on("transactions-unread") =>
+            {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             _ => {
                 let (answer, class) = treatment(head);
                 self.push(head, answer, class);

@@ -26,7 +26,7 @@ use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
 use crate::metrics::{Direction, Side};
-use crate::route::legs::metadata;
+use crate::route::legs::{metadata, produce};
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Length and correlation id.
@@ -80,11 +80,15 @@ impl<'a> Responses<'a> {
             }
             if let Some((exchange, frame_bytes)) = special {
                 self.special(exchange, frame_bytes).await?;
+                self.queue.answered();
                 continue;
             }
             match self.next().await? {
                 Next::Done => return Ok(()),
-                Next::Local => self.local().await?,
+                Next::Local => {
+                    self.local().await?;
+                    self.queue.answered();
+                }
                 Next::Read => {}
             }
         }
@@ -168,6 +172,12 @@ impl<'a> Responses<'a> {
                 let (routed, addresses) = (ways.routed, ways.directory);
                 let merged = metadata::response(routed, exchange.version, &frame, asked, addresses);
                 self.write_frame(merged.map_err(|e| response_error(exchange.api, e))?).await
+            }
+            Answer::Produced(told) => {
+                let asked = Exchange { answer: Answer::Opaque, ..exchange };
+                let frame = self.whole(&asked, n, PATCHED_RESPONSE_BYTES_MAX).await?;
+                let joined = produce::joined(asked.version, &frame, told, &self.plane.directory);
+                self.write_frame(joined.map_err(|e| response_error(asked.api, e))?).await
             }
             Answer::Opaque if fault::forced().holds() => {
                 let frame = self.whole(&exchange, n, i32::MAX as usize).await?;

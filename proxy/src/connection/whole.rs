@@ -4,6 +4,7 @@
 //! batches are split. On the way back legs are merged first, then values restored.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::FetchRequest;
 use protocol_ext::header::Head;
 use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
@@ -16,9 +17,12 @@ use super::queue::Answer;
 use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::error::ConnectionError;
+use crate::fault;
 use crate::filters::offload::Produced;
 use crate::metrics::{Class, Direction};
-use crate::route::legs::metadata;
+use crate::route::legs::produce::Produced as Routed;
+use crate::route::legs::{Ways, fetch, metadata};
+use crate::route::transactions;
 
 impl<'a> Requests<'a> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
@@ -34,6 +38,9 @@ impl<'a> Requests<'a> {
             api::FETCH => self.fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
+            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT => {
+                self.transaction(head, frame).await
+            }
             _ => self.metadata(head, frame).await,
         }
     }
@@ -117,12 +124,20 @@ impl<'a> Requests<'a> {
             let legs = self.legs.get_or_insert_default();
             let routed = legs.produce(ways, &caps, &self.plane.metrics, client, head, &frame).await;
             match routed.map_err(wrong)? {
-                Some(_) if acks == 0 => {
+                Routed::Answered(_) if acks == 0 => {
                     self.plane.metrics.request(head.api, Class::Full);
                     return Ok(());
                 }
-                Some(answer) => return self.answer(head, answer),
-                None => {}
+                Routed::Rest(rest, _) if acks == 0 => {
+                    self.plane.metrics.request(head.api, Class::Full);
+                    return self.forward(vec![rest]).await;
+                }
+                Routed::Answered(answer) => return self.answer(head, answer),
+                Routed::Rest(rest, told) => {
+                    self.push(head, Answer::Produced(told), Class::Full);
+                    return self.forward(vec![rest]).await;
+                }
+                Routed::Untouched => {}
             }
         }
         if acks == 0 {
@@ -137,19 +152,10 @@ impl<'a> Requests<'a> {
         let wrong = |error| request_error(head.api, error);
         let budget = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
         let budget = budget.unwrap_or(0);
-        if let Some(ways) = self.plane.ways() {
-            let legs = self.legs.get_or_insert_default();
-            let read = legs.fetch(ways, head, &frame).await;
-            if let Some(answer) = read.map_err(wrong)? {
-                let Some(offload) = &self.plane.offload else { return self.answer(head, answer) };
-                let restored = offload
-                    .restore(&responses::FETCH, head.version, &answer, budget, ways.directory)
-                    .await;
-                let restored = restored.map_err(wrong)?;
-                let answer = Answer::Local(framed(restored.frame), restored.room);
-                self.push(head, answer, Class::Full);
-                return Ok(());
-            }
+        if let Some(ways) = self.plane.ways()
+            && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
+        {
+            return self.read(ways, head, &request, budget).await;
         }
         let answer = match &self.plane.offload {
             Some(_) => Answer::Restore(&responses::FETCH, budget),
@@ -157,6 +163,36 @@ impl<'a> Requests<'a> {
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by
+    /// who waits for the answers before may be the room that these need.
+    async fn read(
+        &mut self,
+        ways: Ways<'_>,
+        head: Head,
+        request: &FetchRequest,
+        budget: usize,
+    ) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
+        if !fault::on("read-out-of-turn") {
+            self.queue.turn().await;
+        }
+        let legs = self.legs.get_or_insert_default();
+        let (answer, room) = legs.fetch(ways, head, request).await.map_err(wrong)?;
+        let Some(offload) = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"))
+        else {
+            let held = room.into_iter().collect();
+            self.push(head, Answer::Local(framed(vec![answer]), held), Class::Full);
+            return Ok(());
+        };
+        let message = &responses::FETCH;
+        let restored =
+            offload.restore(message, head.version, &answer, budget, ways.directory).await;
+        let restored = restored.map_err(wrong)?;
+        let held = room.into_iter().chain(restored.room).collect();
+        self.push(head, Answer::Local(framed(restored.frame), held), Class::Full);
+        Ok(())
     }
 
     async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
@@ -171,6 +207,18 @@ impl<'a> Requests<'a> {
         self.forward(vec![frame]).await
     }
 
+    /// A request that takes topics into a transaction: virtual ones cannot be.
+    async fn transaction(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        if let Some(routed) = &self.plane.routed {
+            let refusal = transactions::refusal(routed, head, &frame);
+            if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
+                return self.answer(head, answer);
+            }
+        }
+        self.push(head, treatment(head).0, Class::Full);
+        self.forward(vec![frame]).await
+    }
+
     async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let asked = match &self.plane.routed {
             Some(routed) => metadata::request(routed, head, &frame),
@@ -178,6 +226,8 @@ impl<'a> Requests<'a> {
         };
         match asked.map_err(|error| request_error(head.api, error))? {
             Some((frame, asked)) => {
+                // Perhaps in another version than the client's.
+                let head = Head::parse(&frame).map_err(|error| request_error(head.api, error))?;
                 self.push(head, Answer::Metadata(Box::new(asked)), Class::Full);
                 self.forward(vec![frame]).await
             }
@@ -189,7 +239,7 @@ impl<'a> Requests<'a> {
     }
 
     pub(super) fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        self.push(head, Answer::Local(framed(vec![frame]), None), Class::Full);
+        self.push(head, Answer::Local(framed(vec![frame]), Vec::new()), Class::Full);
         Ok(())
     }
 

@@ -1,7 +1,10 @@
-//! Makes the physical topics of virtual ones, if they are missing; tries until it is done.
+//! Makes the physical topics of virtual ones, if they are missing; tries until it is done. Then looks
+//! out for real topics that a virtual one of the same name hides.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
@@ -10,7 +13,7 @@ use protocol_ext::api;
 
 use crate::data_plane::DataPlane;
 use crate::random;
-use crate::route::virtual_topics::VirtualTopics;
+use crate::route::virtual_topics::{Routed, VirtualTopics};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
 
@@ -20,18 +23,40 @@ const VERSION: i16 = 4;
 const TIMEOUT_MS: i32 = 10_000;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// Pause between two attempts.
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(2);
 
-/// Runs until every physical topic exists.
+/// How often hidden topics are looked for: somebody may make one later.
+const LOOK_OUT: Duration = Duration::from_secs(30);
+
+/// Sees that every physical topic exists, and looks out for ever.
 pub async fn ensure(plane: Arc<DataPlane>) {
     let Some(routed) = &plane.routed else { return };
+    let (mut made, mut hidden) = (false, HashSet::new());
     loop {
-        match create(&plane, routed).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "physical topics cannot be made yet"),
+        if !made {
+            match create(&plane, routed).await {
+                Ok(()) => made = true,
+                Err(error) => tracing::warn!(%error, "physical topics cannot be made yet"),
+            }
         }
-        tokio::time::sleep(random::jittered(PAUSE)).await;
+        look_out(&plane, routed, &mut hidden).await;
+        tokio::time::sleep(random::jittered(if made { LOOK_OUT } else { PAUSE })).await;
     }
+}
+
+/// Looks for real topics that have the name of a virtual one.
+async fn look_out(plane: &DataPlane, routed: &VirtualTopics, hidden: &mut HashSet<Arc<str>>) {
+    for Routed { name, .. } in routed.all() {
+        // A question that fails has its line in the log; it is asked again later.
+        let Ok(found) = plane.topics.real_id(name).await else { continue };
+        if found.is_none() {
+            hidden.remove(name);
+        } else if hidden.insert(name.clone()) {
+            tracing::error!(topic = %name, "a topic of the cluster is hidden by the virtual topic \
+                of its name: clients of the proxy cannot reach its records");
+        }
+    }
+    plane.metrics.hidden_topics(hidden.len());
 }
 
 async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {

@@ -1,26 +1,25 @@
 //! Names, ids and leaders of topics: asked of the brokers on a miss, never guessed.
+//!
+//! A leader that is missing, or was wrong, is asked for again by whoever needs it; each topic at
+//! most once in `LEADERS_PAUSE`, however many need it.
+
+mod questions;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::MetadataResponse;
 use parking_lot::RwLock;
-use protocol_ext::api;
-use tokio::sync::Mutex;
 
 use super::addresses::Directory;
 use crate::clock::{self, Tick};
-use crate::limits::Limits;
+use crate::fault;
+use crate::limits::{LEADERS_PAUSE, Limits};
 use crate::telemetry::LineLimits;
-use crate::upstream::BrokerConnection;
-use crate::upstream::access::Login;
+use questions::{Questions, Wanted};
 
-/// Metadata version of the questions: the first that is asked by id (KIP-516 and KAFKA-10345).
-const METADATA_VERSION: i16 = 12;
 /// A name may be given to a new topic, so what is known of it ages.
 const NAME_AGE_MAX: Duration = Duration::from_secs(5);
 /// Topics remembered; beyond it everything is asked again.
@@ -38,8 +37,23 @@ pub struct Leader {
     pub epoch: i32,
 }
 
-/// The leader of each partition of a topic.
-type Leaders = Arc<HashMap<i32, Leader>>;
+/// What is known of a topic's leaders.
+#[derive(Debug)]
+struct Leaders {
+    /// Of the partitions that have one.
+    by_partition: HashMap<i32, Leader>,
+    asked: Tick,
+    /// One of them was wrong.
+    doubted: bool,
+}
+
+impl Leaders {
+    /// Whether nothing is to be asked for a partition now.
+    fn settles(&self, partition: i32) -> bool {
+        let known = self.by_partition.contains_key(&partition) && !self.doubted;
+        known || clock::now() - self.asked < LEADERS_PAUSE || fault::on("leaders-kept")
+    }
+}
 
 /// What is known of topics.
 #[derive(Debug)]
@@ -51,7 +65,7 @@ pub struct Topics {
     ids: RwLock<HashMap<Arc<str>, (TopicId, Tick)>>,
     leaders: RwLock<HashMap<Arc<str>, Leaders>>,
     pinned: RwLock<HashMap<Arc<str>, TopicId>>,
-    connection: Mutex<Option<BrokerConnection>>,
+    questions: Questions,
 }
 
 impl Topics {
@@ -65,7 +79,30 @@ impl Topics {
             ids: RwLock::default(),
             leaders: RwLock::default(),
             pinned: RwLock::default(),
-            connection: Mutex::new(None),
+            questions: Questions::default(),
+        }
+    }
+
+    /// Asks the brokers whatever somebody wants to know, for ever; dropped at shutdown.
+    pub async fn serve(&self) {
+        let mut held = None;
+        loop {
+            let question = self.questions.next().await;
+            let answer = question.put(&self.directory, &self.limits, &mut held).await;
+            match answer {
+                Ok(answer) => {
+                    self.take(&question.wanted, answer);
+                    question.tell(Ok(()));
+                }
+                Err(error) => {
+                    self.note_asked(&question.wanted);
+                    if let Some(left_out) = self.lines.allows("topics") {
+                        let topics = question.wanted.len();
+                        tracing::warn!(topics, %error, left_out, "topics cannot be asked for");
+                    }
+                    question.tell(Err(&error));
+                }
+            }
         }
     }
 
@@ -79,10 +116,7 @@ impl Topics {
         if let Some(name) = self.known_name(&id) {
             return Ok(Some(name));
         }
-        let mut topic = MetadataRequestTopic::default();
-        topic.topic_id = uuid::Uuid::from_bytes(id);
-        topic.name = None;
-        self.ask(vec![topic]).await?;
+        self.questions.ask([Wanted::Id(id)]).await?;
         Ok(self.known_name(&id))
     }
 
@@ -91,6 +125,11 @@ impl Topics {
         if let Some(id) = self.pinned.read().get(name) {
             return Ok(Some(*id));
         }
+        self.real_id(name).await
+    }
+
+    /// The same of a topic that the cluster has, even if a virtual one has its name.
+    pub async fn real_id(&self, name: &str) -> io::Result<Option<TopicId>> {
         let known = |topics: &Self| {
             let (id, since) = *topics.ids.read().get(name)?;
             (clock::now() - since < NAME_AGE_MAX).then_some(id)
@@ -98,44 +137,44 @@ impl Topics {
         if let Some(id) = known(self) {
             return Ok(Some(id));
         }
-        let mut topic = MetadataRequestTopic::default();
-        topic.name = Some(TopicName(StrBytes::from_string(name.to_owned())));
-        self.ask(vec![topic]).await?;
+        self.questions.ask([Wanted::Name(name.into())]).await?;
         Ok(known(self))
     }
 
-    /// The leader of a partition; `None` if there is none now or the cluster cannot be asked.
-    pub async fn leader(&self, topic: &str, partition: i32) -> Option<Leader> {
-        let known = |topics: &Self| topics.leaders.read().get(topic).cloned();
-        let leaders = match known(self) {
-            Some(leaders) => leaders,
-            None => {
-                self.ask_leaders(&[topic]).await;
-                known(self)?
+    /// The leader of a partition, as far as is known.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<Leader> {
+        self.leaders.read().get(topic)?.by_partition.get(&partition).copied()
+    }
+
+    /// Has the leaders of partitions asked for, where one is missing or was wrong.
+    pub async fn want_leaders(&self, places: impl Iterator<Item = (&str, i32)>) {
+        let mut wanted: Vec<&str> = Vec::new();
+        {
+            let leaders = self.leaders.read();
+            for (topic, partition) in places {
+                let settled = leaders.get(topic).is_some_and(|known| known.settles(partition));
+                if !settled && wanted.last() != Some(&topic) {
+                    wanted.push(topic);
+                }
             }
-        };
-        leaders.get(&partition).copied().filter(|leader| leader.node >= 0)
+        }
+        if !wanted.is_empty() {
+            self.ask_leaders(&wanted).await;
+        }
     }
 
     /// Asks for the leaders of topics anew, all at once.
     pub async fn ask_leaders(&self, topics: &[&str]) {
-        let asked = topics.iter().map(|topic| {
-            let name = TopicName(StrBytes::from_string((*topic).to_owned()));
-            MetadataRequestTopic::default().with_name(Some(name))
-        });
-        for topic in topics {
-            self.forget(topic);
-        }
-        if let Err(error) = self.ask(asked.collect()).await
-            && let Some(left_out) = self.lines.allows("leaders")
-        {
-            tracing::warn!(?topics, %error, left_out, "leaders cannot be asked for");
-        }
+        let wanted = topics.iter().map(|topic| Wanted::Name((*topic).into()));
+        // Who asks in vain goes on with what is known; the failure has its line in the log.
+        let _ = self.questions.ask(wanted).await;
     }
 
-    /// Forgets the leaders of a topic, since one of them was wrong.
-    pub fn forget(&self, topic: &str) {
-        self.leaders.write().remove(topic);
+    /// A leader of this topic was wrong.
+    pub fn doubt(&self, topic: &str) {
+        if let Some(known) = self.leaders.write().get_mut(topic) {
+            known.doubted = true;
+        }
     }
 
     /// Takes the name and id of a topic that no broker knows.
@@ -144,53 +183,48 @@ impl Topics {
         self.names.write().insert(id, name.clone());
     }
 
-    async fn ask(&self, topics: Vec<MetadataRequestTopic>) -> io::Result<()> {
-        let mut request = MetadataRequest::default();
-        request.topics = Some(topics);
-        request.allow_auto_topic_creation = false;
-        let mut held = self.connection.lock().await;
-        let asked = tokio::time::timeout(self.limits.connect * 2, async {
-            let held_open = held.take().and_then(|mut c| c.is_open().then_some(c));
-            let mut connection = match held_open {
-                Some(connection) => connection,
-                None => {
-                    let any = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
-                    BrokerConnection::new(any)
-                }
-            };
-            let answer = connection.call(api::METADATA, METADATA_VERSION, &request).await?;
-            *held = Some(connection);
-            Ok::<MetadataResponse, io::Error>(answer)
-        });
-        let answer = asked.await.map_err(|_| io::ErrorKind::TimedOut)??;
+    fn take(&self, wanted: &[Wanted], answer: MetadataResponse) {
+        self.make_room(wanted.len());
+        self.note_asked(wanted);
         for topic in answer.topics {
-            if let (0, Some(name)) = (topic.error_code, topic.name) {
-                self.learn(topic.topic_id.into_bytes(), &name);
-                let leaders = topic.partitions.iter();
-                let leaders = leaders.map(|p| {
-                    let leader = Leader { node: p.leader_id.0, epoch: p.leader_epoch };
-                    (p.partition_index, leader)
-                });
-                let leaders = leaders.collect();
-                self.leaders.write().insert(name.as_str().into(), Arc::new(leaders));
-            }
+            let (0, Some(name)) = (topic.error_code, topic.name) else { continue };
+            let name: Arc<str> = name.as_str().into();
+            let id = topic.topic_id.into_bytes();
+            self.names.write().insert(id, name.clone());
+            self.ids.write().insert(name.clone(), (id, clock::now()));
+            let led = topic.partitions.iter().filter(|partition| partition.leader_id.0 >= 0);
+            let led = led.map(|partition| {
+                let leader = Leader { node: partition.leader_id.0, epoch: partition.leader_epoch };
+                (partition.partition_index, leader)
+            });
+            let by_partition = led.collect();
+            let leaders = Leaders { by_partition, asked: clock::now(), doubted: false };
+            self.leaders.write().insert(name, leaders);
         }
-        Ok(())
     }
 
-    fn learn(&self, id: TopicId, name: &str) {
-        let name: Arc<str> = name.into();
-        let mut names = self.names.write();
-        let mut ids = self.ids.write();
-        if names.len() >= TOPICS_MAX {
-            ids.clear();
-            names.clear();
-            self.leaders.write().clear();
-            for (name, id) in self.pinned.read().iter() {
-                names.insert(*id, name.clone());
-            }
+    /// Topics just asked for are not asked for again at once.
+    fn note_asked(&self, wanted: &[Wanted]) {
+        let mut leaders = self.leaders.write();
+        for wanted in wanted {
+            let Wanted::Name(name) = wanted else { continue };
+            let asked = clock::now();
+            let new = || Leaders { by_partition: HashMap::new(), asked, doubted: false };
+            leaders.entry(name.clone()).or_insert_with(new).asked = asked;
         }
-        names.insert(id, name.clone());
-        ids.insert(name, (id, clock::now()));
+    }
+
+    fn make_room(&self, more: usize) {
+        let (mut names, mut ids) = (self.names.write(), self.ids.write());
+        let mut leaders = self.leaders.write();
+        if names.len().max(leaders.len()) + more <= TOPICS_MAX {
+            return;
+        }
+        ids.clear();
+        names.clear();
+        leaders.clear();
+        for (name, id) in self.pinned.read().iter() {
+            names.insert(*id, name.clone());
+        }
     }
 }

@@ -26,6 +26,7 @@ mod order;
 mod overstay;
 mod refusals;
 mod reload;
+mod routed;
 mod sasl;
 mod store;
 mod tails;

@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, sasl, store, tails,
-    tls, upkeep, versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, routed, sasl, store,
+    tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -168,6 +168,48 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
     ]
 }
 
+/// What clients see of virtual topics.
+fn mutants_of_virtual_topics() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "leaders-kept",
+            routed::leaders::a_partition_gets_its_leader_back,
+            "errors though there is a leader"
+        ),
+        mutant!(
+            "question-asked-once",
+            routed::leaders::a_stale_connection_costs_no_request,
+            "behind a broken connection"
+        ),
+        mutant!(
+            "read-out-of-turn",
+            routed::fetch::restored_values_wait_for_their_turn,
+            "never came"
+        ),
+        mutant!("bytes-unbounded", routed::fetch::an_answer_keeps_to_its_bytes, "bytes of 1000000"),
+        mutant!(
+            "legs-take-no-room",
+            routed::bounds::answers_of_legs_keep_to_the_byte_budget,
+            "memory grew by"
+        ),
+        mutant!(
+            "transactional-id-lost",
+            routed::produce::the_plain_part_is_as_its_client_wrote_it,
+            "transactional id of"
+        ),
+        mutant!(
+            "transactions-unread",
+            routed::transactions::a_transaction_with_a_virtual_topic_is_refused,
+            "AddPartitionsToTxn 0"
+        ),
+        mutant!(
+            "routed-unrestored",
+            routed::stored::a_routed_value_comes_back,
+            "bytes of the values that came back"
+        ),
+    ]
+}
+
 /// A fault that needs a race to do harm may miss it: one harm of so many tries is enough, since the
 /// check without a fault passes every time.
 const TRIES: u32 = 5;
@@ -180,6 +222,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut mutants = mutants();
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
+    mutants.extend(mutants_of_virtual_topics());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     for mutant in &mutants {

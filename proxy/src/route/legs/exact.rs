@@ -256,8 +256,8 @@ impl Legs {
             let limit = ways.limits.connect;
             legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
         }
-        let answers = self.run_gated(ways, legs, Some(gate)).await;
-        for (places, ran) in led.into_values().zip(answers) {
+        let ran = self.run_gated(ways, legs, Some(gate)).await;
+        for (places, ran) in led.into_values().zip(ran.answers) {
             let answer: Option<ProduceResponse> = match ran {
                 Ok(body) => guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok(),
                 Err(LegError::NotSent(_) | LegError::Unknown(_)) => None,
@@ -270,7 +270,7 @@ impl Legs {
                 });
                 note(metrics, part, judged);
                 if judged == PartAnswer::Again {
-                    ways.topics.forget(&part.physical);
+                    ways.topics.doubt(&part.physical);
                 } else {
                     part.ended = Some(judged);
                 }

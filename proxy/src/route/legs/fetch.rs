@@ -1,8 +1,12 @@
 //! Fetch: each logical partition is read at the leader of its physical one, and merged.
 //!
-//! Fetch sessions are not kept for requests with virtual partitions: the answer carries session 0,
-//! so the client sends whole requests. Leader epochs are -1 everywhere.
+//! asked -> questions by leader -> legs, the bytes shared out between them -> rows in the order of
+//! the request, cut to the bytes asked for -> frame. Fetch sessions are not kept for requests with
+//! virtual partitions: the answer carries session 0, so the client sends whole requests. Leader
+//! epochs are -1 everywhere.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,10 +18,15 @@ use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName}
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::batch::{Batches, Entry, set_partition_leader_epoch};
 use protocol_ext::header::{self, Head};
+use protocol_ext::schema::{Role, responses};
+use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
+use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded, is_name};
+use crate::fault;
+use crate::limits::LEG_FETCH_BYTES_MAX;
 
 /// Version of the legs: the newest that names topics.
 const LEG_VERSION: i16 = 12;
@@ -26,37 +35,48 @@ const NO_SESSION: i16 = 70;
 
 /// One partition asked for: where the answer goes, and where the question.
 struct Question {
-    topic: usize,
-    partition: FetchPartition,
-    physical: String,
-    physical_partition: i32,
+    /// Topic and partition of the request.
+    of: (usize, usize),
+    offset: i64,
+    bytes_max: i32,
+    physical: Arc<str>,
+    partition: i32,
+}
+
+/// A Fetch request that names a virtual topic; `None` for any other.
+pub fn asked(ways: Ways<'_>, head: Head, frame: &Bytes) -> Result<Option<FetchRequest>, WireError> {
+    let at = header::request_body_at(head, frame)?;
+    let request: FetchRequest = guard::request(api::FETCH, head.version, frame, at)?;
+    let is_virtual = |topic: &FetchTopic| {
+        let routed = ways.routed.by_name(&topic.topic);
+        routed.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes())).is_some()
+    };
+    if !request.topics.iter().any(is_virtual) {
+        return Ok(None);
+    }
+    bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+    Ok(Some(request))
 }
 
 impl Legs {
-    /// Answers a Fetch request that names a virtual topic; `None` if it names none.
+    /// Answers a Fetch request that names a virtual topic; gives the frame and the room it takes.
     pub async fn fetch(
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        frame: &Bytes,
-    ) -> Result<Option<Bytes>, WireError> {
-        let at = header::request_body_at(head, frame)?;
-        let request: FetchRequest = guard::request(api::FETCH, head.version, frame, at)?;
-        let is_virtual = |topic: &FetchTopic| {
-            let routed = ways.routed.by_name(&topic.topic);
-            routed.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes())).is_some()
-        };
-        if !request.topics.iter().any(is_virtual) {
-            return Ok(None);
-        }
+        request: &FetchRequest,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), WireError> {
         let mut answer = FetchResponse::default();
         if request.session_id != 0 && request.session_epoch > 0 {
             answer.error_code = NO_SESSION;
-            return Ok(Some(reply::frame(head, &answer)?));
+            return Ok((reply::frame(head, &answer)?, None));
         }
-        let questions = questions(ways, &request, &mut answer).await;
-        self.read(ways, &request, questions, &mut answer).await?;
-        Ok(Some(reply::frame(head, &answer)?))
+        let questions = questions(ways, request, &mut answer).await;
+        let room = self.read(ways, request, questions, &mut answer).await?;
+        cut(&mut answer, request);
+        let frame = reply::frame(head, &answer)?;
+        drop(answer);
+        Ok((without_leader_epochs(head.version, frame)?, room))
     }
 
     async fn read(
@@ -65,122 +85,187 @@ impl Legs {
         request: &FetchRequest,
         questions: Vec<Question>,
         answer: &mut FetchResponse,
-    ) -> Result<(), WireError> {
-        let (led, lost) =
-            by_leader(ways.topics, questions, |q| (&q.physical, q.physical_partition)).await;
-        for q in lost {
-            answer.responses[q.topic].partitions.push(failed(q.partition.partition, NOT_LEADER));
-        }
+    ) -> Result<Option<OwnedSemaphorePermit>, WireError> {
+        let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
         let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
         let limit = Duration::from_millis(wait) + ways.limits.connect * 3;
+        let room = i32::try_from(ways.room.bytes() / 2).unwrap_or(i32::MAX);
+        let most = request.max_bytes.min(room).min(LEG_BYTES_MAX);
+        let parts = i32::try_from(led.len()).unwrap_or(i32::MAX).max(1);
+        let most = if fault::on("bytes-unbounded") { i32::MAX } else { most / parts };
         let mut legs = Vec::with_capacity(led.len());
         for (node, questions) in &led {
-            let body = encoded(api::FETCH, LEG_VERSION, &leg_request(request, questions))?;
+            let body = encoded(api::FETCH, LEG_VERSION, &leg_request(request, most, questions))?;
             legs.push(Leg { node: *node, key: api::FETCH, version: LEG_VERSION, body, limit });
         }
-        let answers = self.run(ways, legs).await;
-        for (questions, ran) in led.into_values().zip(answers) {
+        let ran = self.run(ways, legs).await;
+        for (questions, ran) in led.into_values().zip(ran.answers) {
             let ran = ran.ok().and_then(|body| {
                 guard::response::<FetchResponse>(api::FETCH, LEG_VERSION, &body, 0).ok()
             });
-            for q in questions {
-                let found = ran.as_ref().and_then(|ran| find(ran, &q));
+            let rows = ran.as_ref().map(by_place).unwrap_or_default();
+            for Question { of: (topic, row), physical, partition, .. } in questions {
+                let found = rows.get(&(&*physical, partition));
                 if found.is_none_or(|found| found.error_code != 0) {
-                    ways.topics.forget(&q.physical);
+                    ways.topics.doubt(&physical);
                 }
-                let index = q.partition.partition;
-                let data = found.map_or_else(|| failed(index, NOT_LEADER), |f| logical(f, index));
-                answer.responses[q.topic].partitions.push(data);
+                if let Some(found) = found {
+                    let row = &mut answer.responses[topic].partitions[row];
+                    *row = logical(found, row.partition_index);
+                }
             }
         }
-        Ok(())
+        Ok(ran.room)
     }
 }
 
-/// The partitions to read; those that do not exist are answered at once.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const LEG_BYTES_MAX: i32 = LEG_FETCH_BYTES_MAX as i32;
+
+/// The partitions to read. The answer gets a row for each, in the order of the request, that says
+/// what is told without an answer.
 async fn questions(
     ways: Ways<'_>,
     request: &FetchRequest,
     answer: &mut FetchResponse,
 ) -> Vec<Question> {
     let mut questions = Vec::new();
-    for (n, topic) in request.topics.iter().enumerate() {
-        let row = FetchableTopicResponse::default()
-            .with_topic(topic.topic.clone())
-            .with_topic_id(topic.topic_id);
-        answer.responses.push(row);
+    for (t, topic) in request.topics.iter().enumerate() {
         let id = topic.topic_id.into_bytes();
         let routed = ways.routed.by_name(&topic.topic).or_else(|| ways.routed.by_id(&id));
-        let own = match (routed, topic.topic.is_empty()) {
+        let own: Option<Arc<str>> = match (routed, topic.topic.is_empty()) {
             (Some(_), _) => None,
-            (None, true) => ways.topics.name(id).await.ok().flatten().map(|n| n.to_string()),
-            (None, false) => Some(topic.topic.to_string()),
+            (None, true) => ways.topics.name(id).await.ok().flatten(),
+            (None, false) => is_name(&topic.topic).then(|| topic.topic.as_str().into()),
         };
-        for partition in &topic.partitions {
-            let q = partition.partition;
+        let mut rows = Vec::with_capacity(topic.partitions.len());
+        for (row, asked) in topic.partitions.iter().enumerate() {
+            let q = asked.partition;
             let place = match routed {
                 None => own.clone().map(|name| (name, q)),
-                Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].to_string(), p)),
+                Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),
             };
-            match place {
-                None => answer.responses[n].partitions.push(failed(q, UNKNOWN_PARTITION)),
-                Some((physical, physical_partition)) => {
-                    let partition = partition.clone();
-                    questions.push(Question { topic: n, partition, physical, physical_partition });
-                }
-            }
+            let code = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
+            rows.push(failed(q, code));
+            questions.extend(place.map(|(physical, partition)| Question {
+                of: (t, row),
+                offset: asked.fetch_offset,
+                bytes_max: asked.partition_max_bytes,
+                physical,
+                partition,
+            }));
         }
+        answer.responses.push(
+            FetchableTopicResponse::default()
+                .with_topic(topic.topic.clone())
+                .with_topic_id(topic.topic_id)
+                .with_partitions(rows),
+        );
     }
     questions
 }
 
-fn leg_request(request: &FetchRequest, questions: &[Question]) -> FetchRequest {
-    let topics = questions.iter().map(|q| {
-        let name = TopicName(StrBytes::from_string(q.physical.clone()));
-        let partition = FetchPartition::default()
-            .with_partition(q.physical_partition)
-            .with_current_leader_epoch(-1)
-            .with_fetch_offset(q.partition.fetch_offset)
-            .with_last_fetched_epoch(-1)
-            .with_log_start_offset(-1)
-            .with_partition_max_bytes(q.partition.partition_max_bytes);
-        FetchTopic::default().with_topic(name).with_partitions(vec![partition])
+fn leg_request(request: &FetchRequest, bytes_max: i32, questions: &[Question]) -> FetchRequest {
+    let topics = questions.chunk_by(|a, b| a.physical == b.physical).map(|of_topic| {
+        let name = TopicName(StrBytes::from_string(of_topic[0].physical.to_string()));
+        let partitions = of_topic.iter().map(|q| {
+            FetchPartition::default()
+                .with_partition(q.partition)
+                .with_current_leader_epoch(-1)
+                .with_fetch_offset(q.offset)
+                .with_last_fetched_epoch(-1)
+                .with_log_start_offset(-1)
+                .with_partition_max_bytes(q.bytes_max)
+        });
+        FetchTopic::default().with_topic(name).with_partitions(partitions.collect())
     });
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(request.max_wait_ms)
         .with_min_bytes(request.min_bytes)
-        .with_max_bytes(request.max_bytes)
+        .with_max_bytes(bytes_max)
         .with_isolation_level(request.isolation_level)
         .with_session_epoch(-1)
         .with_topics(topics.collect())
 }
 
-fn find<'a>(answer: &'a FetchResponse, q: &Question) -> Option<&'a PartitionData> {
-    let topics = answer.responses.iter().filter(|t| *t.topic.0 == *q.physical);
-    topics.flat_map(|t| &t.partitions).find(|p| p.partition_index == q.physical_partition)
+fn by_place(answer: &FetchResponse) -> HashMap<(&str, i32), &PartitionData> {
+    let rows = answer.responses.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|row| ((topic.topic.as_str(), row.partition_index), row))
+    });
+    rows.collect()
 }
 
 /// A physical partition's data as that of logical partition `index`.
 fn logical(data: &PartitionData, index: i32) -> PartitionData {
-    let records = data.records.as_ref().map(without_leader_epochs);
     data.clone()
         .with_partition_index(index)
         .with_diverging_epoch(EpochEndOffset::default())
         .with_current_leader(LeaderIdAndEpoch::default())
         .with_preferred_read_replica(BrokerId(-1))
-        .with_records(records)
 }
 
-fn without_leader_epochs(records: &Bytes) -> Bytes {
-    let mut new = BytesMut::from(&records[..]);
+/// Keeps of the records what one broker would give: so many bytes in all and of each partition,
+/// in the order of the request, but always the first batch of the answer.
+fn cut(answer: &mut FetchResponse, request: &FetchRequest) {
+    if fault::on("bytes-unbounded") {
+        return;
+    }
+    let mut left = usize::try_from(request.max_bytes).unwrap_or(0);
+    let mut first = true;
+    let asked = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let rows = answer.responses.iter_mut().flat_map(|topic| &mut topic.partitions);
+    for (row, asked) in rows.zip(asked) {
+        let Some(records) = &mut row.records else { continue };
+        let most = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
+        if records.len() > most {
+            records.truncate(whole_batches(records, most, first));
+        }
+        left = left.saturating_sub(records.len());
+        first &= records.is_empty();
+    }
+}
+
+/// Bytes of the batches that end within `most` bytes, or of the first one if it must be kept.
+fn whole_batches(records: &[u8], most: usize, first: bool) -> usize {
+    let mut end = 0;
     for entry in Batches::new(records) {
-        if let Ok(Entry::Batch { range, .. }) = entry {
+        let range = match entry {
+            Ok(Entry::Batch { range, .. } | Entry::Legacy { range }) => range,
+            Ok(Entry::Partial { .. }) | Err(_) => break,
+        };
+        if range.end > most && !(first && end == 0) {
+            break;
+        }
+        end = range.end;
+    }
+    end
+}
+
+fn without_leader_epochs(version: i16, frame: Bytes) -> Result<Bytes, WireError> {
+    let at = header::response_body_at(api::FETCH, version, &frame)?;
+    let mut sections = Vec::new();
+    let mut look = |role: Role, value: Value<'_>| {
+        if let (Role::Records, Value::Bytes(Some(records), from)) = (role, value) {
+            sections.push(from..from + records.len());
+        }
+        None
+    };
+    walk(&responses::FETCH, version, &frame, at, &mut look)?;
+    let mut frame = BytesMut::from(frame);
+    for section in sections {
+        let section = &mut frame[section];
+        let batches = Batches::new(section).map_while(Result::ok);
+        let batches = batches.filter_map(|entry| match entry {
+            Entry::Batch { range, .. } => Some(range),
+            Entry::Legacy { .. } | Entry::Partial { .. } => None,
+        });
+        for range in batches.collect::<Vec<_>>() {
             // The entry was just parsed, so it is long enough to have an epoch.
-            let _ = set_partition_leader_epoch(&mut new[range], -1);
+            let _ = set_partition_leader_epoch(&mut section[range], -1);
         }
     }
-    new.freeze()
+    Ok(frame.freeze())
 }
 
 fn failed(partition: i32, code: i16) -> PartitionData {

@@ -1,5 +1,8 @@
 //! ListOffsets: each logical partition is asked at the leader of its physical one.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
@@ -11,17 +14,18 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
+use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded, is_name};
 
 /// Version of the legs: the newest without special timestamps that segments cannot answer.
 const LEG_VERSION: i16 = 7;
 
 /// One partition asked for: where the answer goes, and where the question.
 struct Question {
-    topic: usize,
-    partition: ListOffsetsPartition,
-    physical: String,
-    physical_partition: i32,
+    /// Topic and partition of the request.
+    of: (usize, usize),
+    timestamp: i64,
+    physical: Arc<str>,
+    partition: i32,
 }
 
 impl Legs {
@@ -38,27 +42,9 @@ impl Legs {
         if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
             return Ok(None);
         }
+        bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
         let mut answer = ListOffsetsResponse::default();
-        let mut questions = Vec::new();
-        for (n, topic) in request.topics.iter().enumerate() {
-            answer.topics.push(ListOffsetsTopicResponse::default().with_name(topic.name.clone()));
-            let routed = ways.routed.by_name(&topic.name);
-            for partition in &topic.partitions {
-                let q = partition.partition_index;
-                let place = match routed {
-                    None => Some((topic.name.to_string(), q)),
-                    Some(routed) => {
-                        routed.place(q).map(|(slot, p)| (routed.physical[slot].to_string(), p))
-                    }
-                };
-                let Some((physical, physical_partition)) = place else {
-                    answer.topics[n].partitions.push(failed(q, UNKNOWN_PARTITION));
-                    continue;
-                };
-                let partition = partition.clone();
-                questions.push(Question { topic: n, partition, physical, physical_partition });
-            }
-        }
+        let questions = questions(ways, &request, &mut answer);
         self.ask(ways, &request, questions, &mut answer).await?;
         Ok(Some(reply::frame(head, &answer)?))
     }
@@ -70,51 +56,80 @@ impl Legs {
         questions: Vec<Question>,
         answer: &mut ListOffsetsResponse,
     ) -> Result<(), WireError> {
-        let place = |q: &Question| (q.physical.clone(), q.physical_partition);
-        let (led, lost) =
-            by_leader(ways.topics, questions, |q| (&q.physical, q.physical_partition)).await;
-        for q in lost {
-            let failed = failed(q.partition.partition_index, NOT_LEADER);
-            answer.topics[q.topic].partitions.push(failed);
-        }
+        let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
         let mut legs = Vec::with_capacity(led.len());
         for (node, questions) in &led {
             let body = encoded(api::LIST_OFFSETS, LEG_VERSION, &leg_request(request, questions))?;
             let (key, version, node) = (api::LIST_OFFSETS, LEG_VERSION, *node);
             legs.push(Leg { node, key, version, body, limit: ways.limits.connect * 3 });
         }
-        let answers = self.run(ways, legs).await;
-        for (questions, ran) in led.into_values().zip(answers) {
+        let ran = self.run(ways, legs).await;
+        for (questions, ran) in led.into_values().zip(ran.answers) {
             let ran = ran.ok().and_then(|body| {
                 guard::response::<ListOffsetsResponse>(api::LIST_OFFSETS, LEG_VERSION, &body, 0)
                     .ok()
             });
-            for q in questions {
-                let (topic, p) = place(&q);
-                let found = ran.as_ref().and_then(|ran| find(ran, &topic, p));
+            let rows = ran.as_ref().map(by_place).unwrap_or_default();
+            for Question { of: (topic, row), physical, partition, .. } in questions {
+                let found = rows.get(&(&*physical, partition)).copied();
                 if found.is_none_or(|found| found.error_code != 0) {
-                    ways.topics.forget(&topic);
+                    ways.topics.doubt(&physical);
                 }
-                let index = q.partition.partition_index;
-                let row = found.map_or_else(
-                    || failed(index, NOT_LEADER),
-                    |found| found.clone().with_partition_index(index).with_leader_epoch(-1),
-                );
-                answer.topics[q.topic].partitions.push(row);
+                if let Some(found) = found {
+                    let row = &mut answer.topics[topic].partitions[row];
+                    let index = row.partition_index;
+                    *row = found.clone().with_partition_index(index).with_leader_epoch(-1);
+                }
             }
         }
         Ok(())
     }
 }
 
+/// The partitions to ask for. The answer gets a row for each, in the order of the request, that
+/// says what is told without an answer.
+fn questions(
+    ways: Ways<'_>,
+    request: &ListOffsetsRequest,
+    answer: &mut ListOffsetsResponse,
+) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for (t, topic) in request.topics.iter().enumerate() {
+        let routed = ways.routed.by_name(&topic.name);
+        let own: Option<Arc<str>> = is_name(&topic.name).then(|| topic.name.as_str().into());
+        let mut rows = Vec::with_capacity(topic.partitions.len());
+        for (row, asked) in topic.partitions.iter().enumerate() {
+            let q = asked.partition_index;
+            let place = match routed {
+                None => own.clone().map(|name| (name, q)),
+                Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),
+            };
+            let code = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
+            rows.push(failed(q, code));
+            questions.extend(place.map(|(physical, partition)| Question {
+                of: (t, row),
+                timestamp: asked.timestamp,
+                physical,
+                partition,
+            }));
+        }
+        let name = topic.name.clone();
+        let told = ListOffsetsTopicResponse::default().with_name(name).with_partitions(rows);
+        answer.topics.push(told);
+    }
+    questions
+}
+
 fn leg_request(request: &ListOffsetsRequest, questions: &[Question]) -> ListOffsetsRequest {
-    let topics = questions.iter().map(|q| {
-        let name = TopicName(StrBytes::from_string(q.physical.clone()));
-        let partition = ListOffsetsPartition::default()
-            .with_partition_index(q.physical_partition)
-            .with_current_leader_epoch(-1)
-            .with_timestamp(q.partition.timestamp);
-        ListOffsetsTopic::default().with_name(name).with_partitions(vec![partition])
+    let topics = questions.chunk_by(|a, b| a.physical == b.physical).map(|of_topic| {
+        let name = TopicName(StrBytes::from_string(of_topic[0].physical.to_string()));
+        let partitions = of_topic.iter().map(|q| {
+            ListOffsetsPartition::default()
+                .with_partition_index(q.partition)
+                .with_current_leader_epoch(-1)
+                .with_timestamp(q.timestamp)
+        });
+        ListOffsetsTopic::default().with_name(name).with_partitions(partitions.collect())
     });
     ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
@@ -122,13 +137,11 @@ fn leg_request(request: &ListOffsetsRequest, questions: &[Question]) -> ListOffs
         .with_topics(topics.collect())
 }
 
-fn find<'a>(
-    answer: &'a ListOffsetsResponse,
-    topic: &str,
-    partition: i32,
-) -> Option<&'a ListOffsetsPartitionResponse> {
-    let topics = answer.topics.iter().filter(|t| &*t.name.0 == topic);
-    topics.flat_map(|t| &t.partitions).find(|p| p.partition_index == partition)
+fn by_place(answer: &ListOffsetsResponse) -> HashMap<(&str, i32), &ListOffsetsPartitionResponse> {
+    let rows = answer.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|row| ((topic.name.as_str(), row.partition_index), row))
+    });
+    rows.collect()
 }
 
 fn failed(partition: i32, code: i16) -> ListOffsetsPartitionResponse {

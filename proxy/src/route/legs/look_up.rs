@@ -59,7 +59,7 @@ impl Legs {
         ways.topics.ask_leaders(&topics).await;
         let mut led = Led::new();
         for (topic, partition) in places {
-            if let Some(leader) = ways.topics.leader(topic, *partition).await {
+            if let Some(leader) = ways.topics.leader(topic, *partition) {
                 led.entry(leader.node).or_default().push(((topic.clone(), *partition), leader));
             }
         }
@@ -167,7 +167,7 @@ impl Legs {
             legs.push(Leg { node, key, version, body: request(places)?, limit });
         }
         let ran = self.run(ways, legs).await;
-        let answers = led.values().zip(ran).filter_map(|(places, ran)| {
+        let answers = led.values().zip(ran.answers).filter_map(|(places, ran)| {
             let answer = guard::response(key, version, &ran.ok()?, 0).ok()?;
             Some((places.as_slice(), answer))
         });

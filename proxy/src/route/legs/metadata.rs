@@ -30,7 +30,12 @@ pub struct Asked {
     pub virtual_topics: Vec<[u8; 16]>,
     /// Names that clients must not see.
     pub hidden: Vec<String>,
+    /// Version that the client is told in; the broker may be asked in another one.
+    pub version: i16,
 }
+
+/// First version that can say that no topic is to be made.
+const WITHOUT_MAKING: i16 = 4;
 
 /// The request to forward in the place of `frame`; `None` if it asks for nothing virtual.
 pub fn request(
@@ -40,7 +45,7 @@ pub fn request(
 ) -> Result<Option<(Bytes, Asked)>, WireError> {
     let at = header::request_body_at(head, frame)?;
     let mut body: MetadataRequest = guard::request(api::METADATA, head.version, frame, at)?;
-    let mut asked = Asked::default();
+    let mut asked = Asked { version: head.version, ..Asked::default() };
     let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
         return Ok(Some((frame.clone(), Asked { all: true, ..asked })));
     };
@@ -49,6 +54,7 @@ pub fn request(
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
         match found {
+            Some(found) if asked.virtual_topics.contains(&found.id) => {}
             Some(found) => {
                 asked.virtual_topics.push(found.id);
                 ask.extend(found.physical.iter().map(|name| {
@@ -65,8 +71,11 @@ pub fn request(
     }
     body.topics = Some(ask);
     body.allow_auto_topic_creation = false;
+    let version = head.version.max(WITHOUT_MAKING);
+    // None of the versions between is flexible: the head has the same layout.
     let mut new = BytesMut::from(&frame[..at]);
-    new.extend_from_slice(&encoded(api::METADATA, head.version, &body)?);
+    new[2..4].copy_from_slice(&version.to_be_bytes());
+    new.extend_from_slice(&encoded(api::METADATA, version, &body)?);
     Ok(Some((new.freeze(), asked)))
 }
 
@@ -91,7 +100,7 @@ pub fn response(
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         if routed.hides(&name) {
             physical.insert(name, topic);
-        } else {
+        } else if routed.by_name(&name).is_none() {
             shown.push(topic);
         }
     }
@@ -107,7 +116,7 @@ pub fn response(
     }
     body.topics = shown;
     let mut new = BytesMut::from(&frame[..at]);
-    new.extend_from_slice(&encoded(api::METADATA, version, &body)?);
+    new.extend_from_slice(&encoded(api::METADATA, asked.version, &body)?);
     Ok(new.freeze())
 }
 

@@ -1,5 +1,8 @@
 //! Produce: batches are split by slot, each part goes to the leader of its physical partition.
 //!
+//! Topics that are not virtual go on to the home broker, in the order of the connection and with all
+//! that the request says of itself; what was answered to the others is put beside its answer.
+//!
 //! Batches with sequence numbers go on in `exact.rs`. A partition is acknowledged when all its
 //! parts are. Brokers take one batch a partition and request, so parts that meet at the same
 //! physical partition go in rounds, in the order of the request.
@@ -8,11 +11,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use protocol_ext::address::Addresses;
 use protocol_ext::batch::{Caps, OpenBatch};
 use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
@@ -21,9 +25,14 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
 use super::exact::Batch;
-use super::{Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, by_leader, encoded};
+use super::{
+    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded,
+};
+use crate::fault;
 use crate::metrics::Metrics;
 use crate::net::Line;
+use crate::route::addresses::Directory;
+use crate::route::transactions::INVALID_TXN_STATE;
 use crate::route::virtual_topics::Routed;
 
 /// Version of the legs: the first flexible one, the last without leader hints.
@@ -32,8 +41,6 @@ pub(super) const LEG_VERSION: i16 = 9;
 pub(super) const CORRUPT: i16 = 2;
 /// REQUEST_TIMED_OUT: something may have been appended.
 pub(super) const TIMED_OUT: i16 = 7;
-/// INVALID_TXN_STATE.
-const TRANSACTION: i16 = 48;
 /// INVALID_RECORD.
 const INVALID: i16 = 87;
 const TOO_LARGE_ID: &str = "virtual topics take producer ids below 2^26";
@@ -47,6 +54,17 @@ struct Part {
     batch: Bytes,
     /// The offset it gets is the logical one.
     native: bool,
+}
+
+/// What becomes of a Produce request.
+#[derive(Debug)]
+pub enum Produced {
+    /// It names no virtual topic and goes on as it is.
+    Untouched,
+    /// It names only virtual topics: the answer.
+    Answered(Bytes),
+    /// The frame for the home broker, and what is told of virtual topics beside its answer.
+    Rest(Bytes, Vec<TopicProduceResponse>),
 }
 
 /// What a client's partition is told.
@@ -68,7 +86,7 @@ enum Taken<'a> {
 }
 
 impl Legs {
-    /// Answers a Produce request that names a virtual topic; `None` if it names none.
+    /// Writes the batches of a Produce request for virtual topics.
     pub async fn produce(
         &mut self,
         ways: Ways<'_>,
@@ -77,32 +95,47 @@ impl Legs {
         client: Option<&Line>,
         head: Head,
         frame: &Bytes,
-    ) -> Result<Option<Bytes>, WireError> {
+    ) -> Result<Produced, WireError> {
         let at = header::request_body_at(head, frame)?;
-        let request: ProduceRequest = guard::request(api::PRODUCE, head.version, frame, at)?;
-        let of = |topic: &TopicProduceData| {
-            let routed = ways.routed.by_name(&topic.name);
-            routed.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes()))
-        };
-        if !request.topic_data.iter().any(|topic| of(topic).is_some()) {
-            return Ok(None);
+        let mut request: ProduceRequest = guard::request(api::PRODUCE, head.version, frame, at)?;
+        let topics = std::mem::take(&mut request.topic_data);
+        let (ours, rest): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| routed(ways, topic).is_some());
+        if ours.is_empty() {
+            return Ok(Produced::Untouched);
         }
+        bounded(ours.iter().map(|topic| topic.partition_data.len()).sum())?;
+        request.topic_data = ours;
+        let told = self.write(ways, caps, metrics, client, &request).await?;
+        if rest.is_empty() {
+            let answer = ProduceResponse::default().with_responses(told);
+            return Ok(Produced::Answered(reply::frame(head, &answer)?));
+        }
+        request.topic_data = rest;
+        if fault::on("transactional-id-lost") {
+            request.transactional_id = None;
+        }
+        let mut frame = BytesMut::from(&frame[..at]);
+        frame.extend_from_slice(&encoded(api::PRODUCE, head.version, &request)?);
+        Ok(Produced::Rest(frame.freeze(), told))
+    }
+
+    /// Writes the batches of a request that names virtual topics only.
+    async fn write(
+        &mut self,
+        ways: Ways<'_>,
+        caps: &Caps,
+        metrics: &Metrics,
+        client: Option<&Line>,
+        request: &ProduceRequest,
+    ) -> Result<Vec<TopicProduceResponse>, WireError> {
         let mut outcomes = Outcomes::new();
         let (mut parts, mut exact) = (Vec::new(), Vec::new());
         for (t, topic) in request.topic_data.iter().enumerate() {
-            let routed = of(topic);
-            let name = match (routed, topic.name.is_empty()) {
-                (None, true) => ways.topics.name(topic.topic_id.into_bytes()).await.ok().flatten(),
-                _ => Some(topic.name.as_str().into()),
-            };
+            let Some(routed) = routed(ways, topic) else { continue };
             for (p, data) in topic.partition_data.iter().enumerate() {
-                let taken = match (routed, &name) {
-                    (Some(routed), _) => taken(routed, caps, metrics, (t, p), data),
-                    (None, Some(name)) => Ok(Taken::Parts(vec![plain_part(name, (t, p), data)])),
-                    (None, None) => Err(Refusal { code: UNKNOWN_PARTITION, message: None }),
-                };
                 let mut outcome = Outcome::new(data.index);
-                match taken {
+                match taken(routed, caps, metrics, (t, p), data) {
                     Ok(Taken::Parts(new)) => parts.extend(new),
                     Ok(Taken::Exact(batch)) => exact.push(*batch),
                     Err(refusal) => {
@@ -113,12 +146,12 @@ impl Legs {
             }
         }
         for round in rounds(parts) {
-            self.send(ways, &request, round, &mut outcomes).await?;
+            self.send(ways, request, round, &mut outcomes).await?;
         }
         if !exact.is_empty() {
             self.exact(ways, metrics, client, exact, &mut outcomes).await?;
         }
-        Ok(Some(reply::frame(head, &merged(&request, &outcomes))?))
+        Ok(told(request, &outcomes))
     }
 
     /// Sends parts that all have different physical partitions.
@@ -144,8 +177,8 @@ impl Legs {
             let body = leg_body(acks, request.timeout_ms, batches)?;
             legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
         }
-        let answers = self.run(ways, legs).await;
-        for (parts, ran) in led.into_values().zip(answers) {
+        let ran = self.run(ways, legs).await;
+        for (parts, ran) in led.into_values().zip(ran.answers) {
             let (answer, code) = match ran {
                 Ok(body) => (guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok(), TIMED_OUT),
                 Err(LegError::NotSent(_)) => (None, NOT_LEADER),
@@ -157,7 +190,7 @@ impl Legs {
                     None => fail(outcomes, &part, code),
                 }
                 if outcomes.get(&part.of).is_none_or(|outcome| outcome.code != 0) {
-                    ways.topics.forget(&part.physical);
+                    ways.topics.doubt(&part.physical);
                 }
             }
         }
@@ -169,6 +202,11 @@ impl Legs {
 struct Refusal {
     code: i16,
     message: Option<&'static str>,
+}
+
+fn routed<'a>(ways: Ways<'a>, topic: &TopicProduceData) -> Option<&'a Routed> {
+    let by_name = ways.routed.by_name(&topic.name);
+    by_name.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes()))
 }
 
 fn taken<'a>(
@@ -184,7 +222,7 @@ fn taken<'a>(
     let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
     let header = open.header();
     if header.is_transactional() {
-        return Err(refuse(TRANSACTION, None));
+        return Err(refuse(INVALID_TXN_STATE, None));
     }
     if header.producer_id >= 0 {
         if header.base_sequence < 0 || header.last_offset_delta + 1 != header.records_count {
@@ -211,11 +249,6 @@ fn taken<'a>(
         }
     });
     Ok(Taken::Parts(parts.collect()))
-}
-
-fn plain_part(name: &Arc<str>, of: (usize, usize), data: &PartitionProduceData) -> Part {
-    let batch = data.records.clone().unwrap_or_default();
-    Part { of, physical: name.clone(), partition: data.index, batch, native: true }
 }
 
 /// Parts in rounds: within one, no physical partition comes twice.
@@ -285,7 +318,8 @@ impl Outcome {
     }
 }
 
-fn merged(request: &ProduceRequest, outcomes: &Outcomes) -> ProduceResponse {
+/// What is told of the topics of a request.
+fn told(request: &ProduceRequest, outcomes: &Outcomes) -> Vec<TopicProduceResponse> {
     let topics = request.topic_data.iter().enumerate().map(|(t, topic)| {
         let rows = (0..topic.partition_data.len()).filter_map(|p| outcomes.get(&(t, p)));
         let rows = rows.map(|outcome| {
@@ -297,5 +331,26 @@ fn merged(request: &ProduceRequest, outcomes: &Outcomes) -> ProduceResponse {
             .with_topic_id(topic.topic_id)
             .with_partition_responses(rows.collect())
     });
-    ProduceResponse::default().with_responses(topics.collect())
+    topics.collect()
+}
+
+/// The home broker's answer to the rest of a request, for the client: addresses of the proxy, and
+/// what is told of virtual topics.
+pub fn joined(
+    version: i16,
+    frame: &Bytes,
+    told: Vec<TopicProduceResponse>,
+    addresses: &Directory,
+) -> Result<Bytes, WireError> {
+    let at = header::response_body_at(api::PRODUCE, version, frame)?;
+    let mut answer: ProduceResponse = guard::response(api::PRODUCE, version, frame, at)?;
+    for node in &mut answer.node_endpoints {
+        let (host, port) = addresses.of(node.node_id.0);
+        node.host = StrBytes::try_from(host).unwrap_or_default();
+        node.port = i32::from(port);
+    }
+    answer.responses.extend(told);
+    let mut new = BytesMut::from(&frame[..at]);
+    new.extend_from_slice(&encoded(api::PRODUCE, version, &answer)?);
+    Ok(new.freeze())
 }

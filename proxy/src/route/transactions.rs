@@ -1,0 +1,106 @@
+//! Transactions: a request that would take a virtual topic into one is refused here, whole.
+//!
+//! Produce requests say the same of each batch (`legs/produce.rs`). Invariant: of a request that
+//! names a virtual topic nothing reaches a broker.
+
+use bytes::Bytes;
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::add_partitions_to_txn_response::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
+};
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
+};
+use protocol_ext::header::{self, Head};
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, guard, reply};
+
+use super::virtual_topics::VirtualTopics;
+
+/// INVALID_TXN_STATE: no retry helps.
+pub const INVALID_TXN_STATE: i16 = 48;
+/// OPERATION_NOT_ATTEMPTED, since another partition of the request was refused.
+const NOT_ATTEMPTED: i16 = 55;
+
+/// The refusal of a request that names a virtual topic; `None` if it names none.
+pub fn refusal(
+    routed: &VirtualTopics,
+    head: Head,
+    frame: &Bytes,
+) -> Result<Option<Bytes>, WireError> {
+    let at = header::request_body_at(head, frame)?;
+    if head.api == api::TXN_OFFSET_COMMIT {
+        let request = guard::request(head.api, head.version, frame, at)?;
+        let answer = offsets_refused(routed, &request);
+        return answer.map(|answer| reply::frame(head, &answer)).transpose();
+    }
+    let request = guard::request(head.api, head.version, frame, at)?;
+    let answer = partitions_refused(routed, &request);
+    answer.map(|answer| reply::frame(head, &answer)).transpose()
+}
+
+fn offsets_refused(
+    routed: &VirtualTopics,
+    request: &TxnOffsetCommitRequest,
+) -> Option<TxnOffsetCommitResponse> {
+    if !request.topics.iter().any(|topic| routed.by_name(&topic.name).is_some()) {
+        return None;
+    }
+    let topics = request.topics.iter().map(|topic| {
+        let rows = topic.partitions.iter().map(|asked| {
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(asked.partition_index)
+                .with_error_code(INVALID_TXN_STATE)
+        });
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(rows.collect())
+    });
+    Some(TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+}
+
+/// All or nothing, as brokers add partitions.
+fn partitions_refused(
+    routed: &VirtualTopics,
+    request: &AddPartitionsToTxnRequest,
+) -> Option<AddPartitionsToTxnResponse> {
+    let of_brokers = request.transactions.iter().flat_map(|transaction| &transaction.topics);
+    let mut topics = request.v3_and_below_topics.iter().chain(of_brokers);
+    if !topics.any(|topic| routed.by_name(&topic.name).is_some()) {
+        return None;
+    }
+    let by_transaction = request.transactions.iter().map(|transaction| {
+        AddPartitionsToTxnResult::default()
+            .with_transactional_id(transaction.transactional_id.clone())
+            .with_topic_results(rows(routed, &transaction.topics))
+    });
+    let by_topic = rows(routed, &request.v3_and_below_topics);
+    Some(
+        AddPartitionsToTxnResponse::default()
+            .with_results_by_transaction(by_transaction.collect())
+            .with_results_by_topic_v3_and_below(by_topic),
+    )
+}
+
+fn rows(
+    routed: &VirtualTopics,
+    topics: &[AddPartitionsToTxnTopic],
+) -> Vec<AddPartitionsToTxnTopicResult> {
+    let rows = topics.iter().map(|topic| {
+        let is_virtual = routed.by_name(&topic.name).is_some();
+        let code = if is_virtual { INVALID_TXN_STATE } else { NOT_ATTEMPTED };
+        let rows = topic.partitions.iter().map(|partition| {
+            AddPartitionsToTxnPartitionResult::default()
+                .with_partition_index(*partition)
+                .with_partition_error_code(code)
+        });
+        AddPartitionsToTxnTopicResult::default()
+            .with_name(topic.name.clone())
+            .with_results_by_partition(rows.collect())
+    });
+    rows.collect()
+}

@@ -1,0 +1,65 @@
+//! Large values of virtual topics: stored, routed as references, put back.
+
+use super::{NORCAL, OTHER, TOPIC, located, start};
+use crate::harness::broker::Brokers;
+use crate::harness::client::Client;
+use crate::harness::proxy::Folder;
+use crate::harness::records::read;
+use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
+
+const ALL: i32 = i32::MAX;
+
+/// A record that arrives at one slot and belongs to another is stored once, referred to in its own
+/// slot's log under the name that clients use, and comes back as it was.
+pub async fn a_routed_value_comes_back(faults: Faults) -> Checked {
+    let store = Folder::new();
+    let (brokers, proxy) = start(faults, |setup| setup.offload(&store, 1000)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    let (large, small) = (noise(1, 50_000), noise(2, 500));
+    // Partition 0 is norcal's; a record without a region belongs to partition 2.
+    for value in [&large, &small] {
+        let (code, offset) = client.produce(9, TOPIC, 0, &located(None, value.clone())).await?;
+        ensure_eq!((code, offset), (0, -1), "error and offset of Produce");
+    }
+    ensure_eq!(brokers.cluster().log(NORCAL, 0).expect("a log").end(), 0, "records in norcal");
+    let logged = logged(&brokers);
+    ensure_eq!(logged.len(), 2, "records in the log");
+    ensure!(logged[0].len() == 112, "{} bytes of a large value in the log", logged[0].len());
+    ensure!(logged[1] == small, "a small value is another one");
+    let (code, records) = client.fetch(12, TOPIC, 2, 0, ALL).await?;
+    ensure_eq!(code, 0, "error of Fetch");
+    let values = read(&records).into_iter().map(|record| record.value.expect("a value"));
+    let lengths: Vec<_> = values.clone().map(|value| value.len()).collect();
+    ensure_eq!(lengths, [50_000, 500], "bytes of the values that came back");
+    ensure!(values.eq([large, small]), "the values are other ones");
+    Ok(())
+}
+
+fn logged(brokers: &Brokers) -> Vec<Vec<u8>> {
+    let mut cluster = brokers.cluster();
+    let log = cluster.log(OTHER, 0).expect("a log");
+    let values = log.batches().flat_map(read).map(|record| record.value.expect("a value"));
+    values.collect()
+}
+
+#[tokio::test]
+async fn a_large_value_that_is_routed_to_another_slot_comes_back() -> Checked {
+    a_routed_value_comes_back(None).await
+}
+
+/// The reference names the virtual topic: in another topic's log it is no reference.
+#[tokio::test]
+async fn a_reference_of_a_virtual_topic_is_followed_nowhere_else() -> Checked {
+    let store = Folder::new();
+    let (brokers, proxy) = start(None, |setup| setup.offload(&store, 1000)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    let batch = located(None, noise(1, 50_000));
+    ensure_eq!(client.produce(9, TOPIC, 0, &batch).await?.0, 0, "error of Produce");
+    let reference = logged(&brokers).remove(0);
+    let copied = located(None, reference.clone());
+    brokers.cluster().log("t", 0).expect("a log").append(&copied).expect("a batch");
+    let (code, records) = client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(code, 0, "error of Fetch");
+    ensure!(read(&records)[0].value == Some(reference), "a reference was followed elsewhere");
+    Ok(())
+}
