@@ -256,16 +256,7 @@ impl Metrics {
         let offload_hedged = counter(r, "offload_hedged", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
-        let help = "Records routed to slots of virtual topics";
-        let routed_records = counter(r, "routed_records", help);
-        let routed_parts = Family::<ResultOnly, Counter>::default();
-        let help = "Parts of batches with sequences, by what came of sending them";
-        r.register("routed_parts", help, routed_parts.clone());
-        let help = "Look-ups of what brokers know of producers";
-        let producer_look_ups = counter(r, "producer_look_ups", help);
-        let hidden_topics = Gauge::<i64, AtomicI64>::default();
-        let help = "Topics of the cluster that a virtual topic of the same name hides";
-        r.register("hidden_topics", help, hidden_topics.clone());
+        let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
         let named = |side| Named { side };
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -288,8 +279,7 @@ impl Metrics {
             errors,
             legacy_batches,
             routed_records,
-            routed_parts: PART_RESULTS
-                .map(|result| routed_parts.get_or_create(&ResultOnly { result }).clone()),
+            routed_parts,
             producer_look_ups,
             hidden_topics,
         }
@@ -414,6 +404,22 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
     counter
+}
+
+/// What is counted of virtual topics.
+fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gauge) {
+    let help = "Records routed to slots of virtual topics";
+    let records = counter(r, "routed_records", help);
+    let parts = Family::<ResultOnly, Counter>::default();
+    let help = "Parts of batches with sequences, by what came of sending them";
+    r.register("routed_parts", help, parts.clone());
+    let help = "Look-ups of what brokers know of producers";
+    let look_ups = counter(r, "producer_look_ups", help);
+    let hidden = Gauge::default();
+    let help = "Topics of the cluster that a virtual topic of the same name hides";
+    r.register("hidden_topics", help, hidden.clone());
+    let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
+    (parts, [records, look_ups], hidden)
 }
 
 fn buckets() -> Histogram {

@@ -21,6 +21,7 @@ use crate::upstream::access::Login;
 const VERSION: i16 = 4;
 /// Time a broker may take.
 const TIMEOUT_MS: i32 = 10_000;
+const TIMEOUT: Duration = Duration::from_secs(10);
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -34,7 +35,8 @@ pub async fn ensure(plane: Arc<DataPlane>) {
     let (mut made, mut hidden) = (false, HashSet::new());
     loop {
         if !made {
-            match create(&plane, routed).await {
+            let created = tokio::time::timeout(TIMEOUT * 2, create(&plane, routed)).await;
+            match created.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(()) => made = true,
                 Err(error) => tracing::warn!(%error, "physical topics cannot be made yet"),
             }

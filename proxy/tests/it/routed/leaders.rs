@@ -1,6 +1,6 @@
 //! Leaders of physical partitions: lost, found again, and asked for with care.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_protocol::messages::ListOffsetsResponse;
 use protocol_ext::fake_broker::Fault;
@@ -33,7 +33,7 @@ pub async fn a_partition_gets_its_leader_back(faults: Faults) -> Checked {
     brokers.cluster().leaderless.push((NORCAL.to_owned(), 0));
     let mut client = Client::connect(proxy.port).await?;
     ensure_eq!(codes(&mut client).await?, [NOT_LEADER; 3], "errors without a leader");
-    let (asked, since) = (brokers.cluster().count(METADATA), Instant::now());
+    let (asked, since) = (brokers.cluster().count(METADATA), firebreak::clock::now());
     for _ in 0..100 {
         codes(&mut client).await?;
     }
