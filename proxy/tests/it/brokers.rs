@@ -13,7 +13,7 @@ use crate::harness::client::{Client, answer, request_frame};
 use crate::harness::proxy::Setup;
 use crate::harness::records::single;
 use crate::harness::requests::{metadata, produce};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
+use crate::harness::{Checked, Failure, Faults, ensure, ensure_eq, noise, until};
 
 #[tokio::test]
 async fn each_virtual_broker_stands_for_its_own_broker() -> Checked {
@@ -144,7 +144,7 @@ pub async fn ids_come_and_go(faults: Faults) -> Checked {
             ensure_eq!(broker.port, port, "port of broker {}", broker.node_id.0);
         }
         let ids: Vec<i32> = told.brokers.iter().map(|broker| broker.node_id.0).collect();
-        Ok((ids, told.controller_id.0))
+        Ok::<_, Failure>((ids, told.controller_id.0))
     };
     ensure_eq!(told(1).await?, (vec![0, 1, 2], 0), "brokers and controller");
     brokers.retire(0);

@@ -9,7 +9,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::hole::Hole;
 use crate::harness::proxy::{Proxy, Setup};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
+use crate::harness::{Checked, Faults, ensure_eq, until};
 
 /// What the proxy logs when a whole attempt at the cluster failed.
 const FAILED: &str = "cluster cannot be asked";
@@ -68,6 +68,7 @@ pub mod named {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::*;
+    use crate::harness::ensure;
     use crate::harness::proxy::Folder;
 
     const HOST: &str = "kafka.test";
