@@ -18,6 +18,8 @@ use crate::upstream::access::Login;
 const VERSION: i16 = 4;
 /// Time a broker may take.
 const TIMEOUT_MS: i32 = 10_000;
+/// Longer than that: a broker that does not answer at all is not waited for.
+const ANSWER_MAX: std::time::Duration = std::time::Duration::from_secs(15);
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 /// Pause between two attempts.
 const PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -47,7 +49,10 @@ async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
     });
     let request =
         CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(TIMEOUT_MS);
-    let answer: CreateTopicsResponse = broker.call(api::CREATE_TOPICS, VERSION, &request).await?;
+    let call = broker.call(api::CREATE_TOPICS, VERSION, &request);
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to CreateTopics");
+    let answer = tokio::time::timeout(ANSWER_MAX, call).await.map_err(late)?;
+    let answer: CreateTopicsResponse = answer?;
     for topic in answer.topics {
         let name = topic.name.to_string();
         match topic.error_code {
