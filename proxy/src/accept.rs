@@ -103,10 +103,12 @@ impl Clients {
         // other listener enters a client between the look at the limits and this one's entry.
         let mut open = self.open.lock();
         if self.draining.load(Ordering::Relaxed) {
+            net::reset_at_close(&stream);
             return;
         }
         if let Some(limit) = is_full(&open, peer.ip(), &limits) {
             drop(open);
+            net::reset_at_close(&stream);
             self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }

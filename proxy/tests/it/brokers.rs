@@ -131,6 +131,26 @@ async fn all_brokers_that_restart_at_once_are_found_where_they_were() -> Checked
     Ok(())
 }
 
+/// To a client it is a broker that is away, and no stranger on its port.
+pub async fn a_client_without_a_broker_is_reset(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(2).await;
+    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 500").start().await;
+    brokers.stop(1);
+    for node in [1, 4] {
+        let mut client = Client::connect(proxy.node(node)).await?;
+        client.send(3, 12, &metadata(12)).await?;
+        ensure!(client.is_reset().await?, "broker {node} is away and closed in good order");
+    }
+    let mut client = Client::connect(proxy.node(0)).await?;
+    client.metadata(12).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_whose_broker_is_away_is_reset() -> Checked {
+    a_client_without_a_broker_is_reset(None).await
+}
+
 /// The controller goes, another broker takes its place and a new one comes; then the old id comes
 /// back elsewhere. Clients are told of those that are there, at the ports they always had.
 pub async fn ids_come_and_go(faults: Faults) -> Checked {

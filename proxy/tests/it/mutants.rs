@@ -98,6 +98,11 @@ fn mutants() -> Vec<Mutant> {
             reach::named::dead_addresses_are_not_waited_for,
             "that failed"
         ),
+        mutant!(
+            "away-looks-closed",
+            brokers::a_client_without_a_broker_is_reset,
+            "closed in good order"
+        ),
         mutant!("names-kept", reach::named::a_host_that_moved_is_found, "no answer"),
         mutant!("moved-broker-ignored", brokers::ids_come_and_go, "no answer"),
         mutant!(

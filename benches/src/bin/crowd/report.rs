@@ -86,7 +86,7 @@ pub fn tell(out: Option<&Path>, pairs: &[(Run, Run)]) -> Result<bool> {
     let peak = pairs.iter().map(|(_, crowded)| crowded.memory.peak).max().unwrap_or(u64::MAX);
     let runs = || pairs.iter().flat_map(|(alone, crowded)| [alone, crowded]);
     let mut problems: Vec<String> = runs().flat_map(Run::problems).collect();
-    if !(ratio <= P99_RATIO_MAX) {
+    if ratio.is_nan() || ratio > P99_RATIO_MAX {
         problems.push(format!("p99 with the slow clients is {ratio:.2} times that without"));
     }
     if peak > RSS_BYTES_MAX {

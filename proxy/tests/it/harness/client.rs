@@ -143,6 +143,15 @@ impl Client {
         Ok(bytes.freeze())
     }
 
+    /// Waits for the end of a connection on which nothing comes, and tells whether it was a reset.
+    pub async fn is_reset(&mut self) -> Checked<bool> {
+        match within("end of the connection", self.stream.read(&mut [0])).await? {
+            Ok(0) => Ok(false),
+            Ok(_) => Err(failure("bytes where a reset was due")),
+            Err(error) => Ok(error.kind() == std::io::ErrorKind::ConnectionReset),
+        }
+    }
+
     /// Reads to the end of the stream; a reset counts as the end.
     pub async fn receive_to_end(&mut self) -> Checked<Bytes> {
         let mut bytes = BytesMut::new();

@@ -11,6 +11,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -36,6 +37,7 @@ type told struct {
 	Errors      map[string]int64 `json:"errors"`
 	Read        int              `json:"read"`
 	ReadErrors  map[string]int64 `json:"read_errors"`
+	Lost        int64            `json:"sessions_lost"`
 	Disconnects int64            `json:"disconnects"`
 	Failed      int64            `json:"requests_failed"`
 }
@@ -83,7 +85,7 @@ func main() {
 	)
 	fail(err)
 	var acked, sent atomic.Int64
-	errors := &counts{of: map[string]int64{}}
+	failed := &counts{of: map[string]int64{}}
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -101,7 +103,7 @@ func main() {
 			sent.Add(1)
 			producer.Produce(context.Background(), record, func(_ *kgo.Record, err error) {
 				if err != nil {
-					errors.add(err)
+					failed.add(err)
 					return
 				}
 				acked.Add(1)
@@ -118,11 +120,11 @@ func main() {
 	flush, cancel := context.WithTimeout(context.Background(), flushMax)
 	defer cancel()
 	if err := producer.Flush(flush); err != nil {
-		errors.add(err)
+		failed.add(err)
 	}
 	out, err := json.Marshal(told{
-		Read: read.finish(int(acked.Load())), ReadErrors: read.errors.of,
-		Sent: sent.Load(), Acked: acked.Load(), Errors: errors.of,
+		Read: read.finish(int(acked.Load())), ReadErrors: read.errors.of, Lost: read.lost.Load(),
+		Sent: sent.Load(), Acked: acked.Load(), Errors: failed.of,
 		Disconnects: watched.disconnects.Load(), Failed: watched.failed.Load(),
 	})
 	fail(err)
@@ -135,6 +137,7 @@ type reading struct {
 	errors *counts
 	keys   sync.Map
 	count  atomic.Int64
+	lost   atomic.Int64
 	ended  chan struct{}
 	cancel context.CancelFunc
 }
@@ -150,7 +153,11 @@ func newReading(client *kgo.Client) *reading {
 		for ctx.Err() == nil {
 			fetches := client.PollFetches(ctx)
 			fetches.EachError(func(_ string, _ int32, err error) {
-				if ctx.Err() == nil {
+				switch {
+				case ctx.Err() != nil:
+				case isLostSession(err):
+					r.lost.Add(1)
+				default:
 					r.errors.add(err)
 				}
 			})
@@ -162,6 +169,15 @@ func newReading(client *kgo.Client) *reading {
 		}
 	}()
 	return r
+}
+
+// isLostSession is true when the coordinator went away: the client says so and joins again by
+// itself. A connection whose first bytes are its end is no such thing: franz-go takes it for a wrong
+// protocol.
+func isLostSession(err error) bool {
+	var session *kgo.ErrGroupSession
+	var first *kgo.ErrFirstReadEOF
+	return errors.As(err, &session) && !errors.As(err, &first)
 }
 
 // finish waits until so many records were read, and gives how many there were.
