@@ -28,8 +28,8 @@ impl Run {
     pub fn line(&self) -> String {
         let Self { slow, asked, open, memory, .. } = self;
         format!(
-            "{} slow: {} answers, p50 {:.2} ms, p99 {:.2} ms; connections of clients {}, to brokers \
-             {}; slow ones ended {}, sent {} bytes, read {}; RSS {} MB, peak {} MB",
+            "{} slow: {} answers, p50 {:.2} ms, p99 {:.2} ms; connections of clients {}, to \
+             brokers {}; slow ones ended {}, sent {} bytes, read {}; RSS {} MB, peak {} MB",
             slow.opened,
             asked.latencies.count(),
             self.ms(500),
