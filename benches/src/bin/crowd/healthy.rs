@@ -3,9 +3,7 @@
 //! Open loop: a request is due by a schedule and its latency counts from when it was due.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -40,6 +38,8 @@ impl Plan {
 pub struct Asked {
     /// Time from when a request was due to its answer.
     pub latencies: Histogram,
+    /// Their connections, still open.
+    pub held: Vec<TcpStream>,
 }
 
 /// Open connections.
@@ -95,11 +95,12 @@ impl Clients {
             let (frame, latencies) = (frame.clone(), latencies.clone());
             clients.spawn(ask(stream, frame, plan, begin, now() + phase, latencies));
         }
+        let mut held = Vec::new();
         while let Some(done) = clients.join_next().await {
-            done.map_err(|_| BenchError::Panicked)??;
+            held.push(done.map_err(|_| BenchError::Panicked)??);
         }
         let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Asked { latencies })
+        Ok(Asked { latencies, held })
     }
 }
 
@@ -111,7 +112,7 @@ async fn ask(
     begin: Instant,
     mut due: Instant,
     latencies: Arc<Mutex<Histogram>>,
-) -> Result<()> {
+) -> Result<TcpStream> {
     let mut answer = Vec::new();
     let mut correlation = 0_i32;
     while due < begin + plan.measured {
@@ -133,7 +134,7 @@ async fn ask(
         correlation += 1;
         due += plan.interval();
     }
-    Ok(())
+    Ok(stream)
 }
 
 const RECORD_BYTES: u32 = 100;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use firebreak_benches::error::Result;
+use firebreak_benches::error::{BenchError, Result};
 use firebreak_benches::wire::Target;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -117,12 +117,11 @@ fn run(args: &Args, runtime: &Runtime, broker: SocketAddr, slow: u32) -> Result<
         let crowd = slow::Crowd::open(proxy.node, &target, slow).await?;
         let clients = healthy::open(proxy.node, plan).await?;
         let asked = clients.run(&target, plan).await?;
-        let open = proxy.connections()?;
-        Ok::<_, firebreak_benches::error::BenchError>(Run {
+        Ok::<_, BenchError>(Run {
             healthy: args.healthy,
+            latencies: asked.latencies,
             slow: crowd.counts(),
-            asked,
-            open,
+            open: proxy.connections()?,
             memory: proxy.memory()?,
         })
     })?;

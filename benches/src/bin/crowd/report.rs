@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use firebreak_benches::error::Result;
+use firebreak_benches::histogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::healthy::Asked;
 use crate::proxy::{Memory, Open};
 use crate::slow::Counts;
 
@@ -15,8 +15,8 @@ pub struct Run {
     pub healthy: u32,
     /// What the slow ones did.
     pub slow: Counts,
-    /// What the healthy ones saw.
-    pub asked: Asked,
+    /// What the healthy ones saw, from when a request was due to its answer.
+    pub latencies: Histogram,
     /// Connections at its end.
     pub open: Open,
     /// The proxy's memory at its end.
@@ -26,12 +26,12 @@ pub struct Run {
 impl Run {
     /// The figures in one line.
     pub fn line(&self) -> String {
-        let Self { slow, asked, open, memory, .. } = self;
+        let Self { slow, latencies, open, memory, .. } = self;
         format!(
             "{} slow: {} answers, p50 {:.2} ms, p99 {:.2} ms; connections of clients {}, to \
              brokers {}; slow ones ended {}, sent {} bytes, read {}; RSS {} MB, peak {} MB",
             slow.opened,
-            asked.latencies.count(),
+            latencies.count(),
             self.ms(500),
             self.ms(990),
             open.clients,
@@ -45,15 +45,15 @@ impl Run {
     }
 
     fn ms(&self, per_mille: u64) -> f64 {
-        self.asked.latencies.quantile_us(per_mille) / 1000.0
+        self.latencies.quantile_us(per_mille) / 1000.0
     }
 
     /// What must hold for the figures to mean anything.
     fn problems(&self) -> Vec<String> {
-        let Self { healthy, slow, asked, open, .. } = self;
+        let Self { healthy, slow, latencies, open, .. } = self;
         let (healthy, crowded) = (u64::from(*healthy), slow.opened > 0);
         let held = [
-            ("no answer", asked.latencies.count() > 0),
+            ("no answer", latencies.count() > 0),
             ("connections of clients", open.clients == healthy + slow.opened),
             ("connections to brokers", open.brokers == healthy + slow.with_broker),
             ("slow clients ended", slow.ended == 0),
@@ -65,9 +65,9 @@ impl Run {
     }
 
     fn json(&self) -> Value {
-        let Self { healthy, slow, asked, open, memory } = self;
+        let Self { healthy, slow, latencies, open, memory } = self;
         json!({
-            "healthy": healthy, "slow": slow.opened, "answers": asked.latencies.count(),
+            "healthy": healthy, "slow": slow.opened, "answers": latencies.count(),
             "p50_ms": self.ms(500), "p99_ms": self.ms(990), "max_ms": self.ms(1000),
             "connections_client": open.clients, "connections_broker": open.brokers,
             "slow_ended": slow.ended, "slow_sent_bytes": slow.sent,
