@@ -91,10 +91,6 @@ impl Clients {
 
     fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
         let limits = self.limits();
-        if let Some(limit) = self.is_full(peer.ip(), &limits) {
-            self.report(door, peer, &ConnectionError::Full(limit));
-            return;
-        }
         if let Err(error) = net::tune(&stream) {
             tracing::debug!(%peer, %error, "client left at once");
             return;
@@ -103,31 +99,29 @@ impl Clients {
         let handle = Arc::new(Handle::default());
         let (clients, served_by) = (self.clone(), handle.clone());
         let patience = Patience::of(&limits);
-        // Its task waits for this lock at its end, so it cannot leave before it is entered.
+        // Its task waits for this lock at its end, so it cannot leave before it is entered; and no
+        // other listener enters a client between the look at the limits and this one's entry.
         let mut open = self.open.lock();
         if self.draining.load(Ordering::Relaxed) {
+            net::reset_at_close(&stream);
+            return;
+        }
+        if let Some(limit) = is_full(&open, peer.ip(), &limits) {
+            drop(open);
+            net::reset_at_close(&stream);
+            self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }
         let abort = self.tasks.spawn(async move {
+            let entered = Entered(&clients, id);
             let plane = clients.plane.clone();
             let served = connection::serve(stream, door, plane, served_by, patience).await;
-            clients.open.lock().remove(&id);
+            drop(entered);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
             }
         });
         open.insert(id, Open::new(handle, abort, (door, peer)));
-    }
-
-    /// Why a client cannot be taken.
-    fn is_full(&self, from: IpAddr, limits: &Limits) -> Option<&'static str> {
-        let open = self.open.lock();
-        if open.len() >= limits.connections_max {
-            return Some("limits.connections_max");
-        }
-        let of_address = limits.connections_per_address_max?;
-        let same = open.values().filter(|open| open.peer.ip() == from).take(of_address).count();
-        (same >= of_address).then_some("limits.connections_per_address_max")
     }
 
     /// Counts an error and says it once, unless there are too many of its kind.
@@ -175,5 +169,24 @@ impl Clients {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.lock().len()
+    }
+}
+
+/// Why a client cannot be taken.
+fn is_full(open: &HashMap<u64, Open>, from: IpAddr, limits: &Limits) -> Option<&'static str> {
+    if open.len() >= limits.connections_max {
+        return Some("limits.connections_max");
+    }
+    let of_address = limits.connections_per_address_max?;
+    let same = open.values().filter(|open| open.peer.ip() == from).take(of_address).count();
+    (same >= of_address).then_some("limits.connections_per_address_max")
+}
+
+/// A client that is entered; it leaves however its connection ends, a panic included.
+struct Entered<'a>(&'a Clients, u64);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.open.lock().remove(&self.1);
     }
 }

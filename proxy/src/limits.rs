@@ -90,6 +90,9 @@ pub const HEDGED_OF: u64 = 20;
 /// Longest range read at once.
 pub const RANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Head start of an attempt to reach something over the next one (RFC 8305 advises 250 ms).
+pub const HEAD_START: Duration = Duration::from_millis(250);
+
 /// Time that answers in flight get once a client has closed its side.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, tcp};
 
 use self::read_ahead::ReadAhead;
+use crate::net;
 
 /// TLS over TCP.
 pub type TlsStream = tokio_rustls::TlsStream<ReadAhead>;
@@ -72,6 +73,14 @@ impl Stream {
                 Pin::new(&mut **tls).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
             }
         }
+    }
+
+    /// Has it end by a reset when it is dropped.
+    pub fn reset_at_close(&self) {
+        net::reset_at_close(match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        });
     }
 
     /// Whether it is in TLS.

@@ -3,7 +3,8 @@
 //! One job looks at the signs of life of all connections now and then, so that no connection needs
 //! a timer of its own. Idle and old ones drain, which closes them between requests; one that does
 //! not get on with a request holds a broker and buffers, and is cut off, and so is one whose broker
-//! does not get on with an answer.
+//! does not get on with an answer. A drain that waits for an answer that nobody sends, or nobody
+//! takes, ends as well: when `idle` has passed without a byte, and `drain` since it began.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ struct Watched {
     signs: Signs,
     opened: clock::Tick,
     active: clock::Tick,
+    /// When it was asked to drain for overstaying.
+    drains: Option<clock::Tick>,
     /// Within a request.
     request: Stuck,
     /// Within an answer.
@@ -74,6 +77,7 @@ impl Stuck {
 enum Verdict {
     Stays,
     Drains(Overstay),
+    Ends,
     Cut(Side),
 }
 
@@ -81,7 +85,8 @@ impl Watched {
     fn new(now: clock::Tick) -> Self {
         let share = random::jittered(Duration::from_secs(1)).as_secs_f64();
         let (request, answer) = (Stuck::default(), Stuck::default());
-        Self { signs: Signs::default(), opened: now, active: now, request, answer, share }
+        let (signs, drains) = (Signs::default(), None);
+        Self { signs, opened: now, active: now, drains, request, answer, share }
     }
 
     fn look(&mut self, signs: Signs, limits: &Limits, now: clock::Tick) -> Verdict {
@@ -99,15 +104,19 @@ impl Watched {
         if stuck && !fault::on("stuck-answer-unseen") {
             return Verdict::Cut(Side::Broker);
         }
-        if now - self.active >= limits.idle {
-            return Verdict::Drains(Overstay::Idle);
+        let idle = now - self.active >= limits.idle;
+        if let Some(since) = self.drains {
+            let ends = idle && now - since >= limits.drain && !fault::on("drained-for-ever");
+            return if ends { Verdict::Ends } else { Verdict::Stays };
         }
-        match limits.age {
-            Some(age) if now - self.opened >= age.mul_f64(self.share) => {
-                Verdict::Drains(Overstay::Old)
-            }
-            _ => Verdict::Stays,
-        }
+        let old = limits.age.is_some_and(|age| now - self.opened >= age.mul_f64(self.share));
+        let overstay = match (idle, old) {
+            (true, _) => Overstay::Idle,
+            (false, true) => Overstay::Old,
+            (false, false) => return Verdict::Stays,
+        };
+        self.drains = Some(now);
+        Verdict::Drains(overstay)
     }
 }
 
@@ -136,7 +145,8 @@ impl Clients {
             return cut;
         }
         self.open.lock().retain(|_, open| {
-            if open.handle.is_draining() {
+            if open.handle.is_draining() && open.watched.drains.is_none() {
+                // The process ends, which has a limit of its own.
                 return true;
             }
             match open.watched.look(open.handle.signs(), limits, now) {
@@ -145,6 +155,11 @@ impl Clients {
                     self.plane.metrics.overstayed(overstay);
                     tracing::debug!(peer = %open.peer, door = %open.door, ?overstay, "closing");
                     open.handle.drain();
+                }
+                Verdict::Ends => {
+                    tracing::debug!(peer = %open.peer, door = %open.door, "its drain stood still");
+                    open.abort.abort();
+                    return false;
                 }
                 Verdict::Cut(side) => {
                     open.abort.abort();
@@ -237,5 +252,28 @@ mod tests {
         assert_eq!(watched.look(busy(1), &limits, start + 9 * SECOND), Verdict::Stays);
         let old = Verdict::Drains(Overstay::Old);
         assert_eq!(watched.look(busy(2), &limits, start + 31 * SECOND), old);
+    }
+
+    #[test]
+    fn a_drain_without_a_byte_ends_and_one_with_bytes_goes_on() {
+        let limits = Limits { drain: 5 * SECOND, age: Some(20 * SECOND), ..limits() };
+        let start = clock::now();
+        let old = Verdict::Drains(Overstay::Old);
+        let busy = |n| Signs { sent: n, ..Signs::default() };
+        let mut watched = Watched::new(start);
+        assert_eq!(watched.look(busy(1), &limits, start + 31 * SECOND), old);
+        for n in 2..6 {
+            let at = start + n * 30 * SECOND;
+            assert_eq!(watched.look(busy(n.into()), &limits, at), Verdict::Stays);
+        }
+        let since = start + 150 * SECOND;
+        assert_eq!(watched.look(busy(5), &limits, since + 59 * SECOND), Verdict::Stays);
+        assert_eq!(watched.look(busy(5), &limits, since + 60 * SECOND), Verdict::Ends);
+        let mut watched = Watched::new(start);
+        let idle = Verdict::Drains(Overstay::Idle);
+        let limits = Limits { age: None, ..limits };
+        assert_eq!(watched.look(busy(0), &limits, start + 60 * SECOND), idle);
+        assert_eq!(watched.look(busy(0), &limits, start + 64 * SECOND), Verdict::Stays);
+        assert_eq!(watched.look(busy(0), &limits, start + 65 * SECOND), Verdict::Ends);
     }
 }

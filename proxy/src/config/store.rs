@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use protocol_ext::part::{Codec, Policy};
 
 use super::parse::Problems;
-use super::{OnStoreFailure, raw};
+use super::{OffloadRule, OnStoreFailure, raw};
 
 /// The object store.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct S3 {
 }
 
 /// Who asks a store. `Debug` does not show the secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Name of the key.
     pub access_key: String,
@@ -260,6 +260,37 @@ impl Store {
         out["key_file"] = serde_json::json!(self.key_file);
         out["cache_bytes"] = serde_json::json!(self.cache_bytes);
         out
+    }
+}
+
+impl Store {
+    /// Whether another secret opens it, which no page shows.
+    pub fn has_secret_of(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (StoreKind::S3(own), StoreKind::S3(other)) => own.credentials == other.credentials,
+            _ => true,
+        }
+    }
+}
+
+impl OffloadRule {
+    /// The rule in the shape of the file.
+    pub fn effective(&self) -> serde_json::Value {
+        let codec = match self.codec {
+            Policy::Auto => "auto",
+            Policy::Always(Codec::None) => "none",
+            Policy::Always(Codec::Zstd) => "zstd",
+            Policy::Always(Codec::Gzip) => "gzip",
+            Policy::Always(Codec::Lz4) => "lz4",
+        };
+        let (on_store_failure, inline_bytes_max) = match self.on_store_failure {
+            OnStoreFailure::Fail => ("fail", None),
+            OnStoreFailure::Inline { batch_bytes_max } => ("inline", Some(batch_bytes_max)),
+        };
+        serde_json::json!({
+            "topics": self.topics, "threshold_bytes": self.threshold_bytes, "codec": codec,
+            "on_store_failure": on_store_failure, "inline_bytes_max": inline_bytes_max,
+        })
     }
 }
 

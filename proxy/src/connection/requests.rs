@@ -368,7 +368,11 @@ impl<'a> Requests<'a> {
             tokio::select! {
                 biased;
                 read = fill => read,
-                () = drained => return Ok(Some(RequestEnd::Drained)),
+                () = drained => {
+                    // The rest of a request that has begun is not waited for any more.
+                    self.handle.received(0);
+                    return Ok(Some(RequestEnd::Drained));
+                }
             }
         } else {
             fill.await

@@ -4,13 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use protocol_ext::{api, versions};
 use tokio::sync::watch;
 
 use crate::limits::Limits;
+use crate::net;
 use crate::random;
 use crate::route::addresses::{Broker, Directory};
 use crate::upstream::BrokerConnection;
@@ -34,10 +36,10 @@ pub enum Known {
 
 /// Asks for ever; dropped at shutdown.
 pub async fn learn(directory: Arc<Directory>, limits: Limits, known: watch::Sender<Known>) {
-    let mut connection = None;
+    let mut kept = None;
     let mut pause = PAUSE_MIN;
     loop {
-        match ask(&directory, &limits, &mut connection).await {
+        match ask(&directory, &limits, &mut kept).await {
             Ok(brokers) => {
                 pause = PAUSE_MIN;
                 take(&directory, brokers);
@@ -45,7 +47,6 @@ pub async fn learn(directory: Arc<Directory>, limits: Limits, known: watch::Send
                 wait(&directory, limits.refresh).await;
             }
             Err(error) => {
-                connection = None;
                 let text = error.to_string();
                 tracing::warn!(%error, "cluster cannot be asked");
                 known.send_modify(|known| match known {
@@ -85,32 +86,64 @@ fn take(directory: &Directory, brokers: Vec<Broker>) {
     }
 }
 
+/// A broker to be asked.
+enum Way<'a> {
+    /// The one that was asked before.
+    Again(Asked),
+    /// One that may be at this place.
+    Anew(&'a (String, u16)),
+}
+
+/// A broker that answers.
+struct Asked {
+    broker: BrokerConnection,
+    /// Version of Metadata that it is asked in.
+    version: i16,
+}
+
+/// Asks the broker that was asked before, and all others when it does not answer: a broker that is
+/// dead, or takes connections and no more, costs a head start.
 async fn ask(
     directory: &Directory,
     limits: &Limits,
-    connection: &mut Option<(BrokerConnection, i16)>,
+    kept: &mut Option<Asked>,
 ) -> io::Result<Vec<Broker>> {
-    let answer = tokio::time::timeout(limits.connect * 2, ask_once(directory, limits, connection));
-    answer.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata"))?
+    let places = directory.places();
+    let again = kept.take().and_then(|mut asked| asked.broker.is_open().then_some(asked));
+    let ways = again.map(Way::Again).into_iter().chain(places.iter().map(Way::Anew));
+    let questions = ways.map(|way| question(directory, limits, way).boxed());
+    let race = net::race(questions.collect());
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata");
+    let won = tokio::time::timeout(limits.connect * 2, race).await.map_err(late)??;
+    if let Some(versions) = won.versions {
+        directory.learn_versions(versions);
+    }
+    *kept = Some(won.asked);
+    Ok(won.brokers)
 }
 
-async fn ask_once(
-    directory: &Directory,
-    limits: &Limits,
-    connection: &mut Option<(BrokerConnection, i16)>,
-) -> io::Result<Vec<Broker>> {
-    if !connection.as_mut().is_some_and(|(broker, _)| broker.is_open()) {
-        let any = directory.connect_any(limits, &Login::Proxy).await?;
-        let mut fresh = BrokerConnection::new(any);
-        let version = metadata_version(&mut fresh, directory).await?;
-        *connection = Some((fresh, version));
-    }
-    let Some((broker, version)) = connection else {
-        return Err(io::ErrorKind::NotConnected.into());
+/// What one broker told.
+struct Told {
+    asked: Asked,
+    /// Its table of versions, if it was asked for the first time.
+    versions: Option<Bytes>,
+    brokers: Vec<Broker>,
+}
+
+async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::Result<Told> {
+    let (mut asked, versions) = match way {
+        Way::Again(asked) => (asked, None),
+        Way::Anew(place) => {
+            let connected = directory.reach(place, limits, &Login::Proxy).await?;
+            let mut broker = BrokerConnection::new(connected);
+            let (version, table) = metadata_version(&mut broker).await?;
+            (Asked { broker, version }, Some(table))
+        }
     };
     let mut request = MetadataRequest::default();
     request.topics = Some(Vec::new());
     request.allow_auto_topic_creation = false;
+    let Asked { broker, version } = &mut asked;
     let answer: MetadataResponse = broker.call(api::METADATA, *version, &request).await?;
     let brokers = answer.brokers.into_iter().filter_map(|broker| {
         let port = u16::try_from(broker.port).ok()?;
@@ -121,10 +154,11 @@ async fn ask_once(
     if brokers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "Metadata names no broker"));
     }
-    Ok(brokers)
+    Ok(Told { asked, versions, brokers })
 }
 
-async fn metadata_version(broker: &mut BrokerConnection, directory: &Directory) -> io::Result<i16> {
+/// The version of Metadata to ask a broker in, and its table of versions.
+async fn metadata_version(broker: &mut BrokerConnection) -> io::Result<(i16, Bytes)> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let name = StrBytes::from_static_str("firebreak");
     let version = StrBytes::from_static_str(env!("CARGO_PKG_VERSION"));
@@ -142,6 +176,5 @@ async fn metadata_version(broker: &mut BrokerConnection, directory: &Directory) 
     let frame = frame.freeze();
     let range = versions::range(&frame, api::METADATA).map_err(|e| invalid(e.to_string()))?;
     let (min, max) = range.ok_or_else(|| invalid("no Metadata API".to_owned()))?;
-    directory.learn_versions(frame);
-    Ok(max.min(METADATA_VERSION_MAX).max(min))
+    Ok((max.min(METADATA_VERSION_MAX).max(min), frame))
 }

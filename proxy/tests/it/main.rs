@@ -24,6 +24,7 @@ mod mutants;
 mod offload;
 mod order;
 mod overstay;
+mod reach;
 mod refusals;
 mod reload;
 mod routed;

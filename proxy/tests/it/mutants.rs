@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, routed, sasl, store,
-    tails, tls, upkeep, versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, reach, routed, sasl,
+    store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -91,6 +91,26 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("leg-ends-with-home", brokers::a_leg_outlives_an_idle_home, "no answer"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
+        mutant!("attempts-one-by-one", reach::dead_bootstraps_are_not_waited_for, "that failed"),
+        mutant!("attempts-one-by-one", reach::a_frozen_broker_is_not_waited_for, "no answer"),
+        mutant!(
+            "attempts-one-by-one",
+            reach::named::dead_addresses_are_not_waited_for,
+            "that failed"
+        ),
+        mutant!(
+            "away-looks-closed",
+            brokers::a_client_without_a_broker_is_reset,
+            "closed in good order"
+        ),
+        mutant!("names-kept", reach::named::a_host_that_moved_is_found, "no answer"),
+        mutant!("moved-broker-ignored", brokers::ids_come_and_go, "no answer"),
+        mutant!(
+            "drain-ignores-in-flight",
+            lifecycle::pipelines_survive_a_drain,
+            "batches at the broker"
+        ),
+        mutant!("drained-for-ever", overstay::a_drain_that_stands_still_ends, "is 1, not 0"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),

@@ -11,6 +11,7 @@ pub mod librdkafka;
 pub mod mutants;
 pub mod old;
 pub mod records;
+pub mod rolling;
 pub mod tails;
 pub mod tools;
 pub mod trouble;

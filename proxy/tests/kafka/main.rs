@@ -18,6 +18,7 @@ mod batch;
 mod cases;
 mod cluster;
 mod driver;
+mod franz_go;
 mod jars;
 mod leak;
 mod ports;
@@ -76,6 +77,7 @@ macro_rules! every_case_on_kafka {
             trouble_proxy_killed_under_transactions => trouble::proxy_killed_under_transactions,
             trouble_proxy_killed_under_librdkafka => trouble::proxy_killed_under_librdkafka,
             trouble_proxy_drained_under_load => trouble::proxy_drained_under_load,
+            rolling_restart_of_everything => rolling::brokers_and_proxies_one_by_one,
         ]);
     };
 }
@@ -86,7 +88,8 @@ const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3 };
 const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
 
 use cases::{
-    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, tools, trouble,
+    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, rolling, tools,
+    trouble,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use crate::ports;
 use crate::process::{Process, Scratch, tail};
 
-/// A running proxy. It listens on [`HOST`] and is advertised as 127.0.0.1, where the relay listens.
+/// A running proxy. Unless started elsewhere it listens on [`HOST`] and is advertised as 127.0.0.1,
+/// where the relay listens.
 pub struct Proxy {
+    host: &'static str,
+    advertised: &'static str,
     process: Option<Process>,
     upstream: String,
     failpoints: Option<String>,
@@ -23,8 +26,23 @@ pub struct Proxy {
 impl Proxy {
     /// Starts it in front of `upstream` and waits until `/readyz` says yes.
     pub fn start(upstream: &str, failpoints: Option<&str>) -> Self {
-        let port = ports::free(&[HOST, ADVERTISED], NODES + 3);
+        Self::start_between(upstream, failpoints, (HOST, ADVERTISED))
+    }
+
+    /// The same with no relay in front: it listens where clients are told.
+    pub fn start_at(upstream: &str, host: &'static str) -> Self {
+        Self::start_between(upstream, None, (host, host))
+    }
+
+    fn start_between(
+        upstream: &str,
+        failpoints: Option<&str>,
+        (host, advertised): (&'static str, &'static str),
+    ) -> Self {
+        let port = ports::free(&[host, advertised], NODES + 3);
         let mut proxy = Self {
+            host,
+            advertised,
             process: None,
             upstream: upstream.to_owned(),
             failpoints: failpoints.map(str::to_owned),
@@ -39,8 +57,8 @@ impl Proxy {
     pub fn restart(&mut self) {
         let (first, last) = (self.port + 1, self.port + NODES);
         let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
-        command.args(["--upstream", &self.upstream, "--advertise", ADVERTISED]);
-        command.args(["--listen", &format!("{HOST}:{}", self.port)]);
+        command.args(["--upstream", &self.upstream, "--advertise", self.advertised]);
+        command.args(["--listen", &self.address()]);
         command.args(["--ports", &format!("{first}-{last}")]);
         command.args(["--admin", &self.admin()]);
         command.current_dir(self.dir.path());
@@ -89,8 +107,19 @@ impl Proxy {
         self.dir.path().join("firebreak.log")
     }
 
+    /// Where it listens for bootstraps.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Lines of its log that hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+
     fn admin(&self) -> String {
-        format!("{HOST}:{}", self.port + NODES + 2)
+        format!("{}:{}", self.host, self.port + NODES + 2)
     }
 }
 

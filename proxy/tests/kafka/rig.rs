@@ -161,21 +161,35 @@ impl Rig {
     /// Creates a topic directly; partition `p` is led by broker `p + 1`, wrapping. Returns its id
     /// in hex.
     pub fn create_topic(&mut self, topic: &str, partitions: usize) -> String {
-        let brokers = self.cluster.brokers();
-        let replicas: Vec<Vec<i32>> = (0..partitions)
-            .map(|partition| {
-                let mut all = brokers.clone();
-                all.rotate_left(partition % brokers.len());
-                all
-            })
-            .collect();
+        let replicas = self.replicas_in_turn(partitions);
         self.create_topic_on(topic, &replicas)
+    }
+
+    /// The same with `min.insync.replicas`.
+    pub fn create_safe_topic(&mut self, topic: &str, partitions: usize, min_isr: u32) {
+        let replicas = self.replicas_in_turn(partitions);
+        self.create(topic, &replicas, json!({"min_isr": min_isr}));
+    }
+
+    fn replicas_in_turn(&self, partitions: usize) -> Vec<Vec<i32>> {
+        let brokers = self.cluster.brokers();
+        let turned = (0..partitions).map(|partition| {
+            let mut all = brokers.clone();
+            all.rotate_left(partition % brokers.len());
+            all
+        });
+        turned.collect()
     }
 
     /// Creates a topic with these replicas directly, and waits until every broker tells of it.
     pub fn create_topic_on(&mut self, topic: &str, replicas: &[Vec<i32>]) -> String {
-        let bootstrap = self.cluster.bootstrap();
-        let command = json!({"bootstrap": bootstrap, "topic": topic, "replicas": replicas});
+        self.create(topic, replicas, json!({}))
+    }
+
+    fn create(&mut self, topic: &str, replicas: &[Vec<i32>], mut command: Value) -> String {
+        command["bootstrap"] = json!(self.cluster.bootstrap());
+        command["topic"] = json!(topic);
+        command["replicas"] = json!(replicas);
         let id = self.java.must("create-topic", command).as_str().unwrap().to_owned();
         let until = Instant::now() + Duration::from_secs(30);
         for broker in self.cluster.brokers() {

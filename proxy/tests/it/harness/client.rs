@@ -92,10 +92,28 @@ impl Client {
         self.stream.shutdown().await.map_err(failure)
     }
 
+    /// Reads the next frame, or the end of the stream where one may begin: no reset.
+    pub async fn receive_or_end(&mut self) -> Checked<Option<Bytes>> {
+        let mut first = [0; 1];
+        let read = within("answer", self.stream.read(&mut first)).await?;
+        match read.map_err(|error| failure(format!("no clean end: {error}")))? {
+            0 => Ok(None),
+            _ => self.receive_behind(&first).await.map(Some),
+        }
+    }
+
     /// Reads the next frame, without its length.
     pub async fn receive(&mut self) -> Checked<Bytes> {
+        self.receive_behind(&[]).await
+    }
+
+    /// The same if its first bytes were read already.
+    async fn receive_behind(&mut self, before: &[u8]) -> Checked<Bytes> {
         let read = async {
-            let length = self.stream.read_i32().await?;
+            let mut length = [0; 4];
+            length[..before.len()].copy_from_slice(before);
+            self.stream.read_exact(&mut length[before.len()..]).await?;
+            let length = i32::from_be_bytes(length);
             let length = usize::try_from(length).map_err(std::io::Error::other)?;
             let mut frame = BytesMut::with_capacity(length);
             while frame.len() < length {
@@ -123,6 +141,15 @@ impl Client {
         };
         within("bytes of an answer", read).await?.map_err(failure)?;
         Ok(bytes.freeze())
+    }
+
+    /// Waits for the end of a connection on which nothing comes, and tells whether it was a reset.
+    pub async fn is_reset(&mut self) -> Checked<bool> {
+        match within("end of the connection", self.stream.read(&mut [0])).await? {
+            Ok(0) => Ok(false),
+            Ok(_) => Err(failure("bytes where a reset was due")),
+            Err(error) => Ok(error.kind() == std::io::ErrorKind::ConnectionReset),
+        }
     }
 
     /// Reads to the end of the stream; a reset counts as the end.
