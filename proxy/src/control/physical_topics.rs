@@ -74,10 +74,7 @@ async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
     });
     let request =
         CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(TIMEOUT_MS);
-    let call = broker.call(api::CREATE_TOPICS, VERSION, &request);
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to CreateTopics");
-    let answer = tokio::time::timeout(ANSWER_MAX, call).await.map_err(late)?;
-    let answer: CreateTopicsResponse = answer?;
+    let answer: CreateTopicsResponse = broker.call(api::CREATE_TOPICS, VERSION, &request).await?;
     for topic in answer.topics {
         let name = topic.name.to_string();
         match topic.error_code {
