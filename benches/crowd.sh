@@ -22,11 +22,8 @@ ulimit -n 18000 2>/dev/null || [ "$(ulimit -n)" -ge 18000 ] ||
     die "18,000 open files are needed: ulimit -n says $(ulimit -n)"
 cd "$repo"
 what=(-p firebreak-benches --no-default-features --bin crowd)
+if [ -z "${FIREBREAK_BIN:-}" ]; then what+=(-p firebreak --bin firebreak); fi
 "${CARGO:-cargo}" build --quiet --release "${what[@]}" >&2 || die "the build failed"
-if [ -z "${FIREBREAK_BIN:-}" ]; then
-    "${CARGO:-cargo}" build --quiet --release -p firebreak --bin firebreak >&2 ||
-        die "the build failed"
-fi
 target=$(cargo metadata --no-deps --format-version 1 |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 out=$target/benches/crowd-$(date -u +%Y%m%dT%H%M%SZ).json

@@ -118,7 +118,7 @@ fn run(args: &Args, runtime: &Runtime, broker: SocketAddr, slow: u32) -> Result<
         let clients = healthy::open(proxy.node, plan).await?;
         let asked = clients.run(&target, plan).await?;
         Ok::<_, BenchError>(Run {
-            healthy: args.healthy,
+            healthy: asked.held.len() as u64,
             latencies: asked.latencies,
             slow: crowd.counts(),
             open: proxy.connections()?,

@@ -11,8 +11,8 @@ use crate::slow::Counts;
 
 /// What one run left.
 pub struct Run {
-    /// Healthy clients.
-    pub healthy: u32,
+    /// Healthy clients, connected to the end.
+    pub healthy: u64,
     /// What the slow ones did.
     pub slow: Counts,
     /// What the healthy ones saw, from when a request was due to its answer.
@@ -51,7 +51,7 @@ impl Run {
     /// What must hold for the figures to mean anything.
     fn problems(&self) -> Vec<String> {
         let Self { healthy, slow, latencies, open, .. } = self;
-        let (healthy, crowded) = (u64::from(*healthy), slow.opened > 0);
+        let crowded = slow.opened > 0;
         let held = [
             ("no answer", latencies.count() > 0),
             ("connections of clients", open.clients == healthy + slow.opened),
