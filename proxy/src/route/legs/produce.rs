@@ -1,7 +1,7 @@
 //! Produce: batches are split by slot, each part goes to the leader of its physical partition.
 //!
-//! Topics that are not virtual go on to the home broker, in the order of the connection and with all
-//! that the request says of itself; what was answered to the others is put beside its answer.
+//! Topics that are not virtual go on to the home broker, in the order of the connection and with
+//! all that the request says of itself; what others were told is put beside its answer.
 //!
 //! Batches with sequence numbers go on in `exact.rs`. A partition is acknowledged when all its
 //! parts are. Brokers take one batch a partition and request, so parts that meet at the same

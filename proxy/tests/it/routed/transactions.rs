@@ -1,6 +1,8 @@
 //! Transactions cannot take in virtual topics yet: who tries is told at once.
 
-use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -84,7 +86,6 @@ async fn transactions_of_other_topics_pass_as_they_are() -> Checked {
         let mut client = Client::connect(proxy.port).await?;
         let mut request = add(&["t"]);
         if version > 3 {
-            use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTransaction;
             let transaction = AddPartitionsToTxnTransaction::default()
                 .with_transactional_id(StrBytes::from_static_str("tx").into())
                 .with_topics(request.v3_and_below_topics);
