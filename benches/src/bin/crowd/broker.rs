@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// The only topic.
@@ -28,6 +28,8 @@ pub const NODE: u16 = 1;
 pub const FETCHED_BYTES: usize = 8 << 20;
 const API_VERSIONS: (i16, i16) = (18, 3);
 const METADATA: (i16, i16) = (3, 12);
+/// All slow readers come at once.
+const BACKLOG: u32 = 4096;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// The broker as a process.
@@ -75,7 +77,9 @@ struct Answers {
 pub fn serve() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(("127.0.0.2", 0)).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(([127, 0, 0, 2], 0).into())?;
+        let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         println!("{address}");
         io::stdout().flush()?;
