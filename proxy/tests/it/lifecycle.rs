@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::{ListOffsetsResponse, MetadataResponse, ProduceResponse};
 use protocol_ext::fake_broker::Fault;
+use tokio::task::JoinSet;
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer, request_frame};
@@ -117,16 +118,18 @@ pub async fn pipelines_survive_a_drain(faults: Faults) -> Checked {
     let other = Setup::new(&brokers, None).start().await;
     let log = || brokers.cluster().log("t", 0).expect("a log").end();
     let port = proxy.port;
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|n| tokio::spawn(pipeline(port, n * 1_000_000))).collect();
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
+        clients.spawn(pipeline(port, n * 1_000_000));
+    }
     until("load", async || (log() > 2000).then_some(())).await?;
     proxy.terminate();
     let status = proxy.ended().await?;
     ensure!(status.success(), "the process ended with {status}");
     ensure_eq!(proxy.logged("drain_ms ran out"), 0, "lines about a drain that took too long");
     let mut sent = Vec::new();
-    for client in clients {
-        sent.push(client.await.map_err(failure)??);
+    while let Some(client) = clients.join_next().await {
+        sent.push(client.map_err(failure)??);
     }
     let answered: usize = sent.iter().map(|one| one.answered).sum();
     ensure_eq!(i64::try_from(answered).map_err(failure)?, log(), "answers, batches at the broker");

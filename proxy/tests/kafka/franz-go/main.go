@@ -172,12 +172,11 @@ func newReading(client *kgo.Client) *reading {
 }
 
 // isLostSession is true when the coordinator went away: the client says so and joins again by
-// itself. A connection whose first bytes are its end is no such thing: franz-go takes it for a wrong
-// protocol.
+// itself. A connection whose very first bytes are its end is no such thing: no broker does that.
 func isLostSession(err error) bool {
 	var session *kgo.ErrGroupSession
-	var first *kgo.ErrFirstReadEOF
-	return errors.As(err, &session) && !errors.As(err, &first)
+	stranger := strings.Contains(err.Error(), "during api versions negotiation")
+	return errors.As(err, &session) && !stranger
 }
 
 // finish waits until so many records were read, and gives how many there were.
