@@ -64,17 +64,26 @@ impl Crowd {
         for stream in connect(to, count - each * 3, None).await? {
             tasks.spawn(until_end(silent(stream), shared.clone()));
         }
-        for stream in connect(to, each, None).await? {
+        // Each at its own moment of a second: a burst of them would slow down this process, and
+        // the healthy ones are in it.
+        let spread = |n: u32, client| {
+            let phase = PAUSE * n / each.max(1);
+            async move {
+                tokio::time::sleep(phase).await;
+                client
+            }
+        };
+        for (n, stream) in (0..).zip(connect(to, each, None).await?) {
             let head = produce.clone().split_to(HALF_HEAD_BYTES);
-            tasks.spawn(until_end(write(stream, head, 1, shared.clone()), shared.clone()));
-        }
-        for stream in connect(to, each, None).await? {
-            let frame = produce.clone();
-            let slowly = write(stream, frame, WRITTEN_BYTES, shared.clone());
+            let slowly = write(spread(n, stream), head, 1, shared.clone());
             tasks.spawn(until_end(slowly, shared.clone()));
         }
-        for stream in connect(to, each, Some(READER_BUFFER_BYTES)).await? {
-            let slowly = read(stream, fetch.clone(), shared.clone());
+        for (n, stream) in (0..).zip(connect(to, each, None).await?) {
+            let slowly = write(spread(n, stream), produce.clone(), WRITTEN_BYTES, shared.clone());
+            tasks.spawn(until_end(slowly, shared.clone()));
+        }
+        for (n, stream) in (0..).zip(connect(to, each, Some(READER_BUFFER_BYTES)).await?) {
+            let slowly = read(spread(n, stream), fetch.clone(), shared.clone());
             tasks.spawn(until_end(slowly, shared.clone()));
         }
         // The readers' answers fill every buffer on the way.
@@ -108,11 +117,12 @@ async fn silent(mut stream: TcpStream) -> std::io::Result<()> {
 
 /// Sends `at_once` bytes of `frame` a second, then waits.
 async fn write(
-    mut stream: TcpStream,
+    stream: impl Future<Output = TcpStream>,
     frame: BytesMut,
     at_once: usize,
     shared: Arc<Shared>,
 ) -> std::io::Result<()> {
+    let mut stream = stream.await;
     for part in frame.chunks(at_once) {
         stream.write_all(part).await?;
         shared.sent.fetch_add(part.len() as u64, Ordering::Relaxed);
@@ -121,7 +131,12 @@ async fn write(
     silent(stream).await
 }
 
-async fn read(mut stream: TcpStream, ask: BytesMut, shared: Arc<Shared>) -> std::io::Result<()> {
+async fn read(
+    stream: impl Future<Output = TcpStream>,
+    ask: BytesMut,
+    shared: Arc<Shared>,
+) -> std::io::Result<()> {
+    let mut stream = stream.await;
     stream.write_all(&ask).await?;
     let mut part = [0; READ_BYTES];
     loop {
