@@ -1,5 +1,6 @@
 //! Listens for clients: bootstrap port and one port per virtual broker, or one port for all names.
 
+pub mod origin;
 mod sweep;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use crate::config::Listen;
 use crate::connection::{self, Patience, handle::Handle};
 use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
+use crate::fault;
 use crate::limits::Limits;
 use crate::net;
 use crate::route::addresses::Door;
@@ -91,6 +93,8 @@ impl Clients {
 
     fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
         let limits = self.limits();
+        let behind = origin::is_balancer(&self.plane.balancers, peer);
+        let from = (!behind).then(|| peer.ip());
         if let Err(error) = net::tune(&stream) {
             tracing::debug!(%peer, %error, "client left at once");
             return;
@@ -98,7 +102,6 @@ impl Clients {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle::default());
         let (clients, served_by) = (self.clone(), handle.clone());
-        let patience = Patience::of(&limits);
         // Its task waits for this lock at its end, so it cannot leave before it is entered; and no
         // other listener enters a client between the look at the limits and this one's entry.
         let mut open = self.open.lock();
@@ -106,7 +109,7 @@ impl Clients {
             net::reset_at_close(&stream);
             return;
         }
-        if let Some(limit) = is_full(&open, peer.ip(), &limits) {
+        if let Some(limit) = is_full(&open, from, &limits) {
             drop(open);
             net::reset_at_close(&stream);
             self.report(door, peer, &ConnectionError::Full(limit));
@@ -114,14 +117,41 @@ impl Clients {
         }
         let abort = self.tasks.spawn(async move {
             let entered = Entered(&clients, id);
-            let plane = clients.plane.clone();
-            let served = connection::serve(stream, door, plane, served_by, patience).await;
+            let (mut peer, number) = (peer, behind.then_some(id));
+            let served = clients.serve((stream, &mut peer), door, number, served_by, &limits).await;
             drop(entered);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
             }
         });
-        open.insert(id, Open::new(handle, abort, (door, peer)));
+        open.insert(id, Open::new(handle, abort, (door, peer), !behind));
+    }
+
+    /// Serves one client, once it is known where it is: one behind a balancer, which has a number
+    /// here, is only then counted with others of its address.
+    async fn serve(
+        &self,
+        (mut stream, peer): (tokio::net::TcpStream, &mut SocketAddr),
+        door: Door,
+        behind: Option<u64>,
+        handle: Arc<Handle>,
+        limits: &Limits,
+    ) -> Result<(), ConnectionError> {
+        if let Some(id) = behind {
+            *peer = tokio::select! {
+                from = origin::read_from(&mut stream, *peer, limits.handshake) => from?,
+                () = handle.drained() => return Ok(()),
+            };
+            let mut open = self.open.lock();
+            let full = of_address_full(&open, peer.ip(), limits);
+            let full = full.filter(|_| !fault::on("header-not-counted"));
+            full.map_or(Ok(()), |limit| Err(ConnectionError::Full(limit)))?;
+            if let Some(open) = open.get_mut(&id) {
+                open.found(*peer);
+            }
+        }
+        let patience = Patience::of(limits);
+        Box::pin(connection::serve(stream, door, self.plane.clone(), handle, patience)).await
     }
 
     /// Counts an error and says it once, unless there are too many of its kind.
@@ -172,13 +202,25 @@ impl Clients {
     }
 }
 
-/// Why a client cannot be taken.
-fn is_full(open: &HashMap<u64, Open>, from: IpAddr, limits: &Limits) -> Option<&'static str> {
+/// Why a client cannot be taken; one of a known address also for others that come from there.
+fn is_full(
+    open: &HashMap<u64, Open>,
+    from: Option<IpAddr>,
+    limits: &Limits,
+) -> Option<&'static str> {
     if open.len() >= limits.connections_max {
         return Some("limits.connections_max");
     }
+    of_address_full(open, from?, limits)
+}
+
+fn of_address_full(
+    open: &HashMap<u64, Open>,
+    from: IpAddr,
+    limits: &Limits,
+) -> Option<&'static str> {
     let of_address = limits.connections_per_address_max?;
-    let same = open.values().filter(|open| open.peer.ip() == from).take(of_address).count();
+    let same = open.values().filter(|open| open.is_from(from)).take(of_address).count();
     (same >= of_address).then_some("limits.connections_per_address_max")
 }
 

@@ -16,6 +16,7 @@ use protocol_ext::sasl::Mechanism;
 
 use protocol_ext::part::Policy;
 
+use crate::accept::origin::Net;
 use crate::limits::Limits;
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
 
@@ -53,6 +54,8 @@ pub struct Listen {
     pub sni: Option<NodeNames>,
     /// SASL of clients that ends at the proxy; `None`: it passes through to brokers.
     pub sasl: Option<ListenSasl>,
+    /// Load balancers whose connections begin with a PROXY header.
+    pub balancers: Vec<Net>,
 }
 
 /// SASL that ends at the proxy.
@@ -249,9 +252,39 @@ impl Config {
     /// Checks the text of a file with `flags` laid over it.
     pub fn parse(text: &str, flags: &raw::Flags) -> Result<Self, ConfigError> {
         let file: raw::File = toml::from_str(text).map_err(|error| {
-            let text = error.to_string().trim_end().to_owned();
-            ConfigError(vec![Problem { key: "file".to_owned(), text }])
+            ConfigError(vec![Problem { key: "file".to_owned(), text: shown(text, &error) }])
         })?;
         parse::config(file, flags)
+    }
+}
+
+/// What is wrong with the text of a file, with the line; not with a line that may hold a secret.
+fn shown(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..start).unwrap_or_default();
+    let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+    if ["password", "secret"].iter().any(|word| line.to_ascii_lowercase().contains(word)) {
+        let n = before.matches('\n').count() + 1;
+        return format!("TOML parse error at line {n}: {}", error.message().trim_end());
+    }
+    error.to_string().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_not_shown() {
+        let problem = |text: &str| {
+            let refused = Config::parse(text, &raw::Flags::default()).expect_err("refused");
+            refused.0.iter().map(ToString::to_string).collect::<String>()
+        };
+        let sasl = "[[cluster]]\nbootstrap = [\"k:9092\"]\nsasl = { password = \"hunter2\" }\n";
+        for text in [sasl, "[store]\nsecret_key = \"hunter2\"\n"] {
+            let told = problem(text);
+            assert!(!told.contains("hunter2") && told.contains("unknown field"), "{told}");
+        }
+        assert!(problem("[listen]\nport = 9\n").contains("port = 9"));
     }
 }

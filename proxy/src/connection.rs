@@ -103,8 +103,12 @@ async fn attend(
 ) -> Result<bool, ConnectionError> {
     let (mut from_client, mut to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
+    // TLS has asked what it asks; only SASL asks more.
+    let unproven = unproven.filter(|_| plane.sasl.is_some() || fault::on("unproven-for-long"));
     let at_once = fault::on("silent-client-connects");
-    if !at_once && !first_head(&mut input, &mut from_client, handle, patience.first_request).await?
+    if !at_once
+        && plane.sasl.is_none()
+        && !first_head(&mut input, &mut from_client, handle, patience.first_request).await?
     {
         return Ok(false);
     }

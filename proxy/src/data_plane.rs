@@ -6,6 +6,7 @@ use std::sync::Arc;
 use protocol_ext::api;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::accept::origin::Net;
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::fault;
@@ -14,6 +15,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
 use crate::route::legs::Ways;
+use crate::route::permissions::Refused;
 use crate::route::topics::Topics;
 use crate::route::virtual_topics::VirtualTopics;
 use crate::sasl::Sasl;
@@ -33,6 +35,8 @@ pub struct DataPlane {
     pub tls: Option<Arc<tls::Server>>,
     /// Who clients are, where they prove it to the proxy; `None`: SASL passes through.
     pub sasl: Option<Sasl>,
+    /// Load balancers that say where clients are.
+    pub balancers: Vec<Net>,
     /// Room for clients that have not proved who they are.
     pub unproven: Semaphore,
     /// Bounds.
@@ -45,6 +49,8 @@ pub struct DataPlane {
     pub offload: Option<Offload>,
     /// Topics over several physical ones; `None` without any.
     pub routed: Option<VirtualTopics>,
+    /// Whether brokers may see clients as others than the proxy, so that legs must ask first.
+    pub clients_differ: bool,
     /// Room for requests held whole.
     pub requests: Budget,
     /// Room for responses held whole.
@@ -68,6 +74,10 @@ impl DataPlane {
         for topic in routed.iter().flat_map(VirtualTopics::all) {
             topics.learn_for_good(topic.id, &topic.name);
         }
+        // Brokers that want SASL know the proxy by its own name. Without, or where it logs in for
+        // its clients too, all connections are alike to them.
+        let clients_differ =
+            config.cluster.sasl.is_some() && !sasl.as_ref().is_some_and(Sasl::hides_users);
         // With a store: half for restored values, a quarter each for requests and responses that
         // are held whole. One frame of any length allowed always has room, since it may have all.
         let parts = if config.store.is_some() { 4 } else { 2 };
@@ -77,9 +87,11 @@ impl DataPlane {
             directory,
             topics,
             routed,
+            clients_differ,
             pool,
             tls,
             sasl,
+            balancers: config.listen.balancers.clone(),
             unproven: Semaphore::new(limits.unproven_max),
             metrics,
             lines,
@@ -118,7 +130,8 @@ impl DataPlane {
     /// What legs need, if there is anything to route.
     pub fn ways(&self) -> Option<Ways<'_>> {
         let Self { directory, topics, limits, routed, responses: room, .. } = self;
-        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed, room })
+        let refused = Refused::NONE;
+        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed, room, refused })
     }
 
     /// Whether a request of that API and version is served.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use protocol_ext::proxy_header::HeaderError;
 use protocol_ext::wire::WireError;
 
 /// Whose fault an error is: decides the metric label and the log level.
@@ -24,11 +25,14 @@ pub enum ConnectionError {
     /// No TLS on a port that wants it.
     #[error("client speaks {0} to a TLS port")]
     NotTls(&'static str),
+    /// No PROXY header from a load balancer that must send one.
+    #[error("{0}, from a load balancer of listen.proxy_protocol_from")]
+    ProxyHeader(HeaderError),
     /// A TLS handshake that failed.
     #[error("TLS handshake with the client: {0}")]
     Tls(io::Error),
-    /// A TLS handshake that took too long.
-    #[error("no TLS handshake within {0:?} of connecting")]
+    /// A TLS handshake, SASL exchange or PROXY header that took too long.
+    #[error("no TLS handshake, login or PROXY header within {0:?}")]
     SlowHandshake(std::time::Duration),
     /// A client that did not prove who it is.
     #[error("authentication: {0}")]
@@ -139,6 +143,7 @@ impl ConnectionError {
         match self {
             Self::NotKafka(_)
             | Self::NotTls(_)
+            | Self::ProxyHeader(_)
             | Self::Tls(_)
             | Self::SlowHandshake(_)
             | Self::NoSuchName(_)
@@ -168,6 +173,7 @@ impl ConnectionError {
         match self {
             Self::NotKafka(_) => "not_kafka",
             Self::NotTls(_) => "not_tls",
+            Self::ProxyHeader(_) => "proxy_header",
             Self::Tls(_) => "tls",
             Self::SlowHandshake(_) => "slow_handshake",
             Self::NoSuchName(_) => "no_such_name",

@@ -55,7 +55,8 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         asked.collect()
     };
     for topic in topics.iter_mut().filter(|topic| operations && topic.error_code == 0) {
-        topic.topic_authorized_operations = EVERY_OPERATION;
+        let allowed = topic.name.as_ref().and_then(|name| cluster.allowed(name));
+        topic.topic_authorized_operations = allowed.unwrap_or(EVERY_OPERATION);
     }
     let mut answer =
         MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics);

@@ -6,7 +6,7 @@
 //! does not get on with an answer. A drain that waits for an answer that nobody sends, or nobody
 //! takes, ends as well: when `idle` has passed without a byte, and `drain` since it began.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +27,29 @@ pub(super) struct Open {
     pub abort: AbortHandle,
     pub door: Door,
     pub peer: SocketAddr,
+    /// Whether `peer` is the client itself and not a balancer in front of it.
+    placed: bool,
     watched: Watched,
 }
 
 impl Open {
-    pub fn new(handle: Arc<Handle>, abort: AbortHandle, (door, peer): (Door, SocketAddr)) -> Self {
-        Self { handle, abort, door, peer, watched: Watched::new(clock::now()) }
+    pub fn new(
+        handle: Arc<Handle>,
+        abort: AbortHandle,
+        (door, peer): (Door, SocketAddr),
+        placed: bool,
+    ) -> Self {
+        Self { handle, abort, door, peer, placed, watched: Watched::new(clock::now()) }
+    }
+
+    /// It is known now where the client is.
+    pub fn found(&mut self, peer: SocketAddr) {
+        (self.peer, self.placed) = (peer, true);
+    }
+
+    /// Whether it counts for an address.
+    pub fn is_from(&self, address: IpAddr) -> bool {
+        self.placed && self.peer.ip().to_canonical() == address.to_canonical()
     }
 }
 

@@ -16,6 +16,8 @@ impl Config {
                 "advertise": listen.advertise,
                 "ports": format!("{}-{}", listen.ports.first, listen.ports.last),
                 "broker_ports": listen.ports.mapped,
+                "proxy_protocol_from":
+                    listen.balancers.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "tls": listen.tls.as_ref().map(|tls| json!({
                     "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
                 })),

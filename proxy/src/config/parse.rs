@@ -144,7 +144,8 @@ fn listen(
     let mapped = mapped(p, &raw.broker_ports);
     let ports = Ports { first: ports.0, last: ports.1, mapped };
     let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
-    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl })
+    let balancers = security::balancers(p, &raw.proxy_protocol_from);
+    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers })
 }
 
 fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {

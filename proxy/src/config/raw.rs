@@ -54,6 +54,8 @@ pub(super) struct Listen {
     pub broker_ports: std::collections::BTreeMap<String, u16>,
     pub tls: Option<Tls>,
     pub sni: Option<String>,
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<String>,
     pub sasl: Option<ListenSasl>,
 }
 

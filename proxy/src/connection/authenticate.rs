@@ -4,7 +4,6 @@
 //! Invariant: before the last answer a client holds no broker, little memory and little time.
 
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,20 +70,26 @@ impl Entrance<'_, '_> {
         handle: &Handle,
         limit: Duration,
     ) -> Result<Option<Admitted>, ConnectionError> {
-        let mut late = pin!(tokio::time::sleep(limit));
+        let entered = Box::pin(self.enter());
+        tokio::select! {
+            entered = entered => entered,
+            () = handle.drained() => Ok(None),
+            () = tokio::time::sleep(limit), if !fault::on("login-unbounded") => {
+                Err(ConnectionError::SlowHandshake(limit))
+            }
+        }
+    }
+
+    async fn enter(&mut self) -> Result<Option<Admitted>, ConnectionError> {
         let mut progress = Progress::default();
         for _ in 0..AUTHENTICATION_FRAMES_MAX {
-            let step = Box::pin(self.step(&mut progress));
-            let (frame, token, who) = tokio::select! {
-                step = step => match step? {
-                    Step::Left => return Ok(None),
-                    Step::On => continue,
-                    Step::Welcome(frame, token, who) => (frame, token, who),
-                },
-                () = handle.drained() => return Ok(None),
-                () = late.as_mut() => return Err(ConnectionError::SlowHandshake(limit)),
-            };
-            return self.welcome(frame, token, who).await.map(Some);
+            match Box::pin(self.step(&mut progress)).await? {
+                Step::Left => return Ok(None),
+                Step::On => {}
+                Step::Welcome(frame, token, who) => {
+                    return self.welcome(frame, token, who).await.map(Some);
+                }
+            }
         }
         Err(ConnectionError::Authentication("too many requests before the proof".to_owned()))
     }
@@ -158,6 +163,8 @@ impl Entrance<'_, '_> {
         frame: Frame,
         token: &[u8],
     ) -> Result<Step, ConnectionError> {
+        // Who guesses passwords waits, as with a broker; and how long the work took does not show.
+        let delay = tokio::time::sleep(AUTHENTICATION_DELAY);
         match self.sasl.take(&mut progress.dialogue, token).await {
             Ok(Told::More(token)) => {
                 self.tell(&frame, token, Duration::ZERO).await?;
@@ -165,8 +172,7 @@ impl Entrance<'_, '_> {
             }
             Ok(Told::Welcome(token, who)) => Ok(Step::Welcome(frame, token, who)),
             Err(error) => {
-                // Who guesses passwords waits, as with a broker.
-                tokio::time::sleep(AUTHENTICATION_DELAY).await;
+                delay.await;
                 if let Frame::Request(head) = frame {
                     self.answer(refusal(head, error)?).await?;
                 }

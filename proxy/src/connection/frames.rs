@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::HEAD_BYTES;
+use protocol_ext::proxy_header;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffer::Buffer;
@@ -30,6 +31,9 @@ const FOREIGN: [(&[u8], &str); 6] = [
 
 /// Refuses bytes that begin another protocol.
 pub fn check_protocol(bytes: &[u8]) -> Result<(), ConnectionError> {
+    if proxy_header::is_begun(bytes) {
+        return Err(ConnectionError::NotKafka("the PROXY protocol"));
+    }
     let foreign = FOREIGN.iter().find(|(start, _)| bytes.starts_with(start));
     foreign.map_or(Ok(()), |(_, name)| Err(ConnectionError::NotKafka(name)))
 }

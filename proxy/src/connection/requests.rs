@@ -26,6 +26,7 @@ use crate::limits::AUTHENTICATION_FRAME_BYTES_MAX;
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
+use crate::route::permissions::Permissions;
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Why no more requests come.
@@ -49,6 +50,8 @@ pub struct Requests<'a> {
     pub(super) legs: Option<Box<Legs>>,
     /// Tells whether the client is still there; only where something is routed.
     pub(super) line: Option<Line>,
+    /// What the client may do; only where legs run as somebody else.
+    pub(super) permissions: Permissions,
     /// Who the client proved to be; only where SASL ends here.
     pub(super) session: Option<Box<Session>>,
     /// Bytes of the current request that are still to come.
@@ -101,7 +104,20 @@ impl<'a> Requests<'a> {
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
         let (legs, line, passing) = (None, None, 0);
-        Self { plane, queue, handle, input, from_client, to_home, legs, line, session, passing }
+        let permissions = Permissions::default();
+        Self {
+            plane,
+            queue,
+            handle,
+            input,
+            from_client,
+            to_home,
+            legs,
+            line,
+            permissions,
+            session,
+            passing,
+        }
     }
 
     /// Runs until the client stops asking.
@@ -187,7 +203,9 @@ impl<'a> Requests<'a> {
         let frame_bytes = usize::try_from(length_at(bytes)).unwrap_or(0);
         let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
         let sound = (PREFIX_BYTES - 4..=limit).contains(&frame_bytes);
-        let servable = sound && self.plane.is_servable(head.api, head.version);
+        let over = self.session.as_ref().is_some_and(|session| session.is_over(head.api));
+        let over = over && !fault::on("session-behind-uploads");
+        let servable = sound && !over && self.plane.is_servable(head.api, head.version);
         if head.api != api::PRODUCE || !servable || !storing.has_room() {
             return Ok(Front::Behind);
         }

@@ -51,16 +51,19 @@ impl<'a> Storing<'a> {
         self.0.len() < max
     }
 
-    /// Adds a request; its uploads begin when something is waited for.
+    /// Adds a request; its uploads, if any, begin when something is waited for.
     pub fn add(
         &mut self,
-        offload: &'a Offload,
+        offload: Option<&'a Offload>,
         head: Head,
         frame: Bytes,
         room: Option<OwnedSemaphorePermit>,
     ) {
         self.0.push_back(Entry::Running(Box::pin(async move {
-            let produced = offload.produce(head, &frame).await;
+            let produced = match offload {
+                Some(offload) => offload.produce(head, &frame).await,
+                None => Ok(Produced::Same),
+            };
             Stored { head, frame, produced, _room: room }
         })));
     }

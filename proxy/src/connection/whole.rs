@@ -22,6 +22,7 @@ use crate::filters::offload::Produced;
 use crate::metrics::{Class, Direction};
 use crate::route::legs::produce::Produced as Routed;
 use crate::route::legs::{Ways, fetch, metadata};
+use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
 
 impl<'a> Requests<'a> {
@@ -67,6 +68,9 @@ impl<'a> Requests<'a> {
             room = self.plane.requests.take(frame_bytes).await;
         }
         let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
+        // A request that its broker will refuse goes there as it is, and leaves nothing behind.
+        let refused = storing.beside(self.refused(head, &frame, false)).await?;
+        let offload = Some(offload).filter(|_| !refused.forbids_all());
         storing.add(offload, head, frame, room);
         Ok(())
     }
@@ -120,6 +124,8 @@ impl<'a> Requests<'a> {
             let frame = joined(&pieces);
             let body_bytes_max = self.plane.limits.frame_bytes_max;
             let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
+            let refused = self.refused(head, &frame, true).await?;
+            let ways = Ways { refused: &refused, ..ways };
             let client = self.line.as_ref();
             let legs = self.legs.get_or_insert_default();
             let routed = legs.produce(ways, &caps, &self.plane.metrics, client, head, &frame).await;
@@ -155,6 +161,8 @@ impl<'a> Requests<'a> {
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
+            let refused = self.refused(head, &frame, true).await?;
+            let ways = Ways { refused: &refused, ..ways };
             return self.read(ways, head, &request, budget).await;
         }
         let answer = match &self.plane.offload {
@@ -197,6 +205,8 @@ impl<'a> Requests<'a> {
 
     async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(ways) = self.plane.ways().filter(|_| head.version > 0) {
+            let refused = self.refused(head, &frame, true).await?;
+            let ways = Ways { refused: &refused, ..ways };
             let legs = self.legs.get_or_insert_default();
             let asked = legs.list_offsets(ways, head, &frame).await;
             if let Some(answer) = asked.map_err(|error| request_error(head.api, error))? {
@@ -219,15 +229,38 @@ impl<'a> Requests<'a> {
         self.forward(vec![frame]).await
     }
 
+    /// The topics of a request that its client may not use, where the proxy is somebody else.
+    async fn refused(
+        &mut self,
+        head: Head,
+        frame: &Bytes,
+        for_legs: bool,
+    ) -> Result<Refused, ConnectionError> {
+        let plane = self.plane;
+        let unasked = match for_legs {
+            true => fault::on("legs-unasked"),
+            false => fault::on("store-unasked"),
+        };
+        if !plane.clients_differ || unasked {
+            return Ok(Refused::default());
+        }
+        let names = Names { routed: plane.routed.as_ref(), topics: &plane.topics };
+        let mut permissions = std::mem::take(&mut self.permissions);
+        let refused = permissions.refused(self, names, (head, frame), for_legs).await;
+        self.permissions = permissions;
+        refused.map_err(ConnectionError::BrokerIo)
+    }
+
     async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let asked = match &self.plane.routed {
             Some(routed) => metadata::request(routed, head, &frame),
             None => Ok::<_, WireError>(None),
         };
         match asked.map_err(|error| request_error(head.api, error))? {
-            Some((frame, asked)) => {
+            Some((frame, mut asked)) => {
                 // Perhaps in another version than the client's.
                 let head = Head::parse(&frame).map_err(|error| request_error(head.api, error))?;
+                asked.only_whole = self.plane.clients_differ;
                 self.push(head, Answer::Metadata(Box::new(asked)), Class::Full);
                 self.forward(vec![frame]).await
             }

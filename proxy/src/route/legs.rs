@@ -21,6 +21,7 @@ use protocol_ext::wire::WireError;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::addresses::{Directory, Door};
+use super::permissions::Refused;
 use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
 use crate::data_plane::Budget;
@@ -43,7 +44,7 @@ fn bounded(partitions: usize) -> Result<(), WireError> {
 }
 
 /// Whether a topic can have this name: longer ones are not looked for.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
 }
 
@@ -91,6 +92,8 @@ pub struct Ways<'a> {
     pub routed: &'a VirtualTopics,
     /// Room for answers. Who holds some waits for no more of it, and for no earlier answer.
     pub room: &'a Budget,
+    /// Topics of the request that its client may not use.
+    pub refused: &'a Refused,
 }
 
 /// What came of legs.

@@ -83,3 +83,45 @@ fn wrong_usage_has_exit_code_2_and_help_exit_code_0() {
     let text = String::from_utf8_lossy(&help.stdout);
     assert!(text.contains("Example:") && text.contains("check"), "{text}");
 }
+
+#[test]
+fn virtual_topics_of_clients_that_prove_who_they_are_need_an_identity_of_the_proxy() {
+    let folder = Folder::new();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "alice:x\n").expect("a file");
+    let toml = |sees: &str, own: &str| {
+        format!(
+            "[listen]\nsasl = {{ mechanisms = [\"PLAIN\"], users_file = {users:?}, \
+             brokers_see = \"{sees}\" }}\n[[cluster]]\nbootstrap = [\"k:9092\"]\n{own}\n\
+             [[virtual_topic]]\nname = \"v\"\nregion = {{ header = \"r\" }}\n\
+             [[region]]\nname = \"a\"\n"
+        )
+    };
+    for sees in ["proxy", "client"] {
+        let (code, _, err) = check(&toml(sees, ""));
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("cluster.sasl: is missing: parts of virtual topics"), "{err}");
+        let own = folder.path().join("own");
+        std::fs::write(&own, "secret\n").expect("a file");
+        let own = format!(
+            "sasl = {{ mechanism = \"PLAIN\", username = \"f\", password_file = {own:?} }}"
+        );
+        let (code, _, err) = check(&toml(sees, &own));
+        assert_eq!(code, Some(0), "{err}");
+    }
+}
+
+#[test]
+fn load_balancers_are_addresses_or_nets() {
+    let toml = |nets: &str| {
+        format!("[listen]\nproxy_protocol_from = {nets}\n[[cluster]]\nbootstrap = [\"k:9092\"]\n")
+    };
+    let (code, _, err) = check(&toml("[\"10.0.1.0/24\", \"::1\"]"));
+    assert_eq!(code, Some(0), "{err}");
+    for bad in ["10.0.1.1/24", "lb.example.org", "10.0.0.0/33"] {
+        let (code, _, err) = check(&toml(&format!("[{bad:?}]")));
+        assert_eq!(code, Some(2), "{err}");
+        let line = format!("listen.proxy_protocol_from: \"{bad}\" is no net");
+        assert!(err.contains(&line), "{err}");
+    }
+}

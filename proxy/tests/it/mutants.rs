@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, reach, routed, sasl,
-    store, tails, tls, upkeep, versions,
+    addresses, brokers, exact, hostile, lifecycle, offload, order, origin, overstay, permissions,
+    reach, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -161,6 +161,25 @@ fn mutants_of_security() -> Vec<Mutant> {
             "early-frames-unbounded",
             sasl::requests_before_the_proof_are_closed,
             "was waited for"
+        ),
+        mutant!("legs-unasked", permissions::acls_hold_through_legs, "without WRITE"),
+        mutant!(
+            "store-unasked",
+            permissions::values_of_strangers_are_not_stored,
+            "uploads of who may not write"
+        ),
+        mutant!("any-header-believed", origin::headers_of_strangers_are_closed, "was believed"),
+        mutant!("header-not-counted", origin::addresses_of_headers_count, "was served"),
+        mutant!(
+            "unproven-for-long",
+            tls::unproven_ends_with_the_handshake,
+            "room beside a silent client"
+        ),
+        mutant!("login-unbounded", sasl::logins_have_a_time, "end of the connection"),
+        mutant!(
+            "session-behind-uploads",
+            sasl::sessions_end_behind_uploads,
+            "kind=\"session_over\""
         ),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
         mutant!("secrets-shown", sasl::secrets_stay_secret, "no secret is masked"),

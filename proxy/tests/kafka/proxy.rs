@@ -17,13 +17,64 @@ pub struct Proxy {
     process: Option<Process>,
     upstream: String,
     failpoints: Option<String>,
+    /// Tables of a configuration file, in the place of flags.
+    tables: Option<Tables>,
     dir: Scratch,
     /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the
     /// run.
     pub port: u16,
 }
 
+/// What a configuration file holds besides addresses and ports.
+pub struct Tables {
+    /// What clients are told.
+    pub advertise: String,
+    /// Lines of `[listen]`.
+    pub listen: String,
+    /// Lines of `[[cluster]]`.
+    pub cluster: String,
+    /// Tables behind them.
+    pub more: String,
+}
+
 impl Proxy {
+    /// Starts it with a configuration file, where no relay stands in front of it.
+    pub fn configured(tables: Tables) -> Self {
+        let port = ports::free(&[HOST], NODES + 3);
+        let dir = Scratch::new("firebreak");
+        let (upstream, tables) = (String::new(), Some(tables));
+        let (process, failpoints) = (None, None);
+        let (host, advertised) = (HOST, HOST);
+        let mut proxy = Self { host, advertised, process, upstream, failpoints, tables, dir, port };
+        proxy.restart();
+        proxy
+    }
+
+    /// Writes its configuration file, if it has one.
+    fn write(&self) -> Option<PathBuf> {
+        let Tables { advertise, listen, cluster, more } = self.tables.as_ref()?;
+        let ports = match listen.contains("sni") {
+            true => String::new(),
+            false => format!("ports = \"{}-{}\"\n", self.port + 1, self.port + NODES),
+        };
+        let text = format!(
+            "[listen]\nbootstrap = \"{HOST}:{}\"\nadvertise = {advertise:?}\n{ports}{listen}\n\
+             [admin]\naddress = {:?}\n[[cluster]]\n{cluster}\n[limits]\nrefresh_ms = 300\n{more}\n",
+            self.port,
+            self.admin(),
+        );
+        let file = self.dir.path().join("firebreak.toml");
+        std::fs::write(&file, text).unwrap();
+        Some(file)
+    }
+
+    /// The value of a metric with its labels; 0 if it is not there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.filter_map(|value| value.trim().parse::<f64>().ok()).sum()
+    }
+
     /// Starts it in front of `upstream` and waits until `/readyz` says yes.
     pub fn start(upstream: &str, failpoints: Option<&str>) -> Self {
         Self::start_between(upstream, failpoints, (HOST, ADVERTISED))
@@ -46,6 +97,7 @@ impl Proxy {
             process: None,
             upstream: upstream.to_owned(),
             failpoints: failpoints.map(str::to_owned),
+            tables: None,
             dir: Scratch::new("firebreak"),
             port,
         };
@@ -57,10 +109,14 @@ impl Proxy {
     pub fn restart(&mut self) {
         let (first, last) = (self.port + 1, self.port + NODES);
         let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
-        command.args(["--upstream", &self.upstream, "--advertise", self.advertised]);
-        command.args(["--listen", &self.address()]);
-        command.args(["--ports", &format!("{first}-{last}")]);
-        command.args(["--admin", &self.admin()]);
+        if let Some(file) = self.write() {
+            command.arg("--config").arg(file);
+        } else {
+            command.args(["--upstream", &self.upstream, "--advertise", self.advertised]);
+            command.args(["--listen", &self.address()]);
+            command.args(["--ports", &format!("{first}-{last}")]);
+            command.args(["--admin", &self.admin()]);
+        }
         command.current_dir(self.dir.path());
         if let Some(failpoints) = &self.failpoints {
             command.env("FAILPOINTS", failpoints);

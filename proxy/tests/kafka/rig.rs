@@ -18,12 +18,15 @@ use crate::driver::Driver;
 use crate::proxy::{ADVERTISED, Proxy};
 use crate::raw;
 use crate::relay::Relay;
+use crate::secured::{ALICE, FIREBREAK};
 
 /// A Kafka version and the cluster it is tested with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub name: &'static str,
     pub brokers: usize,
+    /// Whether it has listeners with TLS and SASL too.
+    pub secured: bool,
 }
 
 /// A cluster, a proxy and a relay in front of it, and the Java clients.
@@ -132,8 +135,13 @@ pub fn tell(line: &str) {
 
 impl Rig {
     fn start(version: Version) -> Self {
-        let cluster = Cluster::start(version.name, version.brokers);
-        let java = Driver::start(version.name, &cluster.jars);
+        let cluster = Cluster::start(version);
+        let mut java = Driver::start(version.name, &cluster.jars, cluster.hosts().as_deref());
+        for (user, password) in [ALICE, FIREBREAK].into_iter().filter(|_| version.secured) {
+            let bootstrap = cluster.bootstrap();
+            let user = json!({"bootstrap": bootstrap, "user": user, "password": password});
+            java.must("scram-user", user);
+        }
         let proxy = Proxy::start(&cluster.bootstrap(), None);
         let relay = Relay::start(proxy.port, cluster.ports());
         Self { cluster, proxy, relay, java, compared: 0, alone: 0, skipped: Vec::new(), topics: 0 }
@@ -262,6 +270,11 @@ impl Rig {
     /// Leaves out a case for the one reason there may be.
     pub fn skip(&mut self, what: &str) {
         self.skipped.push(format!("{what} ({} lacks the API)", self.cluster.version));
+    }
+
+    /// Counts a comparison that a case made itself.
+    pub fn equal(&mut self) {
+        self.compared += 1;
     }
 
     /// Counts a case that is not a comparison: one that asks about the proxy alone.

@@ -141,6 +141,10 @@ async fn questions(
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition;
+            if let Some(code) = ways.refused.code(t) {
+                rows.push(failed(q, code));
+                continue;
+            }
             let place = match routed {
                 None => own.clone().map(|name| (name, q)),
                 Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),

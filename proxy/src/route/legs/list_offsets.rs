@@ -100,6 +100,10 @@ fn questions(
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition_index;
+            if let Some(code) = ways.refused.code(t) {
+                rows.push(failed(q, code));
+                continue;
+            }
             let place = match routed {
                 None => own.clone().map(|name| (name, q)),
                 Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),

@@ -16,18 +16,23 @@ use protocol_ext::{api, guard};
 
 use super::{UNKNOWN_PARTITION, encoded};
 use crate::route::addresses::Directory;
+use crate::route::permissions::FORBIDDEN;
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
 /// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
 const LEADER_NOT_AVAILABLE: i16 = 5;
+/// UNKNOWN_TOPIC_ID.
+const UNKNOWN_ID: i16 = 100;
 
 /// What a Metadata request asked for that the brokers do not know.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// Every topic.
     pub all: bool,
-    /// Ids of virtual topics.
-    pub virtual_topics: Vec<[u8; 16]>,
+    /// Ids of virtual topics, and whether they were asked for by id.
+    pub virtual_topics: Vec<([u8; 16], bool)>,
+    /// Of all topics those are shown whose parts are all there: the client may see no others.
+    pub only_whole: bool,
     /// Names that clients must not see.
     pub hidden: Vec<String>,
     /// Version that the client is told in; the broker may be asked in another one.
@@ -54,9 +59,9 @@ pub fn request(
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
         match found {
-            Some(found) if asked.virtual_topics.contains(&found.id) => {}
+            Some(found) if asked.virtual_topics.iter().any(|(id, _)| *id == found.id) => {}
             Some(found) => {
-                asked.virtual_topics.push(found.id);
+                asked.virtual_topics.push((found.id, topic.name.is_none()));
                 ask.extend(found.physical.iter().map(|name| {
                     let name = TopicName(StrBytes::from_string(name.to_string()));
                     MetadataRequestTopic::default().with_name(Some(name))
@@ -105,8 +110,14 @@ pub fn response(
         }
     }
     for topic in routed.all() {
-        if asked.all || asked.virtual_topics.contains(&topic.id) {
-            shown.push(merged(topic, &physical));
+        let wanted = asked.virtual_topics.iter().find(|(id, _)| *id == topic.id);
+        let parts = topic.physical.iter().map(|part| physical.get(&**part));
+        let forbidden = parts.clone().flatten().any(|part| part.error_code == FORBIDDEN);
+        let whole = parts.clone().all(|part| part.is_some());
+        match wanted {
+            Some((id, by_id)) if forbidden => shown.push(unseen(topic, asked.version, *id, *by_id)),
+            None if !asked.all || asked.only_whole && (forbidden || !whole) => {}
+            Some(_) | None => shown.push(merged(topic, &physical)),
         }
     }
     for name in &asked.hidden {
@@ -120,6 +131,19 @@ pub fn response(
     Ok(new.freeze())
 }
 
+/// What a broker says of a topic that the client may not see.
+fn unseen(topic: &Routed, version: i16, id: [u8; 16], by_id: bool) -> MetadataResponseTopic {
+    let name = if by_id { String::new() } else { topic.name.to_string() };
+    let name = Some(TopicName(StrBytes::from_string(name)));
+    // The first version whose names may be absent.
+    let unseen =
+        MetadataResponseTopic::default().with_name(name.filter(|_| !by_id || version < 12));
+    match by_id {
+        true => unseen.with_topic_id(uuid::Uuid::from_bytes(id)).with_error_code(UNKNOWN_ID),
+        false => unseen.with_error_code(FORBIDDEN),
+    }
+}
+
 /// One virtual topic from the physical topics of its slots. The leader epoch is always -1, so
 /// that clients never see one go back.
 fn merged(
@@ -130,12 +154,13 @@ fn merged(
     let mut merged = MetadataResponseTopic::default()
         .with_name(Some(name))
         .with_topic_id(uuid::Uuid::from_bytes(topic.id));
+    // What a client may do is what it may do with every part.
+    let parts = topic.physical.iter().filter_map(|part| physical.get(&**part));
+    let operations = parts.map(|part| part.topic_authorized_operations).reduce(|a, b| a & b);
+    merged.topic_authorized_operations = operations.unwrap_or(i32::MIN);
     for q in 0..topic.logical() {
         let place = topic.place(q);
         let slot = place.and_then(|(slot, p)| Some((physical.get(&*topic.physical[slot])?, p)));
-        if let Some((slot, _)) = slot {
-            merged.topic_authorized_operations = slot.topic_authorized_operations;
-        }
         let found = slot.and_then(|(slot, p)| {
             slot.partitions.iter().find(|partition| partition.partition_index == p)
         });

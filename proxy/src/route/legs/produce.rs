@@ -135,7 +135,11 @@ impl Legs {
             let Some(routed) = routed(ways, topic) else { continue };
             for (p, data) in topic.partition_data.iter().enumerate() {
                 let mut outcome = Outcome::new(data.index);
-                match taken(routed, caps, metrics, (t, p), data) {
+                let taken = match ways.refused.code(t) {
+                    Some(code) => Err(Refusal { code, message: None }),
+                    None => taken(routed, caps, metrics, (t, p), data),
+                };
+                match taken {
                     Ok(Taken::Parts(new)) => parts.extend(new),
                     Ok(Taken::Exact(batch)) => exact.push(*batch),
                     Err(refusal) => {

@@ -34,6 +34,29 @@ impl Client {
         Ok(Self { stream: Box::new(stream), correlation: 100 })
     }
 
+    /// Connects from this loopback address.
+    pub async fn connect_from(last: u8, port: u16) -> Checked<Self> {
+        let socket = TcpSocket::new_v4().map_err(failure)?;
+        socket.bind(([127, 0, 0, last], 0).into()).map_err(failure)?;
+        let stream = within("connect", socket.connect(([127, 0, 0, 1], port).into())).await?;
+        Ok(Self { stream: Box::new(stream.map_err(failure)?), correlation: 100 })
+    }
+
+    /// Connects in TLS behind a header of the PROXY protocol.
+    pub async fn connect_tls_behind(
+        header: &[u8],
+        port: u16,
+        host: &str,
+        tls: &Arc<ClientConfig>,
+    ) -> Checked<Self> {
+        let tcp = within("connect", TcpStream::connect(("127.0.0.1", port))).await?;
+        let mut tcp = tcp.map_err(failure)?;
+        tcp.write_all(header).await.map_err(failure)?;
+        let host = ServerName::try_from(host.to_owned()).map_err(failure)?;
+        let stream = within("TLS", TlsConnector::from(tls.clone()).connect(host, tcp)).await?;
+        Ok(Self { stream: Box::new(stream.map_err(failure)?), correlation: 100 })
+    }
+
     /// Connects to a port of the proxy and speaks no TLS, even where every client does.
     pub async fn connect_plain(port: u16) -> Checked<Self> {
         Self::connect(port).await
