@@ -65,7 +65,7 @@ pub async fn learn(
 ) {
     let mut kept = None;
     let mut pause = PAUSE_MIN;
-    let mut told = Told::default();
+    let mut told = Health::default();
     loop {
         match ask(&directory, &limits, &mut kept).await {
             Ok(brokers) => {
@@ -91,12 +91,12 @@ pub async fn learn(
 
 /// What was said of a failure: its first attempt, and that it lasts.
 #[derive(Debug, Default)]
-struct Told {
+struct Health {
     fails: bool,
     lost: bool,
 }
 
-impl Told {
+impl Health {
     fn answers(&mut self) {
         if std::mem::take(self).fails {
             tracing::info!("cluster answers again");
