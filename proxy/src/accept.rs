@@ -157,15 +157,19 @@ impl Clients {
     /// Counts an error and says it once, unless there are too many of its kind.
     fn report(&self, door: Door, peer: SocketAddr, error: &ConnectionError) {
         self.plane.metrics.error(error);
+        let listener = match door {
+            Door::Bootstrap => "bootstrap".to_owned(),
+            Door::Node(node) => format!("broker-{node}"),
+        };
         if error.is_hang_up() {
-            tracing::debug!(%peer, %door, %error, "connection ended");
+            tracing::debug!(%peer, %listener, %error, "connection ended");
         } else if let Some(left_out) = self.plane.lines.allows(error.kind()) {
             match error.blame() {
                 Blame::Ours => {
-                    tracing::error!(%peer, %door, %error, left_out, "connection closed");
+                    tracing::error!(%peer, %listener, %error, left_out, "connection closed");
                 }
                 Blame::Client | Blame::Upstream => {
-                    tracing::warn!(%peer, %door, %error, left_out, "connection closed");
+                    tracing::warn!(%peer, %listener, %error, left_out, "connection closed");
                 }
             }
         }

@@ -2,11 +2,14 @@
 //!
 //! All problems are found in one pass; each names the key, what is wrong and what to write.
 
+mod conflicts;
 mod effective;
+mod file;
 mod parse;
 pub mod raw;
 mod security;
 mod store;
+mod topics;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -251,40 +254,8 @@ impl Config {
 
     /// Checks the text of a file with `flags` laid over it.
     pub fn parse(text: &str, flags: &raw::Flags) -> Result<Self, ConfigError> {
-        let file: raw::File = toml::from_str(text).map_err(|error| {
-            ConfigError(vec![Problem { key: "file".to_owned(), text: shown(text, &error) }])
-        })?;
-        parse::config(file, flags)
-    }
-}
-
-/// What is wrong with the text of a file, with the line; not with a line that may hold a secret.
-fn shown(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(0, |span| span.start.min(text.len()));
-    let before = text.get(..start).unwrap_or_default();
-    let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
-    if ["password", "secret"].iter().any(|word| line.to_ascii_lowercase().contains(word)) {
-        let n = before.matches('\n').count() + 1;
-        return format!("TOML parse error at line {n}: {}", error.message().trim_end());
-    }
-    error.to_string().trim_end().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_that_may_hold_a_secret_is_not_shown() {
-        let problem = |text: &str| {
-            let refused = Config::parse(text, &raw::Flags::default()).expect_err("refused");
-            refused.0.iter().map(ToString::to_string).collect::<String>()
-        };
-        let sasl = "[[cluster]]\nbootstrap = [\"k:9092\"]\nsasl = { password = \"hunter2\" }\n";
-        for text in [sasl, "[store]\nsecret_key = \"hunter2\"\n"] {
-            let told = problem(text);
-            assert!(!told.contains("hunter2") && told.contains("unknown field"), "{told}");
-        }
-        assert!(problem("[listen]\nport = 9\n").contains("port = 9"));
+        let mut problems = parse::Problems(Vec::new());
+        let file = file::read(text, &mut problems);
+        parse::config(file, flags, problems)
     }
 }

@@ -117,7 +117,7 @@ async fn attend(
         None => {
             let connecting = plane.directory.connect(door, &plane.limits, &Login::Nobody);
             let home = Box::pin(connecting).await;
-            let node = door.to_string();
+            let node = behind(door);
             home.map_err(|error| ConnectionError::Unreachable { node, error })?.stream
         }
         Some(sasl) => {
@@ -138,6 +138,14 @@ async fn attend(
     requests.line = line;
     let responses = Responses::new(plane, &queue, handle, from_home, to_client);
     both(requests.pump(), responses.pump(), &queue).await.map(|()| true)
+}
+
+/// The broker behind a listener, for people.
+fn behind(door: Door) -> String {
+    match door {
+        Door::Bootstrap => "any broker".to_owned(),
+        Door::Node(node) => format!("broker {node}"),
+    }
 }
 
 /// Takes one of the places for clients that have not proved who they are, where they must.

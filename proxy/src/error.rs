@@ -5,6 +5,8 @@ use std::io;
 use protocol_ext::proxy_header::HeaderError;
 use protocol_ext::wire::WireError;
 
+use crate::metrics::Side;
+
 /// Whose fault an error is: decides the metric label and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blame {
@@ -107,7 +109,7 @@ pub enum ConnectionError {
         limit: usize,
     },
     /// No broker to stand behind this virtual broker.
-    #[error("no way to broker {node}: {error}")]
+    #[error("cannot connect to {node}: {error}")]
     Unreachable {
         /// Which one, for people.
         node: String,
@@ -129,6 +131,21 @@ pub enum ConnectionError {
     /// A response that does not get on.
     #[error("response without progress for {0:?}")]
     SlowAnswer(std::time::Duration),
+    /// A peer that keeps room of a byte budget from others.
+    #[error(
+        "{} moved {moved} bytes in {time:?} of a frame that holds {held} bytes of \
+         limits.buffered_bytes_max", side.name()
+    )]
+    Stalled {
+        /// Who was waited for.
+        side: Side,
+        /// Bytes held.
+        held: usize,
+        /// Bytes that moved.
+        moved: u64,
+        /// In this time.
+        time: std::time::Duration,
+    },
     /// There are too many clients: the limit that says so.
     #[error("connection refused: {0} reached")]
     Full(&'static str),
@@ -156,6 +173,7 @@ impl ConnectionError {
             | Self::ClientIo(_)
             | Self::Silent(_)
             | Self::SlowFrame(_)
+            | Self::Stalled { side: Side::Client, .. }
             | Self::Full(_) => Blame::Client,
             Self::Response { .. }
             | Self::Order { .. }
@@ -163,6 +181,7 @@ impl ConnectionError {
             | Self::ResponseLength { .. }
             | Self::Unreachable { .. }
             | Self::SlowAnswer(_)
+            | Self::Stalled { side: Side::Broker, .. }
             | Self::BrokerIo(_) => Blame::Upstream,
             Self::Filter(_) => Blame::Ours,
         }
@@ -193,6 +212,7 @@ impl ConnectionError {
             Self::Silent(_) => "silent",
             Self::SlowFrame(_) => "slow_frame",
             Self::SlowAnswer(_) => "slow_answer",
+            Self::Stalled { .. } => "stalled",
             Self::Full(_) => "full",
             Self::Filter(_) => "filter",
         }

@@ -30,6 +30,12 @@ pub const REFERENCE_BYTES: usize = 112;
 /// Restored values of one Fetch response: clients drop responses beyond 100 MB.
 pub const RESTORED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Values of one Produce request that are stored: each takes some hundred bytes besides its own.
+pub const LARGE_VALUES_MAX: usize = 64 * 1024;
+
+/// Memory that a value takes besides its own bytes while it is restored.
+pub const RESTORING_BYTES: usize = 512;
+
 /// Time for one attempt at the store, and the time that its bytes may take besides.
 pub const STORE_ATTEMPT: Duration = Duration::from_secs(4);
 
@@ -101,6 +107,12 @@ pub const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of a request that must come in `frame_progress`: less is no progress.
 pub const FRAME_PROGRESS_BYTES: u64 = 1024;
+
+/// Who holds room of a byte budget for a frame must move this part of it in `frame_progress`.
+pub const HELD_SHARE: usize = 8;
+
+/// While others wait for room so long, the same must move in this part of `frame_progress`.
+pub const WANTED: u32 = 4;
 
 /// A part of a batch with sequences is sent to a broker at most so long after its request was
 /// read: what is sent later could be the old copy of a record that its client gave up.

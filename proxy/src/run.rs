@@ -89,8 +89,8 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let topics = plane.topics.clone();
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-    jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics));
-    jobs.spawn_until_cut(cluster::learn(directory, limits.clone(), known_to));
+    jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+    jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 
     jobs.spawn_until_cut(clients.clone().watch());
     jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone()));
@@ -100,8 +100,9 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     }
     tracing::debug!(first = listen.ports.first, last = listen.ports.last, "listening");
     let serving = async {
-        let reached = known.wait_for(|known| matches!(known, Known::Yes(_))).await.is_ok();
-        tracing::info!(reached, "ready");
+        if known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
+            tracing::info!(brokers = directory.brokers().len(), "ready");
+        }
         std::future::pending::<()>().await;
     };
     tokio::select! {

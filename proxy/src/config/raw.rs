@@ -90,7 +90,7 @@ pub(super) struct Tls {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
-    pub address: Option<SocketAddr>,
+    pub address: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

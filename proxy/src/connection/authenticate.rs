@@ -101,7 +101,7 @@ impl Entrance<'_, '_> {
         token: Vec<u8>,
         who: Who,
     ) -> Result<Admitted, ConnectionError> {
-        let node = self.door.to_string();
+        let node = super::behind(self.door);
         let unreachable = |error| ConnectionError::Unreachable { node, error };
         let connect = async {
             let login = self.sasl.login(&who)?;
@@ -185,7 +185,7 @@ impl Entrance<'_, '_> {
     async fn versions(&self, head: Head) -> Result<Bytes, ConnectionError> {
         let offered = self.plane.directory.offered(&self.plane.limits).await;
         let offered = offered.ok_or_else(|| ConnectionError::Unreachable {
-            node: self.door.to_string(),
+            node: super::behind(self.door),
             error: io::Error::new(io::ErrorKind::NotConnected, "no broker was reached yet"),
         })?;
         let allow = |key, min, max| self.plane.servable_range(key, min, max);

@@ -75,6 +75,15 @@ pub fn framed(mut pieces: Vec<Bytes>) -> Vec<Bytes> {
 
 /// Writes all pieces, in as few calls as the kernel lets.
 pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+    write_chain_telling(to, pieces, |_| {}).await
+}
+
+/// The same; `took` hears of the bytes as they go.
+pub async fn write_chain_telling(
+    to: &mut WriteHalf<'_>,
+    pieces: &[Bytes],
+    mut took: impl FnMut(usize),
+) -> io::Result<()> {
     let (mut first, mut skip) = (0, 0);
     while first < pieces.len() {
         let slices: Vec<IoSlice<'_>> = pieces[first..]
@@ -87,6 +96,7 @@ pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result
         if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        took(written);
         while first < pieces.len() && written >= pieces[first].len() - skip {
             written -= pieces[first].len() - skip;
             (first, skip) = (first + 1, 0);

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use protocol_ext::header::Head;
 use protocol_ext::wire::WireError;
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::budget::Room;
 use crate::fault;
 use crate::filters::offload::{Offload, Produced};
 use crate::limits::STORING_MAX;
@@ -26,7 +26,7 @@ pub struct Stored {
     /// What became of it.
     pub produced: Result<Produced, WireError>,
     /// Room that the frame takes.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Room>,
 }
 
 type Upload<'a> = Pin<Box<dyn Future<Output = Stored> + Send + 'a>>;
@@ -57,11 +57,17 @@ impl<'a> Storing<'a> {
         offload: Option<&'a Offload>,
         head: Head,
         frame: Bytes,
-        room: Option<OwnedSemaphorePermit>,
+        mut room: Option<Room>,
     ) {
         self.0.push_back(Entry::Running(Box::pin(async move {
             let produced = match offload {
-                Some(offload) => offload.produce(head, &frame).await,
+                Some(offload) => {
+                    // The store is waited for, and only so long.
+                    room.iter_mut().for_each(|room| room.awaits_peer(false));
+                    let produced = offload.produce(head, &frame).await;
+                    room.iter_mut().for_each(|room| room.awaits_peer(true));
+                    produced
+                }
                 None => Ok(Produced::Same),
             };
             Stored { head, frame, produced, _room: room }

@@ -11,7 +11,7 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
 
 use super::forced;
-use super::frames::{framed, gather, write_chain};
+use super::frames::{framed, gather, write_chain_telling};
 use super::peek;
 use super::queue::Answer;
 use super::requests::{Requests, request_error, treatment};
@@ -19,7 +19,7 @@ use super::storing::{Stored, Storing};
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::Produced;
-use crate::metrics::{Class, Direction};
+use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
 use crate::route::legs::{Ways, fetch, metadata};
 use crate::route::permissions::{Names, Refused};
@@ -278,7 +278,11 @@ impl<'a> Requests<'a> {
 
     async fn forward(&mut self, pieces: Vec<Bytes>) -> Result<(), ConnectionError> {
         let pieces = framed(pieces);
-        write_chain(&mut self.to_home, &pieces).await.map_err(ConnectionError::BrokerIo)?;
+        let handle = self.handle;
+        handle.gives(Side::Broker, true);
+        let written = write_chain_telling(&mut self.to_home, &pieces, |n| handle.given(n)).await;
+        handle.gives(Side::Broker, false);
+        written.map_err(ConnectionError::BrokerIo)?;
         self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
         Ok(())
     }

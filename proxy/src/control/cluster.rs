@@ -11,12 +11,14 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use protocol_ext::{api, versions};
 use tokio::sync::watch;
 
+use crate::clock::{self, Tick};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::net;
-use crate::random;
 use crate::route::addresses::{Broker, Directory};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
+use crate::{fault, random};
 
 /// Newest Metadata version the proxy asks with.
 const METADATA_VERSION_MAX: i16 = 12;
@@ -24,39 +26,93 @@ const METADATA_VERSION_MAX: i16 = 12;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to reach a cluster.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A cluster of which no broker answers for so many times `limits.refresh_ms` is lost,
+const LOST_AFTER: u32 = 3;
+/// but not before this.
+const LOST_MIN: Duration = Duration::from_secs(1);
 
 /// What is known of the cluster's health, for `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// Never reached.
+    /// No broker answered yet.
     NotYet(String),
-    /// Reached at least once; the text is the last failure since, if any.
-    Yes(Option<String>),
+    /// A broker answered.
+    Yes {
+        /// When one answered last.
+        answered: Tick,
+        /// The last failure since, if any.
+        failing: Option<String>,
+    },
+}
+
+impl Known {
+    /// For how long no broker has answered, and why, once that is longer than a broker's restart
+    /// or an election takes.
+    pub fn lost(&self, limits: &Limits, now: Tick) -> Option<(Duration, &str)> {
+        let Self::Yes { answered, failing: Some(why) } = self else { return None };
+        let silent = now - *answered;
+        let lost = silent >= (limits.refresh * LOST_AFTER).max(LOST_MIN);
+        (lost && !fault::on("lost-cluster-ready")).then_some((silent, why))
+    }
 }
 
 /// Asks for ever; dropped at shutdown.
-pub async fn learn(directory: Arc<Directory>, limits: Limits, known: watch::Sender<Known>) {
+pub async fn learn(
+    directory: Arc<Directory>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    known: watch::Sender<Known>,
+) {
     let mut kept = None;
     let mut pause = PAUSE_MIN;
+    let mut told = Health::default();
     loop {
         match ask(&directory, &limits, &mut kept).await {
             Ok(brokers) => {
                 pause = PAUSE_MIN;
-                take(&directory, brokers);
-                known.send_replace(Known::Yes(None));
+                take(&directory, brokers, &metrics);
+                known.send_replace(Known::Yes { answered: clock::now(), failing: None });
+                told.answers();
                 wait(&directory, limits.refresh).await;
             }
             Err(error) => {
-                let text = error.to_string();
-                tracing::warn!(%error, "cluster cannot be asked");
                 known.send_modify(|known| match known {
-                    Known::NotYet(last) => *last = text,
-                    Known::Yes(last) => *last = Some(text),
+                    Known::NotYet(last) => *last = error.to_string(),
+                    Known::Yes { failing, .. } => *failing = Some(error.to_string()),
                 });
+                let lost = known.borrow().lost(&limits, clock::now()).map(|(silent, _)| silent);
+                told.fails(&error, lost);
                 wait(&directory, random::jittered(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+}
+
+/// What was said of a failure: its first attempt, and that it lasts.
+#[derive(Debug, Default)]
+struct Health {
+    fails: bool,
+    lost: bool,
+}
+
+impl Health {
+    fn answers(&mut self) {
+        if std::mem::take(self).fails {
+            tracing::info!("cluster answers again");
+        }
+    }
+
+    fn fails(&mut self, error: &io::Error, lost: Option<Duration>) {
+        match lost {
+            Some(silent) if !std::mem::replace(&mut self.lost, true) => {
+                let seconds = silent.as_secs();
+                tracing::error!(%error, seconds, "no broker of the cluster answers: not ready");
+            }
+            _ if !self.fails => tracing::warn!(%error, "cluster does not answer"),
+            _ => tracing::debug!(%error, "cluster does not answer"),
+        }
+        self.fails = true;
     }
 }
 
@@ -68,10 +124,12 @@ async fn wait(directory: &Directory, pause: Duration) {
     }
 }
 
-fn take(directory: &Directory, brokers: Vec<Broker>) {
+fn take(directory: &Directory, brokers: Vec<Broker>, metrics: &Metrics) {
     let before = directory.brokers();
+    let all = brokers.len();
     if *before == brokers {
-        directory.learn(brokers);
+        let without_port = directory.learn(brokers);
+        metrics.health.brokers(all, without_port.len());
         return;
     }
     for broker in &brokers {
@@ -80,7 +138,9 @@ fn take(directory: &Directory, brokers: Vec<Broker>) {
             tracing::info!(node, upstream = %format!("{host}:{port}"), "broker learned");
         }
     }
-    for broker in directory.learn(brokers) {
+    let without_port = directory.learn(brokers);
+    metrics.health.brokers(all, without_port.len());
+    for broker in without_port {
         let node = broker.node;
         tracing::error!(node, "broker has no port: widen listen.ports or add listen.broker_ports");
     }

@@ -18,13 +18,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use kafka_protocol::protocol::Encodable;
 use protocol_ext::wire::WireError;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::addresses::{Directory, Door};
 use super::permissions::Refused;
 use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
-use crate::data_plane::Budget;
+use crate::budget::{Budget, Room};
 use crate::fault;
 use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTES_MAX};
 use crate::upstream::BrokerConnection;
@@ -101,7 +100,7 @@ struct Ran {
     /// Their answers, in order.
     answers: Vec<Result<Bytes, LegError>>,
     /// Room that the answers take, for as long as something of them is held.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
 }
 
 impl Legs {

@@ -195,7 +195,7 @@ async fn a_port_without_a_broker_closes_and_says_so() -> Checked {
     let metric = "firebreak_errors_total{blame=\"upstream\",kind=\"unreachable\"}";
     proxy.metric_becomes(metric, 1.0).await?;
     // The line is written behind the count, and read by a thread of its own.
-    let line = "no way to broker 5";
+    let line = "cannot connect to broker 5";
     until("a line", async || (proxy.logged(line) > 0).then_some(())).await?;
     ensure_eq!(proxy.logged(line), 1, "lines about it");
     Ok(())

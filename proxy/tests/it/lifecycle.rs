@@ -333,6 +333,49 @@ async fn a_proxy_without_a_broker_is_alive_not_ready_and_says_why() -> Checked {
     Ok(())
 }
 
+/// A cluster of which no broker answers any more makes the proxy not ready, and one that does,
+/// ready again.
+pub async fn a_lost_cluster_is_told(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(2).await;
+    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 300").start().await;
+    proxy.metric_becomes("firebreak_brokers", 2.0).await?;
+    ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness");
+    let port = brokers.cluster().nodes[0].port;
+    brokers.stop(0);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness with one broker");
+    brokers.stop(1);
+    let mut last = String::new();
+    let lost = until("no readiness", async || {
+        let (code, reason) = proxy.admin("/readyz").await.ok()?;
+        last = reason;
+        (code == 503).then_some(())
+    });
+    lost.await.map_err(|_| failure(format!("a lost cluster is still called {last}")))?;
+    ensure!(last.contains("no broker of cluster fake answers for"), "reason: {last}");
+    until("a line", async || (proxy.logged("not ready") > 0).then_some(())).await?;
+    // It comes back where it was configured.
+    let address = format!("{}:{port}", Brokers::host(0)).parse().map_err(failure)?;
+    brokers.add_at(0, address, &Brokers::host(0)).await;
+    let ready = async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(());
+    until("readiness", ready).await?;
+    until("a line", async || (proxy.logged("cluster answers again") == 1).then_some(())).await
+}
+
+#[tokio::test]
+async fn a_proxy_whose_cluster_is_lost_is_not_ready_until_it_is_back() -> Checked {
+    a_lost_cluster_is_told(None).await
+}
+
+#[tokio::test]
+async fn brokers_without_a_port_are_counted() -> Checked {
+    let mut brokers = Brokers::start(1).await;
+    brokers.add(7).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    proxy.metric_becomes("firebreak_brokers", 2.0).await?;
+    proxy.metric_becomes("firebreak_brokers_without_port", 1.0).await
+}
+
 #[tokio::test]
 async fn clients_beyond_the_limit_are_closed_and_those_before_it_served() -> Checked {
     let brokers = Brokers::start(1).await;

@@ -15,6 +15,7 @@ mod classes;
 mod cut_through;
 mod exact;
 mod harness;
+mod holders;
 mod hostile;
 mod lifecycle;
 mod log_shapes;

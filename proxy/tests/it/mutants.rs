@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, origin, overstay, permissions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin, overstay, permissions,
     reach, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
@@ -84,12 +84,14 @@ fn mutants() -> Vec<Mutant> {
             "connections at the broker"
         ),
         mutant!("overstay-unseen", overstay::a_stuck_request_is_cut_off, "holds a connection"),
+        mutant!("holders-unseen", holders::a_sender_that_keeps_room_is_closed, "keeps its room"),
         mutant!(
             "answers-lost-with-home",
             brokers::answers_of_a_broker_that_ends_arrive,
             "answers that arrived"
         ),
         mutant!("leg-ends-with-home", brokers::a_leg_outlives_an_idle_home, "no answer"),
+        mutant!("lost-cluster-ready", lifecycle::a_lost_cluster_is_told, "still called ready"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
         mutant!("attempts-one-by-one", reach::dead_bootstraps_are_not_waited_for, "that failed"),
         mutant!("attempts-one-by-one", reach::a_frozen_broker_is_not_waited_for, "no answer"),
@@ -145,6 +147,12 @@ fn mutants() -> Vec<Mutant> {
         mutant!("stored-not-kept", store::what_was_just_stored_is_read_from_memory, "reads of"),
         mutant!("gc-forgets-logs", upkeep::gc_deletes_what_nothing_refers_to, "marked by"),
         mutant!("gc-in-one-pass", upkeep::gc_deletes_what_nothing_refers_to, "first pass"),
+        mutant!("lost-key-replaced", offload::a_lost_key_is_not_replaced, "with a new key"),
+        mutant!(
+            "inflate-unbounded",
+            budget::batches_inflate_within_the_budget,
+            "inflated too much"
+        ),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }

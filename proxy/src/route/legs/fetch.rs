@@ -22,9 +22,9 @@ use protocol_ext::schema::{Role, responses};
 use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded, is_name};
+use crate::budget::Room;
 use crate::fault;
 use crate::limits::LEG_FETCH_BYTES_MAX;
 
@@ -65,7 +65,7 @@ impl Legs {
         ways: Ways<'_>,
         head: Head,
         request: &FetchRequest,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), WireError> {
+    ) -> Result<(Bytes, Option<Room>), WireError> {
         let mut answer = FetchResponse::default();
         if request.session_id != 0 && request.session_epoch > 0 {
             answer.error_code = NO_SESSION;
@@ -85,7 +85,7 @@ impl Legs {
         request: &FetchRequest,
         questions: Vec<Question>,
         answer: &mut FetchResponse,
-    ) -> Result<Option<OwnedSemaphorePermit>, WireError> {
+    ) -> Result<Option<Room>, WireError> {
         let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
         let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
         let limit = Duration::from_millis(wait) + ways.limits.connect * 3;

@@ -290,6 +290,11 @@ impl Proxy {
         assert!(killed.expect("kill runs").success());
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// Waits for its end and the last line of its log.
     pub async fn ended(&mut self) -> Checked<ExitStatus> {
         let status = async || self.child.try_wait().expect("a child");
