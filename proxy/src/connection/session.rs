@@ -4,19 +4,19 @@
 //! Also the questions that the proxy asks on a client's own home connection, in its turn.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::{self, Head};
 use protocol_ext::sasl::{SaslError, messages};
 use protocol_ext::{api, wire::WireError};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::authenticate::{Admitted, refusal};
 use super::frames::{framed, write_chain};
 use super::queue::{Answer, Exchange};
 use super::requests::{Requests, request_error};
+use crate::budget::Budget;
 use crate::error::ConnectionError;
 use crate::limits::{AUTHENTICATION_DELAY, HALF_CLOSED};
 use crate::metrics::Class;
@@ -120,11 +120,11 @@ impl Requests<'_> {
         error: SaslError,
         why: &str,
     ) -> Result<(), ConnectionError> {
-        let told = Arc::new(Semaphore::new(1));
-        let telling = told.clone().try_acquire_owned().into_iter().collect();
+        let told = Budget::new(1);
+        let telling = told.try_take(1).into_iter().collect();
         self.push(head, Answer::Local(framed(vec![refusal(head, error)?]), telling), Class::Full);
         // It is let go with the answer.
-        let _ = tokio::time::timeout(HALF_CLOSED, told.acquire()).await;
+        let _ = tokio::time::timeout(HALF_CLOSED, told.take(1)).await;
         Err(ConnectionError::Authentication(why.to_owned()))
     }
 

@@ -110,7 +110,6 @@ async fn pipeline(port: u16, seed: u64) -> Checked<Sent> {
 
 /// What reached a broker before the drain ended is answered, every connection ends without a reset,
 /// and what was not answered can be sent again elsewhere: nothing is lost or doubled.
-#[expect(clippy::disallowed_methods, reason = "they are awaited here")]
 pub async fn pipelines_survive_a_drain(faults: Faults) -> Checked {
     const CLIENTS: u64 = 8;
     let brokers = Brokers::start(1).await;

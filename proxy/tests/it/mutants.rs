@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin, overstay, permissions,
-    reach, routed, sasl, store, tails, tls, upkeep, versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
+    overstay, permissions, reach, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
