@@ -119,9 +119,6 @@ pub const LEADERS_PAUSE: Duration = Duration::from_millis(100);
 /// Partitions that one request about virtual topics may name: more than any client reads at once.
 pub const LEG_PARTITIONS_MAX: usize = 20_000;
 
-/// Longest name of a topic, as brokers have it.
-pub const TOPIC_NAME_BYTES_MAX: usize = 249;
-
 /// Bytes that the legs of one Fetch ask for at most: less than the longest answer taken.
 pub const LEG_FETCH_BYTES_MAX: usize = 60 * 1024 * 1024;
 

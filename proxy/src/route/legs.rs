@@ -25,7 +25,7 @@ use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
 use crate::data_plane::Budget;
 use crate::fault;
-use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTES_MAX};
+use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
 use exact::{Gate, Streams};
@@ -40,11 +40,6 @@ pub const UNKNOWN_PARTITION: i16 = 3;
 fn bounded(partitions: usize) -> Result<(), WireError> {
     let max = LEG_PARTITIONS_MAX;
     if partitions > max { Err(WireError::Items { max }) } else { Ok(()) }
-}
-
-/// Whether a topic can have this name: longer ones are not looked for.
-fn is_name(name: &str) -> bool {
-    (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
 }
 
 /// A request to one broker.
