@@ -3,27 +3,30 @@
 //! One order for all: large values are stored first, under the name that clients use; then
 //! batches are split. On the way back legs are merged first, then values restored.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::FetchRequest;
 use protocol_ext::header::Head;
 use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
+use tokio::sync::oneshot;
 
 use super::forced;
 use super::frames::{framed, gather, write_chain_telling};
 use super::peek;
-use super::queue::Answer;
+use super::queue::{Answer, Exchange};
 use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::error::ConnectionError;
-use crate::fault;
 use crate::filters::offload::Produced;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
-use crate::route::legs::{Ways, fetch, metadata};
+use crate::route::legs::{Ways, fetch, list_offsets, metadata};
 use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
+use crate::{clock, fault};
 
 impl<'a> Requests<'a> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
@@ -163,7 +166,8 @@ impl<'a> Requests<'a> {
         {
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
-            return self.read(ways, head, &request, budget).await;
+            let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
+            return self.read(ways, head, (&request, rest), budget).await;
         }
         let answer = match &self.plane.offload {
             Some(_) => Answer::Restore(&responses::FETCH, budget),
@@ -179,15 +183,16 @@ impl<'a> Requests<'a> {
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        request: &FetchRequest,
+        (request, rest): (&FetchRequest, Option<Bytes>),
         budget: usize,
     ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         if !fault::on("read-out-of-turn") {
             self.queue.turn().await;
         }
+        let beside = self.home(head, rest).await?;
         let legs = self.legs.get_or_insert_default();
-        let (answer, room) = legs.fetch(ways, head, request).await.map_err(wrong)?;
+        let (answer, room) = legs.fetch(ways, head, request, beside).await.map_err(wrong)?;
         let Some(offload) = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"))
         else {
             let held = room.into_iter().collect();
@@ -205,16 +210,36 @@ impl<'a> Requests<'a> {
 
     async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(ways) = self.plane.ways().filter(|_| head.version > 0) {
-            let refused = self.refused(head, &frame, true).await?;
-            let ways = Ways { refused: &refused, ..ways };
-            let legs = self.legs.get_or_insert_default();
-            let asked = legs.list_offsets(ways, head, &frame).await;
-            if let Some(answer) = asked.map_err(|error| request_error(head.api, error))? {
-                return self.answer(head, answer);
+            let wrong = |error| request_error(head.api, error);
+            if let Some(request) = list_offsets::asked(ways, head, &frame).map_err(wrong)? {
+                let refused = self.refused(head, &frame, true).await?;
+                let ways = Ways { refused: &refused, ..ways };
+                let rest = list_offsets::rest(ways, head, &frame, &request).map_err(wrong)?;
+                let beside = self.home(head, rest).await?;
+                let legs = self.legs.get_or_insert_default();
+                let answer = legs.list_offsets(ways, head, &request, beside).await;
+                return self.answer(head, answer.map_err(wrong)?);
             }
         }
         self.push(head, treatment(head).0, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// Asks the home broker for what a request names besides virtual topics: as its client, on its
+    /// connection. Gives the frame of the answer.
+    async fn home(
+        &mut self,
+        head: Head,
+        rest: Option<Bytes>,
+    ) -> Result<Option<Bytes>, ConnectionError> {
+        let Some(rest) = rest else { return Ok(None) };
+        let Head { api, version, correlation } = head;
+        let (to, told) = oneshot::channel();
+        let (answer, at) = (Answer::Own(to), clock::now());
+        self.queue.push(Exchange { api, version, correlation, answer, at });
+        self.forward(vec![rest]).await?;
+        let gone = |_| ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into());
+        told.await.map(Some).map_err(gone)
     }
 
     /// A request that takes topics into a transaction: virtual ones cannot be.
