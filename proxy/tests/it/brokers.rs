@@ -114,9 +114,8 @@ async fn all_brokers_that_restart_at_once_are_found_where_they_were() -> Checked
         let mut early = Client::connect(proxy.node(1)).await?;
         early.send(3, 12, &metadata(12)).await?;
         ensure!(early.receive_to_end().await?.is_empty(), "an answer of no broker");
-        let failed = "cluster cannot be asked";
+        let failed = "cluster does not answer";
         until("a failed refresh", async || (proxy.logged(failed) > round).then_some(())).await?;
-        ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness once it was reached");
         for (id, place) in (0..).zip(&places) {
             brokers.add_at(id, *place, &place.ip().to_string()).await;
         }

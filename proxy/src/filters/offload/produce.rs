@@ -1,7 +1,8 @@
 //! Produce: large values of a request go to the store, references into the request.
 //!
 //! sections -> topics by rule -> batches opened within their bound -> large values -> packs ->
-//! store, side by side -> references into the batches. Invariant: a reference leaves this file only after its pack is durable.
+//! store, side by side -> references into the batches. Invariant: a reference leaves this file only
+//! after its pack is durable.
 
 use std::io;
 use std::sync::Arc;
