@@ -176,6 +176,7 @@ fn mutants_of_security() -> Vec<Mutant> {
             permissions::values_of_strangers_are_not_stored,
             "uploads of who may not write"
         ),
+        mutant!("handshake-0-hidden", sasl::version_0_of_handshakes_is_shown, "versions told"),
         mutant!("any-header-believed", origin::headers_of_strangers_are_closed, "was believed"),
         mutant!("header-not-counted", origin::addresses_of_headers_count, "was served"),
         mutant!(
