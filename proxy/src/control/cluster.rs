@@ -104,15 +104,17 @@ impl Health {
     }
 
     fn fails(&mut self, error: &io::Error, lost: Option<Duration>) {
-        match lost {
-            Some(silent) if !std::mem::replace(&mut self.lost, true) => {
-                let seconds = silent.as_secs();
-                tracing::error!(%error, seconds, "no broker of the cluster answers: not ready");
-            }
-            _ if !self.fails => tracing::warn!(%error, "cluster does not answer"),
-            _ => tracing::debug!(%error, "cluster does not answer"),
+        if std::mem::replace(&mut self.fails, true) {
+            tracing::debug!(%error, "cluster does not answer");
+        } else {
+            tracing::warn!(%error, "cluster does not answer");
         }
-        self.fails = true;
+        if let Some(silent) = lost
+            && !std::mem::replace(&mut self.lost, true)
+        {
+            let seconds = silent.as_secs();
+            tracing::error!(%error, seconds, "no broker of the cluster answers: not ready");
+        }
     }
 }
 
