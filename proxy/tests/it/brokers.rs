@@ -119,6 +119,8 @@ async fn all_brokers_that_restart_at_once_are_found_where_they_were() -> Checked
         for (id, place) in (0..).zip(&places) {
             brokers.add_at(id, *place, &place.ip().to_string()).await;
         }
+        let again = "cluster answers again";
+        until("a refresh", async || (proxy.logged(again) > round).then_some(())).await?;
     }
     for id in 0..3_u16 {
         let mut client = Client::connect(proxy.node(id)).await?;
