@@ -151,7 +151,8 @@ async fn a_virtual_topic_with_a_forbidden_part_is_not_seen() -> Checked {
 }
 
 #[tokio::test]
-async fn an_ordinary_topic_beside_a_virtual_one_is_asked_for_too() -> Checked {
+async fn an_ordinary_topic_beside_a_virtual_one_is_for_the_clients_own_broker_to_judge() -> Checked
+{
     let brokers = brokers().await;
     let (_folder, proxy) = start(None, &brokers, "").await;
     let mut client = alice(&proxy).await?;
@@ -166,7 +167,9 @@ async fn an_ordinary_topic_beside_a_virtual_one_is_asked_for_too() -> Checked {
     let answered = answer.responses.iter().flat_map(|topic| &topic.partitions);
     let answered = answered.map(|p| (p.error_code, p.records.as_ref().map_or(0, Bytes::len)));
     let answered: Vec<_> = answered.collect();
-    ensure_eq!(answered, [(0, 0), (FORBIDDEN, 0)], "errors and bytes of Fetch");
+    // The fake one lets everybody read; the question must have come from the client.
+    ensure_eq!(answered.len(), 2, "rows of Fetch");
+    ensure!(answered[0] == (0, 0) && answered[1].0 == 0 && answered[1].1 > 0, "{answered:?}");
     let batch = fresh();
     let mut request = produce(9, -1, "v", &[(1, batch.clone())]);
     let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
