@@ -129,6 +129,10 @@ impl DataPlane {
             SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
             // Later versions ask for offsets that segments cannot answer.
             api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
+            // Of later versions nobody could tell whether they name a virtual topic.
+            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT if self.routed.is_some() => {
+                Some((min, max.min(TRANSACTIONS_MAX)))
+            }
             // These two would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
             CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(0))),
@@ -175,3 +179,4 @@ const SHARE_LAST: i16 = 79;
 const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 const LIST_OFFSETS_MAX: i16 = 7;
+const TRANSACTIONS_MAX: i16 = 5;

@@ -247,6 +247,7 @@ impl<'a> Requests<'a> {
         if let Some(routed) = &self.plane.routed {
             let refusal = transactions::refusal(routed, head, &frame);
             if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
+                self.admitted().await?;
                 return self.answer(head, answer);
             }
         }
@@ -276,9 +277,20 @@ impl<'a> Requests<'a> {
         refused.map_err(ConnectionError::BrokerIo)
     }
 
+    /// Sees that the client's broker would answer it, where the proxy does.
+    async fn admitted(&mut self) -> Result<(), ConnectionError> {
+        if !self.plane.clients_differ {
+            return Ok(());
+        }
+        let mut permissions = std::mem::take(&mut self.permissions);
+        let admitted = permissions.admitted(self).await;
+        self.permissions = permissions;
+        admitted.map_err(ConnectionError::BrokerIo)
+    }
+
     async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let asked = match &self.plane.routed {
-            Some(routed) => metadata::request(routed, head, &frame),
+            Some(routed) => metadata::request(routed, &self.plane.topics, head, &frame).await,
             None => Ok::<_, WireError>(None),
         };
         match asked.map_err(|error| request_error(head.api, error))? {

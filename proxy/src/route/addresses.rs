@@ -123,11 +123,16 @@ impl Directory {
         self.ask.notified().await;
     }
 
+    /// Has the brokers asked again.
+    pub fn wake(&self) {
+        self.ask.notify_one();
+    }
+
     /// Has the brokers asked again and waits for the answer, at most `limits.connect`.
     async fn refresh(&self, limits: &Limits) {
         let mut learned = self.learned.subscribe();
         learned.mark_unchanged();
-        self.ask.notify_one();
+        self.wake();
         let answered = tokio::time::timeout(limits.connect, learned.changed()).await;
         tracing::debug!(answered = answered.is_ok(), "brokers asked again");
     }

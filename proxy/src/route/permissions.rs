@@ -23,6 +23,7 @@ use super::legs::{UNKNOWN_PARTITION, is_name};
 use super::topics::{TopicId, Topics};
 use super::virtual_topics::{Routed, VirtualTopics};
 use crate::clock::{self, Tick};
+use crate::fault;
 use crate::upstream::auth::Ask;
 
 /// TOPIC_AUTHORIZATION_FAILED.
@@ -92,6 +93,8 @@ pub struct Names<'a> {
 #[derive(Debug, Default)]
 pub struct Permissions {
     known: HashMap<Arc<str>, Known>,
+    /// The client's broker answered a question.
+    answered: bool,
 }
 
 impl Permissions {
@@ -110,16 +113,21 @@ impl Permissions {
             asked.retain(|topic| topic.routed(names).is_some());
         }
         let ask = !for_legs || asked.iter().any(|topic| topic.routed(names).is_some());
-        let mut topics = Vec::with_capacity(asked.len());
-        for topic in asked.iter().filter(|_| ask) {
-            topics.push(topic.parts(names).await?);
+        if ask {
+            let by_id = asked.iter().filter(|topic| topic.name.is_empty());
+            let by_id = by_id.filter(|topic| topic.routed(names).is_none()).map(|topic| topic.id);
+            names.topics.want_names(by_id).await?;
         }
+        let topics = asked.iter().filter(|_| ask).map(|topic| topic.parts(names));
+        let topics: Vec<Vec<Arc<str>>> = topics.collect();
         let needed = needed(head.api);
         let names: BTreeSet<&Arc<str>> = topics.iter().flatten().collect();
         let stale = names.into_iter().filter(|name| !self.is_fresh(name, needed));
         let stale: Vec<Arc<str>> = stale.cloned().collect();
-        if !stale.is_empty() {
+        if ask && !stale.is_empty() {
             self.ask(broker, &stale).await?;
+        } else if ask {
+            self.admitted(broker).await?;
         }
         let codes = topics.iter().enumerate().filter_map(|(place, names)| {
             let codes = names.iter().filter_map(|name| self.code(name, needed));
@@ -127,6 +135,14 @@ impl Permissions {
             codes.max().map(|code| (place, code))
         });
         Ok(Refused { codes: codes.collect(), topics: topics.len() })
+    }
+
+    /// Sees that the client's broker answers it at all: nothing is told to who has not logged in.
+    pub async fn admitted(&mut self, broker: &mut impl Ask) -> io::Result<()> {
+        if self.answered || fault::on("strangers-answered") {
+            return Ok(());
+        }
+        self.ask(broker, &[]).await
     }
 
     fn is_fresh(&self, name: &str, needed: i32) -> bool {
@@ -161,6 +177,7 @@ impl Permissions {
         let answer = broker.ask(api::METADATA, VERSION, body.freeze()).await?;
         let answer: MetadataResponse =
             guard::response(api::METADATA, VERSION, &answer, 0).map_err(invalid)?;
+        self.answered = true;
         if self.known.len() + names.len() > KNOWN_MAX {
             self.known.clear();
         }
@@ -202,15 +219,15 @@ impl Asked {
     }
 
     /// The topics of brokers that it stands for; none if its id is not known, which its leg tells.
-    async fn parts(&self, names: Names<'_>) -> io::Result<Vec<Arc<str>>> {
+    fn parts(&self, names: Names<'_>) -> Vec<Arc<str>> {
         if let Some(routed) = self.routed(names) {
-            return Ok(routed.physical.clone());
+            return routed.physical.clone();
         }
         if self.name.is_empty() {
-            return Ok(names.topics.name(self.id).await?.into_iter().collect());
+            return names.topics.known_name(&self.id).into_iter().collect();
         }
         // What is no name is no topic.
-        Ok(is_name(&self.name).then(|| self.name.as_str().into()).into_iter().collect())
+        is_name(&self.name).then(|| self.name.as_str().into()).into_iter().collect()
     }
 }
 

@@ -170,6 +170,7 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::requests_before_the_proof_are_closed,
             "was waited for"
         ),
+        mutant!("strangers-answered", permissions::strangers_get_nothing, "before a login"),
         mutant!("legs-unasked", permissions::acls_hold_through_legs, "without WRITE"),
         mutant!(
             "store-unasked",
@@ -224,6 +225,37 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
             routed::leaders::a_partition_gets_its_leader_back,
             "errors though there is a leader"
         ),
+        mutant!(
+            "names-beside-ids",
+            routed::leaders::names_and_ids_are_asked_for_apart,
+            "errors of a name"
+        ),
+        mutant!(
+            "parts-by-name",
+            routed::metadata::a_virtual_topic_beside_a_real_one_is_found_by_id,
+            "errors of its partitions"
+        ),
+        mutant!(
+            "questions-unbounded",
+            permissions::questions_are_bounded,
+            "topics in one question"
+        ),
+        mutant!(
+            "attempts-one-by-one",
+            routed::leaders::a_silent_broker_stalls_no_question,
+            "beside a silent broker"
+        ),
+        mutant!(
+            "any-error-doubts",
+            routed::leaders::errors_of_clients_doubt_no_leader,
+            "questions because of errors"
+        ),
+        mutant!(
+            "leg-limits-add-up",
+            routed::leaders::a_slow_leg_has_one_deadline,
+            "beside a slow leg"
+        ),
+        mutant!("refusals-unbounded", routed::transactions::refusals_are_bounded, "a row for each"),
         mutant!(
             "question-asked-once",
             routed::leaders::a_stale_connection_costs_no_request,

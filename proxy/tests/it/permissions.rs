@@ -4,19 +4,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, ListOffsetsResponse, MetadataRequest, MetadataResponse,
-    ProduceRequest, ProduceResponse,
+    AddPartitionsToTxnRequest, FetchRequest, FetchResponse, ListOffsetsResponse, MetadataRequest,
+    MetadataResponse, ProduceRequest, ProduceResponse,
 };
+use kafka_protocol::protocol::Decodable;
 use protocol_ext::fake_broker::Fault;
+use protocol_ext::header::{Head, request_body_at};
 use protocol_ext::sasl::Mechanism;
 use protocol_ext::split::{ProducerFields, with_producer};
 
 use crate::harness::broker::Brokers;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, request_frame};
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::single;
 use crate::harness::requests::{fetch, fetched, list_offsets, name, produce};
@@ -239,16 +242,50 @@ async fn brokers_are_asked_once_for_a_while_and_again_soon_where_they_forbade() 
 }
 
 #[tokio::test]
-async fn who_has_not_logged_in_reads_and_writes_nothing_by_legs() -> Checked {
+async fn who_has_not_logged_in_gets_nothing() -> Checked {
+    strangers_get_nothing(None).await
+}
+
+/// Without a login at the broker, where SASL passes through, no request is answered and none has
+/// an effect, whatever the proxy could do or say by itself.
+pub async fn strangers_get_nothing(faults: Faults) -> Checked {
     let brokers = brokers().await;
-    let (_folder, proxy) = start(None, &brokers, "").await;
-    let mut client = Client::connect(proxy.port).await?;
-    client.send(0, 9, &produce(9, -1, "v", &[(1, fresh())])).await?;
-    ensure!(client.receive_to_end().await?.is_empty(), "an answer to Produce before a login");
-    ensure_eq!(batches(&brokers), 0, "batches at the brokers");
-    let mut client = Client::connect(proxy.port).await?;
-    client.send(1, 12, &fetch(12, "v", &[(1, 0)], i32::MAX)).await?;
-    ensure_eq!(client.receive_to_end().await?, Bytes::new(), "answer to Fetch before a login");
+    let (_folder, proxy) = start(faults, &brokers, "").await;
+    // Whatever the proxy learned for another client is of no use to a stranger.
+    let mut known = alice(&proxy).await?;
+    ensure_eq!(written(&mut known).await?, 0, "error of Produce");
+    ensure_eq!(read(&mut known).await?.0, 0, "error of Fetch");
+    let before = batches(&brokers);
+    let v = uuid::Uuid::from_bytes(firebreak::route::virtual_topics::id_of("v"));
+    let metadata = MetadataRequest::default()
+        .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name("v")))]));
+    let mut by_id = fetch(13, "v", &[(1, 0)], i32::MAX);
+    by_id.topics[0].topic_id = v;
+    let mut written_by_id = produce(13, -1, "v", &[(1, fresh())]);
+    written_by_id.topic_data[0].topic_id = v;
+    let mut in_session = fetch(12, "v", &[(1, 0)], i32::MAX);
+    (in_session.session_id, in_session.session_epoch) = (7, 7);
+    let joins = AddPartitionsToTxnTopic::default().with_name(name("v")).with_partitions(vec![0]);
+    let joins = AddPartitionsToTxnRequest::default().with_v3_and_below_topics(vec![joins]);
+    let requests = [
+        request_frame(0, 9, 1, &produce(9, -1, "v", &[(1, fresh())])),
+        request_frame(0, 9, 1, &produce(9, 0, "v", &[(1, fresh())])),
+        request_frame(0, 13, 1, &written_by_id),
+        request_frame(1, 12, 1, &fetch(12, "v", &[(1, 0)], i32::MAX)),
+        request_frame(1, 12, 1, &in_session),
+        request_frame(1, 13, 1, &by_id),
+        request_frame(2, 7, 1, &list_offsets("v")),
+        request_frame(3, 12, 1, &metadata),
+        request_frame(3, 1, 1, &MetadataRequest::default().with_topics(None)),
+        request_frame(24, 3, 1, &joins),
+    ];
+    for (n, frame) in requests.iter().enumerate() {
+        let mut client = Client::connect(proxy.port).await?;
+        client.send_raw(frame).await?;
+        ensure!(client.receive().await.is_err(), "an answer to request {n} before a login");
+        ensure!(client.receive_to_end().await?.is_empty(), "bytes behind request {n}");
+    }
+    ensure_eq!(batches(&brokers), before, "batches at the brokers");
     Ok(())
 }
 
@@ -289,6 +326,11 @@ pub async fn values_of_strangers_are_not_stored(faults: Faults) -> Checked {
     client.send(0, 9, &produce(9, -1, "plain", &[(0, large(3))])).await?;
     ensure!(client.receive_to_end().await?.is_empty(), "an answer before a login");
     ensure_eq!(s3.count(Kind::Put), 1, "uploads of who did not log in");
+    let mut client = Client::connect(proxy.port).await?;
+    let no_name = "n".repeat(300);
+    client.send(0, 9, &produce(9, -1, &no_name, &[(0, large(4))])).await?;
+    ensure!(client.receive_to_end().await?.is_empty(), "an answer before a login");
+    ensure_eq!(s3.count(Kind::Put), 1, "uploads to a topic that cannot be");
     Ok(())
 }
 
@@ -304,4 +346,45 @@ async fn nobody_is_asked_where_brokers_see_all_clients_as_the_proxy() -> Checked
     let asked = cluster.seen.iter().filter(|s| s.head.correlation == i32::MIN).count();
     ensure_eq!(asked, 0, "questions");
     Ok(())
+}
+
+/// However many topics clients name by id, a question is about so many at most, and they are not
+/// asked for one by one.
+pub async fn questions_are_bounded(faults: Faults) -> Checked {
+    const NAMED: u128 = 5000;
+    const MOST: usize = 2000;
+    let brokers = brokers().await;
+    let (_folder, proxy) = start(faults, &brokers, "").await;
+    let mut client = alice(&proxy).await?;
+    ensure_eq!(read(&mut client).await?.0, 0, "error of Fetch");
+    let mut request = fetch(13, "v", &[(1, 0)], i32::MAX);
+    let id = firebreak::route::virtual_topics::id_of("v");
+    request.topics[0].topic_id = uuid::Uuid::from_bytes(id);
+    let partitions = request.topics[0].partitions.clone();
+    request.topics.extend((1..=NAMED).map(|n| {
+        let id = uuid::Uuid::from_u128(n);
+        FetchTopic::default().with_topic_id(id).with_partitions(partitions.clone())
+    }));
+    brokers.cluster().keeping = Some(3);
+    let answer: FetchResponse = client.call::<FetchRequest, _>(1, 13, &request).await?;
+    let codes = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let unknown = codes.filter(|partition| partition.error_code == UNKNOWN_ID).count();
+    ensure_eq!(unknown as u128, NAMED, "ids that are told to be unknown");
+    let kept = std::mem::take(&mut brokers.cluster().kept);
+    let topics = kept.iter().map(|(_, frame)| {
+        let head = Head::parse(frame).expect("a head");
+        let mut body = frame.slice(request_body_at(head, frame).expect("a body")..);
+        let asked = MetadataRequest::decode(&mut body, head.version).expect("a request");
+        asked.topics.map_or(0, |topics| topics.len())
+    });
+    let sizes: Vec<usize> = topics.collect();
+    ensure!(sizes.len() <= 8, "{} questions about {NAMED} topics", sizes.len());
+    let most = sizes.iter().max().copied().unwrap_or_default();
+    ensure!((1..=MOST).contains(&most), "{most} topics in one question");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_names_many_topics_makes_no_long_question() -> Checked {
+    questions_are_bounded(None).await
 }

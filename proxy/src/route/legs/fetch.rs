@@ -24,7 +24,9 @@ use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded};
+use super::{
+    Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+};
 use crate::budget::Room;
 use crate::fault;
 use crate::limits::{IO_BUFFER_BYTES, LEG_FETCH_BYTES_MAX};
@@ -52,7 +54,7 @@ pub fn asked(ways: Ways<'_>, head: Head, frame: &Bytes) -> Result<Option<FetchRe
     if !request.topics.iter().any(|topic| routed(ways, topic).is_some()) {
         return Ok(None);
     }
-    bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+    bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
     Ok(Some(request))
 }
 
@@ -149,7 +151,7 @@ impl Legs {
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
             for Question { of: (topic, row), physical, partition, .. } in questions {
                 let found = rows.get(&(&*physical, partition));
-                if found.is_none_or(|found| found.error_code != 0) {
+                if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
                 }
                 if let Some(found) = found {

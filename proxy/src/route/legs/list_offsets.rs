@@ -15,7 +15,9 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded};
+use super::{
+    Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+};
 
 /// Version of the legs: the newest without special timestamps that segments cannot answer.
 const LEG_VERSION: i16 = 7;
@@ -40,7 +42,7 @@ pub fn asked(
     if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
         return Ok(None);
     }
-    bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+    bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
     Ok(Some(request))
 }
 
@@ -109,7 +111,7 @@ impl Legs {
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
             for Question { of: (topic, row), physical, partition, .. } in questions {
                 let found = rows.get(&(&*physical, partition)).copied();
-                if found.is_none_or(|found| found.error_code != 0) {
+                if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
                 }
                 if let Some(found) = found {

@@ -1,6 +1,7 @@
 //! Metadata: virtual names are asked of the brokers as their physical topics, and merged back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -14,15 +15,15 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
-use super::{UNKNOWN_PARTITION, encoded};
+use super::{UNKNOWN_ID, UNKNOWN_PARTITION, encoded};
+use crate::fault;
 use crate::route::addresses::Directory;
 use crate::route::permissions::FORBIDDEN;
+use crate::route::topics::{TopicId, Topics};
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
 /// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
 const LEADER_NOT_AVAILABLE: i16 = 5;
-/// UNKNOWN_TOPIC_ID.
-const UNKNOWN_ID: i16 = 100;
 
 /// What a Metadata request asked for that the brokers do not know.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub struct Asked {
     pub all: bool,
     /// Ids of virtual topics, and whether they were asked for by id.
     pub virtual_topics: Vec<([u8; 16], bool)>,
+    /// Parts of virtual topics that were asked for by their ids.
+    pub parts: Vec<(TopicId, Arc<str>)>,
     /// Of all topics those are shown whose parts are all there: the client may see no others.
     pub only_whole: bool,
     /// Names that clients must not see.
@@ -43,8 +46,9 @@ pub struct Asked {
 const WITHOUT_MAKING: i16 = 4;
 
 /// The request to forward in the place of `frame`; `None` if it asks for nothing virtual.
-pub fn request(
+pub async fn request(
     routed: &VirtualTopics,
+    topics_of_brokers: &Topics,
     head: Head,
     frame: &Bytes,
 ) -> Result<Option<(Bytes, Asked)>, WireError> {
@@ -54,7 +58,7 @@ pub fn request(
     let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
         return Ok(Some((frame.clone(), Asked { all: true, ..asked })));
     };
-    let mut ask = Vec::with_capacity(topics.len());
+    let (mut ask, mut parts) = (Vec::with_capacity(topics.len()), Vec::new());
     for topic in topics {
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
@@ -62,10 +66,7 @@ pub fn request(
             Some(found) if asked.virtual_topics.iter().any(|(id, _)| *id == found.id) => {}
             Some(found) => {
                 asked.virtual_topics.push((found.id, topic.name.is_none()));
-                ask.extend(found.physical.iter().map(|name| {
-                    let name = TopicName(StrBytes::from_string(name.to_string()));
-                    MetadataRequestTopic::default().with_name(Some(name))
-                }));
+                parts.extend(found.physical.iter().cloned());
             }
             None if routed.hides(&name) => asked.hidden.push(name),
             None => ask.push(topic),
@@ -73,6 +74,20 @@ pub fn request(
     }
     if asked.virtual_topics.is_empty() && asked.hidden.is_empty() {
         return Ok(None);
+    }
+    let by_id = ask.iter().any(|topic| topic.name.is_none()) && !fault::on("parts-by-name");
+    if by_id {
+        // A broker that is asked for an id looks at no name.
+        asked.parts = topics_of_brokers.real_ids(&parts).await;
+        ask.extend(asked.parts.iter().map(|(id, _)| {
+            let id = uuid::Uuid::from_bytes(*id);
+            MetadataRequestTopic::default().with_name(None).with_topic_id(id)
+        }));
+    } else {
+        ask.extend(parts.iter().map(|name| {
+            let name = TopicName(StrBytes::from_string(name.to_string()));
+            MetadataRequestTopic::default().with_name(Some(name))
+        }));
     }
     body.topics = Some(ask);
     body.allow_auto_topic_creation = false;
@@ -102,7 +117,12 @@ pub fn response(
     let mut physical = HashMap::new();
     let mut shown = Vec::with_capacity(body.topics.len());
     for topic in std::mem::take(&mut body.topics) {
-        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        let named = topic.name.as_ref().map(|name| name.to_string());
+        let name = named.filter(|name| !name.is_empty()).or_else(|| {
+            let part = asked.parts.iter().find(|(id, _)| id == topic.topic_id.as_bytes());
+            part.map(|(_, name)| name.to_string())
+        });
+        let name = name.unwrap_or_default();
         if routed.hides(&name) {
             physical.insert(name, topic);
         } else if routed.by_name(&name).is_none() {

@@ -26,7 +26,8 @@ use protocol_ext::{api, guard, reply};
 
 use super::exact::Batch;
 use super::{
-    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded,
+    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
+    encoded,
 };
 use crate::fault;
 use crate::metrics::Metrics;
@@ -104,7 +105,7 @@ impl Legs {
         if ours.is_empty() {
             return Ok(Produced::Untouched);
         }
-        bounded(ours.iter().map(|topic| topic.partition_data.len()).sum())?;
+        bounded(ours.iter().map(|topic| topic.partition_data.len()))?;
         request.topic_data = ours;
         let told = self.write(ways, caps, metrics, client, &request).await?;
         if rest.is_empty() {
@@ -189,11 +190,12 @@ impl Legs {
                 Err(LegError::Unknown(_)) => (None, TIMED_OUT),
             };
             for part in parts {
-                match answer.as_ref().and_then(|answer| find(answer, &part)) {
+                let row = answer.as_ref().and_then(|answer| find(answer, &part));
+                match row {
                     Some(row) => settle(outcomes, &part, row),
                     None => fail(outcomes, &part, code),
                 }
-                if outcomes.get(&part.of).is_none_or(|outcome| outcome.code != 0) {
+                if row.is_none_or(|row| doubts_leader(row.error_code)) {
                     ways.topics.doubt(&part.physical);
                 }
             }
