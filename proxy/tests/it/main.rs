@@ -29,6 +29,7 @@ mod overstay;
 mod permissions;
 mod reach;
 mod refusals;
+mod refused;
 mod reload;
 mod routed;
 mod sasl;
