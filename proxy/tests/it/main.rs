@@ -31,6 +31,7 @@ mod reach;
 mod refusals;
 mod refused;
 mod reload;
+mod room;
 mod routed;
 mod sasl;
 mod store;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use crate::harness::{Checked, Faults};
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
-    overstay, permissions, reach, refused, routed, sasl, store, tails, tls, upkeep, versions,
+    overstay, permissions, reach, refused, room, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -239,6 +239,8 @@ fn mutants_of_refusals() -> Vec<Mutant> {
             refused::plain_batches_count,
             "where 1000000 were asked for"
         ),
+        mutant!("answers-take-no-room", room::long_answers_take_room, "answers are held"),
+        mutant!("long-questions-taken", room::long_questions_are_refused, "was answered"),
     ]
 }
 
