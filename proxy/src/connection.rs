@@ -12,6 +12,7 @@ pub mod frames;
 pub mod handle;
 mod peek;
 pub mod queue;
+mod refusals;
 mod requests;
 mod responses;
 mod session;

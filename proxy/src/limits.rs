@@ -18,6 +18,9 @@ pub const TAIL_BYTES_MAX: usize = IO_BUFFER_BYTES / 2;
 /// Longest response without records that is held whole to be patched.
 pub const PATCHED_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Longest request, Produce apart, that is held whole: as much as names 100,000 partitions.
+pub const WHOLE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Requests of one connection without an answer; a client that sends more is read later.
 pub const PENDING_EXCHANGES_MAX: usize = 1024;
 

@@ -14,6 +14,7 @@ use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
+use super::refusals::Refusals;
 use super::session::Session;
 use super::storing::Storing;
 use crate::buffer::Buffer;
@@ -22,7 +23,7 @@ use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
-use crate::limits::AUTHENTICATION_FRAME_BYTES_MAX;
+use crate::limits::{AUTHENTICATION_FRAME_BYTES_MAX, WHOLE_REQUEST_BYTES_MAX};
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
@@ -54,6 +55,8 @@ pub struct Requests<'a> {
     pub(super) permissions: Permissions,
     /// Who the client proved to be; only where SASL ends here.
     pub(super) session: Option<Box<Session>>,
+    /// Batches that were refused and are to come again.
+    pub(super) refusals: Refusals,
     /// Bytes of the current request that are still to come.
     passing: usize,
 }
@@ -116,6 +119,7 @@ impl<'a> Requests<'a> {
             line,
             permissions,
             session,
+            refusals: Refusals::default(),
             passing,
         }
     }
@@ -134,7 +138,7 @@ impl<'a> Requests<'a> {
                 }
                 Front::Behind => {
                     let stored = storing.next().await;
-                    Box::pin(self.stored(stored)).await?;
+                    storing.beside(Box::pin(self.stored(stored))).await?;
                 }
                 Front::More if !storing.is_empty() => {
                     self.more_or_stored(drained.as_mut(), &mut storing).await?;
@@ -193,7 +197,8 @@ impl<'a> Requests<'a> {
     /// opened before theirs.
     fn front_behind(&self, storing: &Storing<'_>) -> Result<Front, ConnectionError> {
         let bytes = self.input.bytes();
-        if self.handle.is_draining() {
+        let full = !self.queue.has_room() && !fault::on("queue-unbounded");
+        if full || self.handle.is_draining() {
             return Ok(Front::Behind);
         }
         if bytes.len() < PREFIX_BYTES {
@@ -226,13 +231,17 @@ impl<'a> Requests<'a> {
     ) -> Result<(), ConnectionError> {
         let stored = tokio::select! {
             biased;
-            stored = storing.next() => stored,
+            stored = storing.next() => {
+                // The client is not waited for while this one is seen off.
+                self.handle.received(0);
+                stored
+            }
             more = self.more(drained) => match more? {
                 Some(_) => storing.next().await,
                 None => return Ok(()),
             },
         };
-        Box::pin(self.stored(stored)).await
+        storing.beside(Box::pin(self.stored(stored))).await
     }
 
     /// Opens the exchange whose head stands at `at`.
@@ -280,7 +289,17 @@ impl<'a> Requests<'a> {
                 Ok(Opened::Pass(frame_bytes))
             }
         };
-        opened.map_err(|error| request_error(api, error))
+        match opened.map_err(|error| request_error(api, error))? {
+            // Others wait for the room it takes.
+            Opened::Whole(..)
+                if api != api::PRODUCE
+                    && frame_bytes > WHOLE_REQUEST_BYTES_MAX
+                    && !fault::on("long-questions-taken") =>
+            {
+                Err(ConnectionError::FrameLength { length, limit: WHOLE_REQUEST_BYTES_MAX })
+            }
+            opened => Ok(opened),
+        }
     }
 
     fn open_produce(
@@ -324,6 +343,8 @@ impl<'a> Requests<'a> {
         };
         let topic = peeked.only_topic.as_ref();
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
+        // What may follow a refused batch is looked at, however small.
+        let stored = stored || (batches && !self.refusals.is_empty());
         let split = routed.is_some_and(|r| {
             topic.is_none_or(|topic| match topic {
                 TopicRef::Name(name) => r.by_name(name).is_some(),

@@ -87,7 +87,7 @@ impl Requests<'_> {
             let code = if chosen.is_some() { 0 } else { messages::UNSUPPORTED_MECHANISM };
             session.dialogue = chosen.unwrap_or_default();
             let answer = messages::handshake_answer(head, code, &sasl.mechanisms());
-            return self.answer(head, answer.map_err(wrong)?);
+            return self.answer(head, answer.map_err(wrong)?).await;
         }
         let token = messages::authenticate(head, frame).map_err(wrong)?;
         let delay = tokio::time::sleep(AUTHENTICATION_DELAY);
@@ -110,7 +110,7 @@ impl Requests<'_> {
             }
         };
         let answer = messages::token_answer(head, token.into(), lifetime).map_err(wrong)?;
-        self.answer(head, answer)
+        self.answer(head, answer).await
     }
 
     /// Tells the client, behind the answers that it is still owed, and closes.

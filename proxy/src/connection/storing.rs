@@ -68,7 +68,7 @@ impl<'a> Storing<'a> {
                     room.iter_mut().for_each(|room| room.awaits_peer(true));
                     produced
                 }
-                None => Ok(Produced::Same),
+                None => Ok(Produced::default()),
             };
             Stored { head, frame, produced, _room: room }
         })));

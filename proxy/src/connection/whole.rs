@@ -6,7 +6,8 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::produce_response::TopicProduceResponse;
+use kafka_protocol::messages::{FetchRequest, ProduceResponse};
 use protocol_ext::header::Head;
 use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
@@ -17,13 +18,15 @@ use super::forced;
 use super::frames::{framed, gather, write_chain_telling};
 use super::peek;
 use super::queue::{Answer, Exchange};
+use super::refusals;
 use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::error::ConnectionError;
 use crate::filters::offload::Produced;
+use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
-use crate::route::legs::{Ways, fetch, list_offsets, metadata};
+use crate::route::legs::{Ways, fetch, list_offsets, metadata, produce};
 use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
 use crate::{clock, fault};
@@ -38,7 +41,7 @@ impl<'a> Requests<'a> {
         let _room = self.plane.requests.take(frame_bytes).await;
         let frame = self.gathered(head, frame_bytes).await?;
         match head.api {
-            api::PRODUCE => self.produced(head, frame, Produced::Same).await,
+            api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
@@ -64,7 +67,7 @@ impl<'a> Requests<'a> {
         let mut room = self.plane.requests.try_take(frame_bytes);
         while room.is_none() && !storing.is_empty() {
             let stored = storing.next().await;
-            self.stored(stored).await?;
+            storing.beside(Box::pin(self.stored(stored))).await?;
             room = self.plane.requests.try_take(frame_bytes);
         }
         if room.is_none() {
@@ -111,18 +114,38 @@ impl<'a> Requests<'a> {
         let wrong = |error| request_error(head.api, error);
         let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
         let acks = peeked.map_or(0, |peeked| peeked.acks);
-        let pieces = match produced {
-            Produced::Same => vec![frame],
-            Produced::New(pieces) => pieces,
-            Produced::Refused(_) if acks == 0 => {
-                // As a broker does that cannot answer: the closed connection tells.
-                return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
-            }
-            Produced::Refused(code) => {
-                let answer = reply::produce_error(head, &frame, code).map_err(wrong)?;
-                return self.answer(head, answer);
-            }
-        };
+        let Produced { new, mut refused } = produced;
+        if acks == 0 && !refused.is_empty() {
+            // As a broker does that cannot answer: the closed connection tells.
+            return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
+        }
+        if acks != 0 && !self.refusals.follow(head, &frame, &mut refused).map_err(wrong)? {
+            return Err(ConnectionError::Filter("too many batches to come again".to_owned()));
+        }
+        let mut pieces = new.unwrap_or_else(|| vec![frame]);
+        let mut told = Vec::new();
+        if !refused.is_empty() {
+            let (rest, rows) =
+                refusals::taken_out(head, &joined(&pieces), &refused).map_err(wrong)?;
+            let Some(rest) = rest else {
+                let answer = ProduceResponse::default().with_responses(rows);
+                return self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await;
+            };
+            (pieces, told) = (vec![rest], rows);
+        }
+        self.written(head, acks, pieces, told).await
+    }
+
+    /// Sees a Produce request on its way, split where its topics are virtual. What is `told`
+    /// already goes beside the answer.
+    async fn written(
+        &mut self,
+        head: Head,
+        acks: i16,
+        pieces: Vec<Bytes>,
+        mut told: Vec<TopicProduceResponse>,
+    ) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
         if let Some(ways) = self.plane.ways() {
             let frame = joined(&pieces);
             let body_bytes_max = self.plane.limits.frame_bytes_max;
@@ -141,18 +164,26 @@ impl<'a> Requests<'a> {
                     self.plane.metrics.request(head.api, Class::Full);
                     return self.forward(vec![rest]).await;
                 }
-                Routed::Answered(answer) => return self.answer(head, answer),
-                Routed::Rest(rest, told) => {
+                Routed::Answered(answer) if told.is_empty() => {
+                    return self.answer(head, answer).await;
+                }
+                Routed::Answered(answer) => {
+                    let directory = &self.plane.directory;
+                    let answer = produce::joined(head.version, &answer, told, directory);
+                    return self.answer(head, answer.map_err(wrong)?).await;
+                }
+                Routed::Rest(rest, more) => {
+                    told.extend(more);
                     self.push(head, Answer::Produced(told), Class::Full);
                     return self.forward(vec![rest]).await;
                 }
                 Routed::Untouched => {}
             }
         }
-        if acks == 0 {
-            self.plane.metrics.request(head.api, Class::Full);
-        } else {
-            self.push(head, treatment(head).0, Class::Full);
+        match acks {
+            0 => self.plane.metrics.request(head.api, Class::Full),
+            _ if told.is_empty() => self.push(head, treatment(head).0, Class::Full),
+            _ => self.push(head, Answer::Produced(told), Class::Full),
         }
         self.forward(pieces).await
     }
@@ -218,7 +249,7 @@ impl<'a> Requests<'a> {
                 let beside = self.home(head, rest).await?;
                 let legs = self.legs.get_or_insert_default();
                 let answer = legs.list_offsets(ways, head, &request, beside).await;
-                return self.answer(head, answer.map_err(wrong)?);
+                return self.answer(head, answer.map_err(wrong)?).await;
             }
         }
         self.push(head, treatment(head).0, Class::Full);
@@ -248,7 +279,7 @@ impl<'a> Requests<'a> {
             let refusal = transactions::refusal(routed, head, &frame);
             if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
                 self.admitted().await?;
-                return self.answer(head, answer);
+                return self.answer(head, answer).await;
             }
         }
         self.push(head, treatment(head).0, Class::Full);
@@ -308,8 +339,15 @@ impl<'a> Requests<'a> {
         }
     }
 
-    pub(super) fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        self.push(head, Answer::Local(framed(vec![frame]), Vec::new()), Class::Full);
+    /// Answers a request here. A long answer waits for its turn and for room: who waits holds no
+    /// room of answers, and whoever holds that waits for none of requests.
+    pub(super) async fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let mut held = Vec::new();
+        if frame.len() > IO_BUFFER_BYTES && !fault::on("answers-take-no-room") {
+            self.queue.turn().await;
+            held.extend(self.plane.responses.take(frame.len()).await);
+        }
+        self.push(head, Answer::Local(framed(vec![frame]), held), Class::Full);
         Ok(())
     }
 

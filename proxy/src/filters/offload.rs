@@ -29,7 +29,7 @@ use crate::store::{Failures, ObjectStore};
 use crate::telemetry::LineLimits;
 use parts::Parts;
 pub use produce::Produced;
-pub use sections::TopicRef;
+pub use sections::{TopicRef, produce_sections};
 
 /// Tenant that references are bound to while there is one virtual cluster.
 const TENANT: &str = "";

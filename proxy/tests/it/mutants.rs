@@ -9,7 +9,7 @@ use std::pin::Pin;
 use crate::harness::{Checked, Faults};
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
-    overstay, permissions, reach, routed, sasl, store, tails, tls, upkeep, versions,
+    overstay, permissions, reach, refused, room, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -217,6 +217,34 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
     ]
 }
 
+/// What is refused here, and what is not.
+fn mutants_of_refusals() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "refusals-forgotten",
+            refused::followers_of_a_refused_batch_are_refused,
+            "answer of batch 1"
+        ),
+        mutant!(
+            "refused-for-others",
+            refused::others_are_written,
+            "answer beside an unknown topic"
+        ),
+        mutant!(
+            "queue-unbounded",
+            refused::refusals_are_bounded_in_number,
+            "requests wait for an answer"
+        ),
+        mutant!(
+            "plain-bytes-uncounted",
+            refused::plain_batches_count,
+            "where 1000000 were asked for"
+        ),
+        mutant!("answers-take-no-room", room::long_answers_take_room, "answers are held"),
+        mutant!("long-questions-taken", room::long_questions_are_refused, "was answered"),
+    ]
+}
+
 /// What clients see of virtual topics.
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
@@ -303,6 +331,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
+    mutants.extend(mutants_of_refusals());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     for mutant in &mutants {

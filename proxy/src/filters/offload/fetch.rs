@@ -80,7 +80,8 @@ impl Offload {
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at)?;
-        let mut spent = Spent { left: budget.min(RESTORED_BYTES_MAX), ..Spent::default() };
+        let all = budget.min(RESTORED_BYTES_MAX);
+        let mut spent = Spent { left: all, all, ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
@@ -152,6 +153,14 @@ impl Offload {
                 // What cannot be read goes to the client as it is; it will say so.
                 Err(_) => break,
             };
+            // Where nothing refers, the broker has kept to what the client wants.
+            let fits = match &piece {
+                Piece::Same(bytes) => spent.pass(bytes.len()),
+                Piece::Refer(batch) => spent.admit(batch),
+            };
+            if !fits {
+                return Plan::Pieces(pieces);
+            }
             end = range.end;
             refers |= !matches!(piece, Piece::Same(_));
             pieces.push(piece);
@@ -183,7 +192,7 @@ impl Offload {
         let Some(referring) = busy(open.batch.body().len(), || self.referring(open, topic)) else {
             return Some(Piece::Same(batch));
         };
-        spent.admit(&referring).then(|| Piece::Refer(Box::new(referring)))
+        Some(Piece::Refer(Box::new(referring)))
     }
 
     fn referring(&self, open: Opened, topic: &str) -> Option<Referring> {
@@ -300,8 +309,11 @@ fn wanted(planned: &[(Option<Arc<str>>, Plan)]) -> Vec<Want> {
 /// What the batches of one response take so far.
 #[derive(Default)]
 struct Spent {
-    /// Of the client's budget.
+    /// Of the client's budget, and that.
     left: usize,
+    all: usize,
+    /// Whether any batch is taken.
+    has_any: bool,
     /// Of memory.
     room: usize,
     /// Whether a batch is held that was inflated.
@@ -309,13 +321,28 @@ struct Spent {
 }
 
 impl Spent {
+    /// Whether a batch that stays as it is still fits, beside values that the broker does not know
+    /// of.
+    fn pass(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.left || self.room == 0 || fault::on("plain-bytes-uncounted");
+        if fits && !fault::on("plain-bytes-uncounted") {
+            self.left = self.left.saturating_sub(bytes);
+            self.has_any = true;
+        }
+        fits
+    }
+
     /// Whether a batch that refers still fits. The first one of the response always does.
     fn admit(&mut self, batch: &Referring) -> bool {
         let need = batch.original_bytes;
-        if need > self.left && self.room > 0 && !fault::on("budget-ignored") {
+        let bytes = need + batch.open.batch.raw().len();
+        // One that never fits comes as the first that refers.
+        let first = self.room == 0 && (!self.has_any || bytes > self.all);
+        if bytes > self.left && !first && !fault::on("budget-ignored") {
             return false;
         }
-        self.left = self.left.saturating_sub(need);
+        self.has_any = true;
+        self.left = self.left.saturating_sub(bytes);
         // What is compressed is built anew beside its values; else values are not copied.
         let copies = if batch.open.batch.codec() == Codec::None { 1 } else { 3 };
         self.room += need * copies + batch.references.len() * RESTORING_BYTES;

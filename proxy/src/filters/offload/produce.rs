@@ -4,6 +4,7 @@
 //! store, side by side -> references into the batches. Invariant: a reference leaves this file only
 //! after its pack is durable.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -39,14 +40,36 @@ const UNKNOWN_TOPIC: i16 = 3;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
 /// What became of a Produce request.
-#[derive(Debug)]
-pub enum Produced {
-    /// No large value: the frame goes on as it came.
-    Same,
-    /// The frame to forward instead, without its length, in pieces.
-    New(Vec<Bytes>),
-    /// Values could not be stored: nothing may be forwarded, the client gets this code.
-    Refused(i16),
+#[derive(Debug, Default)]
+pub struct Produced {
+    /// The frame to forward instead, without its length, in pieces; `None`: as it came.
+    pub new: Option<Vec<Bytes>>,
+    /// Partitions whose values could not be stored, by their place in the request, and what the
+    /// client is told: nothing of them may be forwarded.
+    pub refused: BTreeMap<usize, i16>,
+}
+
+/// What is done with a request so far.
+struct Work<'f> {
+    found: &'f [Section],
+    /// The section that is looked at next.
+    next: usize,
+    changes: Vec<Change>,
+    refused: BTreeMap<usize, i16>,
+    values: usize,
+    /// The topic that could not be asked for last: it is not asked for again.
+    unknown: Option<(TopicRef, i16)>,
+}
+
+impl Work<'_> {
+    /// What was found out of a section's topic, if that is why nothing can be stored for it.
+    fn known_unknown(&self, section: &Section) -> Result<(), i16> {
+        match &self.unknown {
+            // Who cannot be asked for one topic is not asked for others: each takes its time.
+            Some((topic, code)) if *topic == section.topic || *code == STORAGE_ERROR => Err(*code),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// A batch with large values.
@@ -69,41 +92,28 @@ impl Offload {
     pub async fn produce(&self, head: Head, frame: &Bytes) -> Result<Produced, WireError> {
         let at = header::request_body_at(head, frame)?;
         let found = sections(&requests::PRODUCE, head.version, frame, at)?;
-        let mut changes = vec![Change::default(); found.len()];
-        let (mut next, mut stored, mut values) = (0, false, 0);
+        let changes = vec![Change::default(); found.len()];
+        let (refused, unknown) = (BTreeMap::new(), None);
+        let mut work = Work { found: &found, next: 0, changes, refused, values: 0, unknown };
         // Batches that are opened at once are stored at once. Those that have no room beside them
         // come next.
-        while next < found.len() {
-            let large = match self.large(&found, &mut next).await {
-                Ok(large) => large,
-                Err(code) => return Ok(Produced::Refused(code)),
-            };
-            values += large.iter().map(|batch| batch.values.len()).sum::<usize>();
-            if values > LARGE_VALUES_MAX {
-                return Ok(Produced::Refused(TOO_LARGE));
-            }
-            stored |= !large.is_empty();
-            if let Err(code) = self.replaced(&found, large, &mut changes).await {
-                return Ok(Produced::Refused(code));
-            }
+        while work.next < found.len() {
+            let large = self.large(&mut work).await;
+            self.replaced(large, &mut work).await;
         }
-        if !stored {
-            return Ok(Produced::Same);
+        let Work { changes, refused, .. } = work;
+        if changes.iter().all(|change| change.records.is_none()) {
+            return Ok(Produced { new: None, refused });
         }
         let edits = change(&requests::PRODUCE, head.version, frame, at, &changes, &mut Check)?;
-        Ok(Produced::New(edits.chain(frame)))
+        Ok(Produced { new: Some(edits.chain(frame)), refused })
     }
 
-    /// Stores the values of batches and puts what stands for them into `changes`.
-    async fn replaced(
-        &self,
-        found: &[Section],
-        mut large: Vec<Large<'_>>,
-        changes: &mut [Change],
-    ) -> Result<(), i16> {
+    /// Stores the values of batches and puts what stands for them into the changes.
+    async fn replaced(&self, mut large: Vec<Large<'_>>, work: &mut Work<'_>) {
         let mut stored = Vec::with_capacity(large.len());
         for batch in &mut large {
-            let partition = found[batch.section].partition;
+            let partition = work.found[batch.section].partition;
             let place = Place { topic: &batch.topic, topic_id: batch.topic_id, partition };
             let values = std::mem::take(&mut batch.values);
             stored.push(self.store_values(place, batch.rule, values).boxed());
@@ -111,9 +121,12 @@ impl Offload {
         let stored = join_all(stored).await;
         for (batch, stored) in large.iter().zip(stored) {
             match stored {
-                Ok(references) => {
-                    changes[batch.section].records = self.with_references(batch, &references)?;
-                }
+                Ok(references) => match self.with_references(batch, &references) {
+                    Ok(records) => work.changes[batch.section].records = records,
+                    Err(code) => {
+                        work.refused.insert(batch.section, code);
+                    }
+                },
                 Err(error) => {
                     let topic = &batch.topic;
                     if let Some(left_out) = self.lines.allows("offload_store") {
@@ -121,12 +134,11 @@ impl Offload {
                         tracing::warn!(%error, %topic, left_out, "{why}");
                     }
                     if !self.stays_inline(batch) {
-                        return Err(STORAGE_ERROR);
+                        work.refused.insert(batch.section, STORAGE_ERROR);
                     }
                 }
             }
         }
-        Ok(())
     }
 
     /// The batch with references in place of its values; `None`: it goes on as it came.
@@ -165,29 +177,55 @@ impl Offload {
         stays
     }
 
-    /// The next batches with large values, from section `next` on: as many as have room together,
-    /// and none if there are no more.
-    async fn large(&self, found: &[Section], next: &mut usize) -> Result<Vec<Large<'_>>, i16> {
+    /// The next batches with large values: as many as have room together, and none if there are no
+    /// more. Those that cannot be stored are refused; the others are none of their business.
+    async fn large(&self, work: &mut Work<'_>) -> Vec<Large<'_>> {
         let mut large: Vec<Large<'_>> = Vec::new();
-        while let Some(section) = found.get(*next) {
-            if let Some(name) = self.name(section).await?
-                && let Some(rule) = self.rule(&name)
-                && let Some(raw) = self.only_batch(section)
-            {
-                let opened = match large.iter().all(|batch| batch.open.room.is_none()) {
-                    true => Some(self.inflate.open(raw).await),
-                    false => self.inflate.try_open(raw),
-                };
-                let Some(opened) = opened else { break };
-                if let Some(mut batch) = self.with_large_values(opened, rule, &name) {
-                    batch.section = *next;
-                    batch.topic_id = self.id(section, &name).await?;
+        while let Some(section) = work.found.get(work.next) {
+            let alone = large.iter().all(|batch| batch.open.room.is_none());
+            match self.large_of(section, work, alone).await {
+                Ok(Some(Some(mut batch))) => {
+                    batch.section = work.next;
+                    work.values += batch.values.len();
                     large.push(batch);
                 }
+                Ok(Some(None)) => {}
+                Ok(None) => break,
+                Err(code) => {
+                    work.refused.insert(work.next, code);
+                }
             }
-            *next += 1;
+            work.next += 1;
         }
-        Ok(large)
+        large
+    }
+
+    /// The batch of a section, if it has large values; `None` if there is no room to look beside
+    /// others, which is waited for by who is `alone`.
+    async fn large_of(
+        &self,
+        section: &Section,
+        work: &mut Work<'_>,
+        alone: bool,
+    ) -> Result<Option<Option<Large<'_>>>, i16> {
+        let named = self.name(section, work).await?;
+        let Some(name) = named else { return Ok(Some(None)) };
+        let (Some(rule), Some(raw)) = (self.rule(&name), self.only_batch(section)) else {
+            return Ok(Some(None));
+        };
+        let opened = match alone {
+            true => Some(self.inflate.open(raw).await),
+            false => self.inflate.try_open(raw),
+        };
+        let Some(opened) = opened else { return Ok(None) };
+        let Some(mut batch) = self.with_large_values(opened, rule, &name) else {
+            return Ok(Some(None));
+        };
+        if work.values + batch.values.len() > LARGE_VALUES_MAX {
+            return Err(TOO_LARGE);
+        }
+        batch.topic_id = self.id(section, &name, work).await?;
+        Ok(Some(Some(batch)))
     }
 
     /// The batch of a section. Brokers take exactly one; anything else is theirs to refuse.
@@ -225,25 +263,31 @@ impl Offload {
 
     /// The name of a section's topic; `None` if no rule can match. A topic that the asked broker
     /// has not heard of yet is refused with the retriable code that such a broker would give.
-    async fn name(&self, section: &Section) -> Result<Option<Arc<str>>, i16> {
-        match &section.topic {
-            TopicRef::Name(name) => Ok(self.rule(name).is_some().then(|| name.clone())),
-            TopicRef::Id(id) => {
-                let name = self.topics.name(*id).await.map_err(|error| self.unasked(&error))?;
-                name.map(Some).ok_or(UNKNOWN_TOPIC_ID)
-            }
+    async fn name(&self, section: &Section, work: &mut Work<'_>) -> Result<Option<Arc<str>>, i16> {
+        let id = match &section.topic {
+            TopicRef::Name(name) => return Ok(self.rule(name).is_some().then(|| name.clone())),
+            TopicRef::Id(id) => *id,
+        };
+        if let Some(name) = self.topics.known_name(&id) {
+            return Ok(Some(name));
         }
+        work.known_unknown(section)?;
+        let name = self.topics.name(id).await.map_err(|error| self.unasked(&error));
+        let name = name.and_then(|name| name.ok_or(UNKNOWN_TOPIC_ID));
+        work.unknown = name.as_ref().err().map(|code| (section.topic.clone(), *code));
+        name.map(Some)
     }
 
     /// The id of a section's topic.
-    async fn id(&self, section: &Section, name: &str) -> Result<TopicId, i16> {
-        match &section.topic {
-            TopicRef::Id(id) => Ok(*id),
-            TopicRef::Name(_) => {
-                let id = self.topics.id(name).await.map_err(|error| self.unasked(&error))?;
-                id.ok_or(UNKNOWN_TOPIC)
-            }
+    async fn id(&self, section: &Section, name: &str, work: &mut Work<'_>) -> Result<TopicId, i16> {
+        if let TopicRef::Id(id) = &section.topic {
+            return Ok(*id);
         }
+        work.known_unknown(section)?;
+        let id = self.topics.id(name).await.map_err(|error| self.unasked(&error));
+        let id = id.and_then(|id| id.ok_or(UNKNOWN_TOPIC));
+        work.unknown = id.as_ref().err().map(|code| (section.topic.clone(), *code));
+        id
     }
 
     fn unasked(&self, error: &io::Error) -> i16 {

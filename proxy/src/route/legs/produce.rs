@@ -355,7 +355,16 @@ pub fn joined(
         node.host = StrBytes::try_from(host).unwrap_or_default();
         node.port = i32::from(port);
     }
-    answer.responses.extend(told);
+    let named = |topic: &TopicProduceResponse| (topic.name.clone(), topic.topic_id);
+    let places = answer.responses.iter().map(named).zip(0..);
+    let places: HashMap<_, usize> = places.collect();
+    for mut topic in told {
+        // Some partitions of a topic may be told of here, and others by the broker.
+        match places.get(&named(&topic)).and_then(|at| answer.responses.get_mut(*at)) {
+            Some(there) => there.partition_responses.append(&mut topic.partition_responses),
+            None => answer.responses.push(topic),
+        }
+    }
     let mut new = BytesMut::from(&frame[..at]);
     new.extend_from_slice(&encoded(api::PRODUCE, version, &answer)?);
     Ok(new.freeze())
