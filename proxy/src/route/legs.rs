@@ -106,6 +106,8 @@ pub struct Ways<'a> {
     pub room: &'a Budget,
     /// Topics of the request that its client may not use.
     pub refused: &'a Refused,
+    /// Bytes that are held beside the answers of legs, and need room with them.
+    pub beside: usize,
 }
 
 /// What came of legs.
@@ -134,6 +136,7 @@ impl Legs {
         let asked = join_all(asked).await;
         let before = Instant::now();
         let bytes: usize = asked.iter().flatten().map(|(length, _)| *length).sum();
+        let bytes = bytes + ways.beside;
         let room = match bytes {
             n if n <= IO_BUFFER_BYTES || fault::on("legs-take-no-room") => None,
             // What is made of the answers is held beside them.
