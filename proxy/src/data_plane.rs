@@ -163,6 +163,10 @@ impl DataPlane {
 
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
+        if (key, version) == (api::SASL_HANDSHAKE, 0) && self.sasl.is_none() {
+            // Shown, since librdkafka looks for it, and not served.
+            return false;
+        }
         let known = self.servable_range(key, 0, i16::MAX);
         api::is_servable(key, version)
             && known.is_some_and(|(min, max)| (min..=max).contains(&version))
