@@ -12,6 +12,9 @@ use crate::reply;
 use crate::wire::WireError;
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// As Kafka numbers it in a set of bits (KIP-430).
+const READ: i32 = 1 << 3;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
@@ -72,6 +75,9 @@ fn partition(
     let Some(topic) = topic else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
+    if cluster.allowed(&topic.name).is_some_and(|operations| operations & READ == 0) {
+        return failed(TOPIC_AUTHORIZATION_FAILED);
+    }
     if let Some((error, leader)) = cluster.moved_partition(asked.partition) {
         let mut answer = failed(error);
         if version >= 12 {

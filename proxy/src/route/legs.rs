@@ -18,17 +18,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use kafka_protocol::protocol::Encodable;
 use protocol_ext::wire::WireError;
-use tokio::time::{Instant, timeout_at};
 
 use super::addresses::{Directory, Door};
 use super::permissions::Refused;
 use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
 use crate::budget::{Budget, Room};
-use crate::fault;
 use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTES_MAX};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
+use crate::{clock, fault};
 use exact::{Gate, Streams};
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
@@ -106,6 +105,8 @@ pub struct Ways<'a> {
     pub room: &'a Budget,
     /// Topics of the request that its client may not use.
     pub refused: &'a Refused,
+    /// Bytes that are held beside the answers of legs, and need room with them.
+    pub beside: usize,
 }
 
 /// What came of legs.
@@ -128,12 +129,13 @@ impl Legs {
     /// read: whoever held room for some and waited for more could wait for ever.
     async fn run_gated(&mut self, ways: Ways<'_>, legs: Vec<Leg>, gate: Option<&Gate<'_>>) -> Ran {
         let open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
-        let begin = Instant::now();
+        let begin = clock::since_boot();
         let asked = legs.iter().zip(open);
         let asked = asked.map(|(leg, open)| ask(ways, (leg, begin + leg.limit), open, gate));
         let asked = join_all(asked).await;
-        let before = Instant::now();
+        let before = clock::since_boot();
         let bytes: usize = asked.iter().flatten().map(|(length, _)| *length).sum();
+        let bytes = bytes + ways.beside;
         let room = match bytes {
             n if n <= IO_BUFFER_BYTES || fault::on("legs-take-no-room") => None,
             // What is made of the answers is held beside them.
@@ -141,8 +143,8 @@ impl Legs {
         };
         // Who waits for room waits for nobody's broker.
         let begin = match fault::on("leg-limits-add-up") {
-            true => Instant::now(),
-            false => begin + before.elapsed(),
+            true => clock::since_boot(),
+            false => begin + (clock::since_boot() - before),
         };
         let reads =
             legs.iter().zip(asked).map(|(leg, asked)| read((leg, begin + leg.limit), asked));
@@ -161,7 +163,7 @@ impl Legs {
 /// Sends a leg and waits until its answer begins; gives the answer's length.
 async fn ask(
     ways: Ways<'_>,
-    (leg, until): (&Leg, Instant),
+    (leg, until): (&Leg, Duration),
     open: Option<BrokerConnection>,
     gate: Option<&Gate<'_>>,
 ) -> Result<(usize, BrokerConnection), LegError> {
@@ -176,7 +178,7 @@ async fn ask(
                 ways.directory.wake();
                 LegError::NotSent(io::ErrorKind::TimedOut.into())
             };
-            let stream = timeout_at(until, connect).await.map_err(late)?;
+            let stream = tokio::time::timeout(left(until), connect).await.map_err(late)?;
             BrokerConnection::new(stream.map_err(LegError::NotSent)?)
         }
     };
@@ -194,7 +196,7 @@ async fn ask(
 
 /// Reads the answer of a leg.
 async fn read(
-    (leg, until): (&Leg, Instant),
+    (leg, until): (&Leg, Duration),
     asked: Result<(usize, BrokerConnection), LegError>,
 ) -> Result<(Bytes, BrokerConnection), LegError> {
     let (length, mut connection) = asked?;
@@ -202,12 +204,17 @@ async fn read(
     Ok((answer, connection))
 }
 
+/// Time until then.
+fn left(until: Duration) -> Duration {
+    until.saturating_sub(clock::since_boot())
+}
+
 async fn in_time<T>(
-    until: Instant,
+    until: Duration,
     done: impl Future<Output = io::Result<T>>,
 ) -> Result<T, LegError> {
     let late = |_| LegError::Unknown(io::ErrorKind::TimedOut.into());
-    timeout_at(until, done).await.map_err(late)?.map_err(LegError::Unknown)
+    tokio::time::timeout(left(until), done).await.map_err(late)?.map_err(LegError::Unknown)
 }
 
 fn encoded(key: i16, version: i16, body: &impl Encodable) -> Result<Bytes, WireError> {

@@ -111,6 +111,7 @@ impl Legs {
         }
         let questions = questions(ways, request, &mut answer);
         let mut waits = Waits { ms: request.max_wait_ms, bytes: request.max_bytes };
+        let ways = Ways { beside: beside.as_ref().map_or(0, Bytes::len), ..ways };
         if let Some(frame) = beside {
             let at = header::response_body_at(api::FETCH, head.version, &frame)?;
             let told: FetchResponse = guard::response(api::FETCH, head.version, &frame, at)?;
