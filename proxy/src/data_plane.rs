@@ -157,7 +157,8 @@ impl DataPlane {
     pub fn ways(&self) -> Option<Ways<'_>> {
         let Self { directory, topics, limits, routed, responses: room, .. } = self;
         let refused = Refused::NONE;
-        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed, room, refused })
+        let routed = routed.as_ref();
+        routed.map(|routed| Ways { directory, topics, limits, routed, room, refused, beside: 0 })
     }
 
     /// Whether a request of that API and version is served.

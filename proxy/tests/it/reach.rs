@@ -12,7 +12,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::{Checked, Faults, ensure_eq, until};
 
 /// What the proxy logs when a whole attempt at the cluster failed.
-const FAILED: &str = "cluster cannot be asked";
+const FAILED: &str = "cluster does not answer";
 
 /// Waits until the cluster was reached, in the first attempt.
 async fn reached_at_once(proxy: &Proxy) -> Checked {
