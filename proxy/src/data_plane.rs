@@ -119,8 +119,10 @@ impl DataPlane {
         }
         let (min, max) = match key {
             // librdkafka uses no SASL where version 0 is not offered, and then takes version 1.
-            // Tokens without a frame head, which follow version 0, are known only where SASL ends.
-            api::SASL_HANDSHAKE if !fault::on("handshake-0-hidden") => (0, max.min(1)),
+            // Tokens without a frame head, which may follow version 0, are known only where SASL
+            // ends; elsewhere they are no request, and close the connection.
+            api::SASL_HANDSHAKE if fault::on("handshake-0-hidden") => (1, max),
+            api::SASL_HANDSHAKE if self.sasl.is_some() => (0, max.min(1)),
             api::SASL_AUTHENTICATE if self.sasl.is_some() => (0, max.min(2)),
             _ => api::servable_range(key, min, max)?,
         };
@@ -163,10 +165,6 @@ impl DataPlane {
 
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
-        // Shown, since librdkafka looks for it, but tokens without a frame head would follow.
-        if (key, version) == (api::SASL_HANDSHAKE, 0) && self.sasl.is_none() {
-            return false;
-        }
         let known = self.servable_range(key, 0, i16::MAX);
         api::is_servable(key, version)
             && known.is_some_and(|(min, max)| (min..=max).contains(&version))

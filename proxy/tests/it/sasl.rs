@@ -155,7 +155,9 @@ pub async fn version_0_of_handshakes_is_shown(faults: Faults) -> Checked {
     ensure_eq!(row.map(|row| (row.min_version, row.max_version)), Some((0, 1)), "versions told");
     let name = StrBytes::from_static_str("PLAIN");
     client.send(17, 0, &SaslHandshakeRequest::default().with_mechanism(name)).await?;
-    ensure!(client.receive_to_end().await?.is_empty(), "an answer to SaslHandshake version 0");
+    ensure!(!client.receive().await?.is_empty(), "no answer to SaslHandshake version 0");
+    client.send_raw(b"\0\0\0\x0d\0alice\0secret").await?;
+    ensure!(client.receive_to_end().await?.is_empty(), "an answer to a token without a head");
     closed(&proxy, "not_offered", 1.0).await
 }
 
