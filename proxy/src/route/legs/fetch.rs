@@ -58,8 +58,9 @@ pub fn asked(ways: Ways<'_>, head: Head, frame: &Bytes) -> Result<Option<FetchRe
     Ok(Some(request))
 }
 
-/// The part of such a request that is for the home broker: it waits for nothing, and its answer is
-/// short, since it is held without room while the legs are read.
+/// The part of such a request that is for the home broker: it waits for nothing, and asks for few
+/// bytes, since its answer is held without room until the legs take theirs. A broker gives its
+/// first batch whole all the same.
 pub fn rest(
     ways: Ways<'_>,
     head: Head,
