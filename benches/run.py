@@ -47,6 +47,7 @@ threshold_bytes = 100000
 
 [limits]
 buffered_bytes_max = {budget}
+frame_bytes_max = {frame}
 """
 
 
@@ -111,7 +112,8 @@ class Bench:
         wanted = {"firebreak": (None, None)}
         if self.options.features:
             wanted["offload"] = OFFLOAD_SETTINGS.format(
-                store=self.folder / "objects", budget=OFFLOAD_BUDGET
+                store=self.folder / "objects", budget=OFFLOAD_BUDGET,
+                frame=OFFLOAD_BUDGET // 2,
             ), None
         if any(cell.tls for cell in self.options.cells):
             ca, cert, key = certificate(self.folder, HOST)
