@@ -20,7 +20,7 @@ mod storing;
 mod whole;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub async fn serve(
     if away && unheard && !fault::on("away-looks-closed") {
         client.reset_at_close();
     } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
-        linger(&mut client).await;
+        Box::pin(linger(&mut client)).await;
     }
     served.map(drop)
 }
@@ -137,8 +137,8 @@ async fn attend(
     let input = (input, session);
     let mut requests = Requests::new(plane, &queue, handle, input, from_client, to_home);
     requests.line = line;
-    let responses = Responses::new(plane, &queue, handle, from_home, to_client);
-    both(requests.pump(), responses.pump(), &queue).await.map(|()| true)
+    let mut responses = Responses::new(plane, &queue, handle, from_home, to_client);
+    both(pin!(requests.pump()), pin!(responses.pump()), &queue).await.map(|()| true)
 }
 
 /// The broker behind a listener, for people.
@@ -218,12 +218,10 @@ async fn first_head(
 /// Polls both pumps in one task: requests first, since they open the exchanges that responses
 /// close, and again when responses made room. Ends when the responses end, or with an error.
 async fn both(
-    requests: impl Future<Output = Result<RequestEnd, ConnectionError>>,
-    responses: impl Future<Output = Result<(), ConnectionError>>,
+    mut requests: Pin<&mut impl Future<Output = Result<RequestEnd, ConnectionError>>>,
+    mut responses: Pin<&mut impl Future<Output = Result<(), ConnectionError>>>,
     queue: &Queue,
 ) -> Result<(), ConnectionError> {
-    let mut requests = pin!(requests);
-    let mut responses = pin!(responses);
     let mut asking = true;
     let mut hung_up = false;
     let ended = poll_fn(|cx| {
@@ -259,5 +257,5 @@ async fn both(
     }
     // The last request is with the broker, or it took no more of them: what is in flight may still
     // matter to it (acks=0), and a client that only shut down writing still reads.
-    tokio::time::timeout(HALF_CLOSED, responses).await.unwrap_or(Ok(()))
+    Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(()))
 }

@@ -72,21 +72,21 @@ impl<'a> Responses<'a> {
     }
 
     /// Runs until the broker closes, or nothing more is owed.
-    pub async fn pump(mut self) -> Result<(), ConnectionError> {
+    pub async fn pump(&mut self) -> Result<(), ConnectionError> {
         loop {
             let (n, special) = self.front()?;
             if n > 0 {
                 self.pass(n).await?;
             }
             if let Some((exchange, frame_bytes)) = special {
-                self.special(exchange, frame_bytes).await?;
+                Box::pin(self.special(exchange, frame_bytes)).await?;
                 self.queue.answered();
                 continue;
             }
             match self.next().await? {
                 Next::Done => return Ok(()),
                 Next::Local => {
-                    self.local().await?;
+                    Box::pin(self.local()).await?;
                     self.queue.answered();
                 }
                 Next::Read => {}
@@ -162,7 +162,7 @@ impl<'a> Responses<'a> {
                 self.tail(message, &exchange, n).await
             }
             Answer::Restore(message, budget) => {
-                Box::pin(self.restored(message, &exchange, n, budget)).await
+                self.restored(message, &exchange, n, budget).await
             }
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
