@@ -97,6 +97,9 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
+    /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
+    /// sequence is checked.
+    pub strict: bool,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
     /// Frames of this API are kept.
@@ -113,6 +116,8 @@ pub struct FakeCluster {
     pub forbidden: Vec<(String, String)>,
     /// Who asks now.
     asking: Option<String>,
+    /// The broker that is asked now.
+    at: i32,
     faults: VecDeque<(i16, Fault)>,
     held: Option<Bytes>,
     producer_ids: i64,
@@ -150,6 +155,7 @@ impl FakeCluster {
             refusing: Vec::new(),
             leaderless: Vec::new(),
             configs: Vec::new(),
+            strict: false,
             seen: Vec::new(),
             keeping: None,
             kept: Vec::new(),
@@ -158,6 +164,7 @@ impl FakeCluster {
             logins: Vec::new(),
             forbidden: Vec::new(),
             asking: None,
+            at: -1,
             faults: VecDeque::new(),
             held: None,
             producer_ids: 1000,
@@ -206,6 +213,7 @@ impl FakeCluster {
             return vec![Step::Close];
         }
         self.asking.clone_from(&session.user);
+        self.at = node;
         let request = Request { head, frame };
         let answer = match head.api {
             17 => sasl::handshake(session, &request).map(Some),
@@ -259,17 +267,42 @@ impl FakeCluster {
         self.forbidden.iter().any(|(user, name)| user == asking && name == topic)
     }
 
-    /// Error code and new leader of a partition, if it moved.
-    fn moved_partition(&self, partition: i32) -> Option<(i16, i32)> {
-        let moved = self.moved.as_ref().filter(|moved| moved.partition == partition)?;
-        Some((moved.error, moved.endpoints.first().map_or(-1, |node| node.id)))
+    /// Why the broker that is asked does not serve a partition: error code, new leader, epoch.
+    fn moved_partition(&self, partition: i32, log: Option<&FakeLog>) -> Option<(i16, i32, i32)> {
+        if let Some(moved) = self.moved.as_ref().filter(|moved| moved.partition == partition) {
+            let leader = moved.endpoints.first().map_or(-1, |node| node.id);
+            return Some((moved.error, leader, MOVED_EPOCH));
+        }
+        let (leader, epoch) = self.leader(partition, log.filter(|_| self.strict)?);
+        (leader != self.at).then_some((NOT_LEADER_OR_FOLLOWER, leader, epoch))
     }
 
-    /// The endpoints of tails.
-    fn endpoints(&self) -> &[FakeNode] {
-        self.moved.as_ref().map_or(&[], |moved| &moved.endpoints)
+    /// Leader and epoch of a partition; no leader (-1) if the one it had is away.
+    fn leader(&self, partition: i32, log: &FakeLog) -> (i32, i32) {
+        let nodes = &self.nodes;
+        match log.leader {
+            Some((leader, epoch)) if nodes.iter().any(|node| node.id == leader) => (leader, epoch),
+            Some((_, epoch)) => (-1, epoch),
+            None => {
+                let at = usize::try_from(partition).unwrap_or(0) % nodes.len().max(1);
+                (nodes.get(at).map_or(-1, |node| node.id), 0)
+            }
+        }
+    }
+
+    /// The endpoints of a tail in which partitions name these new leaders.
+    fn endpoints(&self, leaders: impl Iterator<Item = i32>) -> Vec<FakeNode> {
+        if let Some(moved) = &self.moved {
+            return moved.endpoints.clone();
+        }
+        let leaders: Vec<i32> = leaders.collect();
+        self.nodes.iter().filter(|node| leaders.contains(&node.id)).cloned().collect()
     }
 }
+
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Epoch of the leader of a partition that a test has moved.
+const MOVED_EPOCH: i32 = 9;
 
 struct Request<'a> {
     head: Head,

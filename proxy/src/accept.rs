@@ -2,7 +2,7 @@
 
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpListener;
 
 use crate::config::Listen;
 use crate::connection::{self, Patience, handle::Handle};
 use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
 use crate::limits::Limits;
-use crate::net;
+use crate::net::{self, Listener, Tcp};
 use crate::route::addresses::Door;
 use crate::tasks::Tasks;
 use sweep::Open;
@@ -28,7 +27,7 @@ const LEFT_OUT_TOLD: Duration = Duration::from_secs(10);
 const ACCEPT: &str = "accept";
 
 /// Binds every listener, or tells which address cannot be had.
-pub fn bind(listen: &Listen) -> Result<Vec<(Door, TcpListener)>, (SocketAddr, io::Error)> {
+pub fn bind(listen: &Listen) -> Result<Vec<(Door, Listener)>, (SocketAddr, io::Error)> {
     let nodes = listen
         .ports
         .all()
@@ -50,7 +49,7 @@ pub struct Clients {
     plane: Arc<DataPlane>,
     tasks: Tasks,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<BTreeMap<u64, Open>>,
     limits: RwLock<Arc<Limits>>,
     draining: AtomicBool,
 }
@@ -75,7 +74,7 @@ impl Clients {
     }
 
     /// Accepts on one listener for ever; dropped at shutdown.
-    pub async fn accept(self: Arc<Self>, door: Door, listener: TcpListener) {
+    pub async fn accept(self: Arc<Self>, door: Door, listener: Listener) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.admit(door, stream, peer),
@@ -89,7 +88,7 @@ impl Clients {
         }
     }
 
-    fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn admit(self: &Arc<Self>, door: Door, stream: Tcp, peer: SocketAddr) {
         let limits = self.limits();
         if let Some(limit) = self.is_full(peer.ip(), &limits) {
             self.report(door, peer, &ConnectionError::Full(limit));

@@ -25,7 +25,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 
 use crate::buffer::Buffer;
@@ -34,7 +33,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
-use crate::net::Line;
+use crate::net::{Line, Tcp};
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -62,7 +61,7 @@ impl Patience {
 
 /// Serves one client until either side closes, an error, or a drain.
 pub async fn serve(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: Arc<DataPlane>,
     handle: Arc<Handle>,
@@ -131,7 +130,7 @@ fn unproven(plane: &DataPlane) -> Result<Option<SemaphorePermit<'_>>, Connection
 /// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.
 /// `None` if a drain begins before.
 async fn admitted(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: &DataPlane,
     handle: &Handle,
@@ -140,6 +139,7 @@ async fn admitted(
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
+        biased;
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
         () = handle.drained() => Ok(None),
         () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
@@ -179,6 +179,7 @@ async fn first_head(
         Ok(true)
     };
     tokio::select! {
+        biased;
         head = head => head,
         () = handle.drained() => Ok(false),
         () = tokio::time::sleep(limit) => Err(ConnectionError::Silent(limit)),

@@ -160,6 +160,11 @@ impl Budget {
         self.units * UNIT_BYTES
     }
 
+    /// Bytes taken now.
+    pub fn taken(&self) -> usize {
+        (self.units - self.room.available_permits()) * UNIT_BYTES
+    }
+
     /// Room for `bytes` if there is some now; more than all there is counts as all.
     pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = bytes.div_ceil(UNIT_BYTES).min(self.units);

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use crate::config::{self, StoreKind};
 use attempts::Breaker;
 use hedge::Hedge;
+#[cfg(feature = "sim")]
+pub use memory::weather;
 use local::Local;
 use memory::Memory;
 use s3::S3;
@@ -157,6 +159,13 @@ impl ObjectStore {
     async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
         match &self.kind {
             Kind::Local(local) => local.put(key, object).await,
+            #[cfg(feature = "sim")]
+            Kind::Memory(memory) => {
+                weather::pass().await?;
+                memory.put(key, object)?;
+                weather::pass().await
+            }
+            #[cfg(not(feature = "sim"))]
             Kind::Memory(memory) => memory.put(key, object),
             Kind::S3(s3) => s3.put(key, object).await,
         }
@@ -165,7 +174,11 @@ impl ObjectStore {
     async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         match &self.kind {
             Kind::Local(local) => local.get(key, offset, length).await,
-            Kind::Memory(memory) => memory.get(key, offset, length),
+            Kind::Memory(memory) => {
+                #[cfg(feature = "sim")]
+                weather::pass().await?;
+                memory.get(key, offset, length)
+            }
             Kind::S3(s3) => s3.get(key, offset, length).await,
         }
     }

@@ -76,6 +76,7 @@ impl Entrance<'_, '_> {
         for _ in 0..AUTHENTICATION_FRAMES_MAX {
             let step = Box::pin(self.step(&mut progress));
             let (frame, token, who) = tokio::select! {
+                biased;
                 step = step => match step? {
                     Step::Left => return Ok(None),
                     Step::On => continue,

@@ -62,6 +62,7 @@ pub async fn learn(directory: Arc<Directory>, limits: Limits, known: watch::Send
 async fn wait(directory: &Directory, pause: Duration) {
     tokio::time::sleep(PAUSE_MIN.min(pause)).await;
     tokio::select! {
+        biased;
         () = tokio::time::sleep(pause.saturating_sub(PAUSE_MIN)) => {}
         () = directory.asked() => {}
     }

@@ -79,6 +79,11 @@ impl Offload {
         }))
     }
 
+    /// Bytes of restored values that are held now.
+    pub fn restored_bytes(&self) -> usize {
+        self.restored.taken()
+    }
+
     /// Whether a Produce request of so many bytes can hold a value that is large by any rule.
     pub fn may_hold_large(&self, frame_bytes: usize) -> bool {
         frame_bytes > self.threshold_min

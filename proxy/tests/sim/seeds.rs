@@ -1,0 +1,134 @@
+//! Many seeds: what every change must pass, and the long run.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+
+use crate::scenario::{self, Outcome};
+use crate::world::Counts;
+
+/// Seeds of every change.
+const SEEDS: u64 = 20;
+/// Seeds at once.
+const THREADS: usize = 2;
+/// What must have happened in a run of many seeds.
+const MUST_HAPPEN: [&str; 10] = [
+    "crashes of brokers",
+    "crashes of the proxy",
+    "drains",
+    "partitions",
+    "messages held",
+    "leaders moved",
+    "broker ids moved",
+    "batches sent again",
+    "duplicates answered",
+    "records read",
+];
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has panics of this process noted by thread.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
+            before(panic);
+        }));
+    });
+}
+
+/// Panics of this thread since the last call.
+pub fn take_panics() -> Vec<String> {
+    PANICS.take()
+}
+
+/// Runs one seed on a thread of its own.
+pub fn run_one(seed: u64) -> Outcome {
+    note_panics();
+    std::thread::spawn(move || scenario::run(seed)).join().expect("panics are caught inside")
+}
+
+/// A number that the environment gives.
+fn given(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+fn told(outcome: &Outcome) -> String {
+    let Outcome { seed, trace, violations, .. } = outcome;
+    let again = format!("FIREBREAK_SIM_SEED={seed} cargo test -p firebreak --test sim seeds");
+    format!("seed {seed} (trace {trace:016x}): {violations:#?}\n  again: {again}")
+}
+
+/// Runs seeds from `first` on, several at once; gives the totals, or the first that fails.
+pub fn run_many(first: u64, n: u64) -> Result<Counts, Outcome> {
+    let next = AtomicU64::new(0);
+    let totals = Mutex::new(Counts::new());
+    let failed = Mutex::new(None);
+    let work = || {
+        while failed.lock().expect("whole").is_none() {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= n {
+                return;
+            }
+            let outcome = run_one(first + at);
+            if n <= SEEDS {
+                println!("seed {} trace {:016x}", outcome.seed, outcome.trace);
+            } else if (at + 1) % 50 == 0 {
+                println!("{} of {n} seeds", at + 1);
+            }
+            if outcome.violations.is_empty() {
+                let mut totals = totals.lock().expect("whole");
+                for (what, count) in outcome.counts {
+                    *totals.entry(what).or_default() += count;
+                }
+            } else {
+                *failed.lock().expect("whole") = Some(outcome);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(work);
+        }
+    });
+    match failed.into_inner().expect("whole") {
+        Some(outcome) => Err(outcome),
+        None => Ok(totals.into_inner().expect("whole")),
+    }
+}
+
+#[test]
+fn promises_hold_whatever_breaks() {
+    if let Some(seed) = given("FIREBREAK_SIM_SEED") {
+        let outcome = run_one(seed);
+        println!("seed {seed} trace {:016x} {:#?}", outcome.trace, outcome.counts);
+        assert!(outcome.violations.is_empty(), "{}", told(&outcome));
+        return;
+    }
+    let n = given("FIREBREAK_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = given("FIREBREAK_SIM_FIRST").unwrap_or(0);
+    let totals = run_many(first, n).unwrap_or_else(|outcome| panic!("{}", told(&outcome)));
+    for (what, count) in &totals {
+        println!("{count:>12} {what}");
+    }
+    for what in MUST_HAPPEN {
+        assert!(totals.get(what).is_some_and(|n| *n > 0), "no {what} in {n} seeds");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    for seed in [3, 4] {
+        let (first, second) = (run_one(seed), run_one(seed));
+        println!("seed {seed}: trace {:016x}, twice", first.trace);
+        assert_eq!(first, second, "seed {seed}");
+    }
+    let (one, other) = (run_one(5), run_one(6));
+    assert_ne!(one.trace, other.trace, "two seeds are two runs");
+}
+
