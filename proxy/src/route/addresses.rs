@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use protocol_ext::address::Addresses;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{Cluster, Listen, NodeNames, Ports};
 use crate::limits::Limits;
@@ -61,7 +61,7 @@ pub struct Directory {
     names: Option<NodeNames>,
     offered: RwLock<Option<Bytes>>,
     brokers: RwLock<Arc<Vec<Broker>>>,
-    learned: watch::Sender<u64>,
+    learned: Notify,
     ask: Notify,
 }
 
@@ -77,7 +77,7 @@ impl Directory {
             names: listen.sni.clone(),
             offered: RwLock::default(),
             brokers: RwLock::default(),
-            learned: watch::Sender::new(0),
+            learned: Notify::new(),
             ask: Notify::new(),
         }
     }
@@ -93,7 +93,7 @@ impl Directory {
         let portless = brokers.iter().filter(|b| self.port_of(b.node).is_none()).cloned();
         let portless = portless.collect();
         *self.brokers.write() = Arc::new(brokers);
-        self.learned.send_modify(|count| *count += 1);
+        self.learned.notify_waiters();
         portless
     }
 
@@ -123,10 +123,9 @@ impl Directory {
 
     /// Has the brokers asked again and waits for the answer, at most `limits.connect`.
     async fn refresh(&self, limits: &Limits) {
-        let mut learned = self.learned.subscribe();
-        learned.mark_unchanged();
+        let learned = self.learned.notified();
         self.ask.notify_one();
-        let answered = tokio::time::timeout(limits.connect, learned.changed()).await;
+        let answered = tokio::time::timeout(limits.connect, learned).await;
         tracing::debug!(answered = answered.is_ok(), "brokers asked again");
     }
 

@@ -45,7 +45,7 @@ fn key_file() -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sim.key");
     if !path.exists() {
         let new = path.with_extension(format!("{:?}", std::thread::current().id()));
-        std::fs::write(&new, "0123456789abcdef0123456789abcdef").expect("a file");
+        std::fs::write(&new, "9f2c41d7b06e83a5c1d94e7f20b8635a").expect("a file");
         std::fs::set_permissions(&new, PermissionsExt::from_mode(0o600)).expect("a mode");
         std::fs::rename(&new, &path).expect("a name");
     }

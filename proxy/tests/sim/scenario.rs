@@ -154,7 +154,9 @@ fn run_phase(sim: &mut Sim<'_>, world: &Rc<World>, phase: Phase) -> bool {
 }
 
 fn step(sim: &mut Sim<'_>, world: &World) -> bool {
-    match sim.step() {
+    let stepped = sim.step();
+    world.now.set(sim.elapsed());
+    match stepped {
         Ok(_) => world.violations().is_empty(),
         Err(error) => {
             world.violate(format!("a host failed: {error}"));

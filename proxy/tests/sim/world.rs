@@ -62,6 +62,8 @@ pub struct World {
     pub open_at_brokers: Cell<usize>,
     /// Answers that brokers wrote and clients read while the proxy drains: (client, correlation).
     pub owed: RefCell<BTreeMap<(String, i32), &'static str>>,
+    /// Time of the simulation, as its driver sees it.
+    pub now: Cell<Duration>,
     random: RefCell<Random>,
     trace: Cell<u64>,
     loud: bool,
@@ -87,6 +89,7 @@ impl World {
             connections: Cell::new(0),
             open_at_brokers: Cell::new(0),
             owed: RefCell::default(),
+            now: Cell::new(Duration::ZERO),
             random: RefCell::new(Random::new(seed, 0)),
             trace: Cell::new(0xcbf2_9ce4_8422_2325),
             loud: std::env::var_os("FIREBREAK_SIM_TRACE").is_some(),
@@ -97,7 +100,8 @@ impl World {
 
     /// Something happened: it goes into the trace, with its time.
     pub fn event(&self, who: &str, what: &str, bytes: &[u8]) {
-        let ms = turmoil::sim_elapsed().map_or(0, |elapsed| elapsed.as_micros());
+        let now = turmoil::sim_elapsed().unwrap_or(self.now.get());
+        let ms = now.as_micros();
         let mut hash = self.trace.get();
         let all = who.bytes().chain(what.bytes()).chain(ms.to_be_bytes());
         for byte in all.chain(bytes.iter().copied()) {
@@ -131,7 +135,7 @@ impl World {
 
     /// Writes down what must not be.
     pub fn violate(&self, why: impl std::fmt::Display) {
-        let at = turmoil::sim_elapsed().unwrap_or_default();
+        let at = turmoil::sim_elapsed().unwrap_or(self.now.get());
         let mut violations = self.violations.borrow_mut();
         if violations.len() < VIOLATIONS_MAX {
             violations.push(format!("{:.3} s: {why}", at.as_secs_f64()));
