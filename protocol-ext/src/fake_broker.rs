@@ -6,6 +6,7 @@
 
 mod alter_configs;
 mod api_versions;
+mod create_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_producers;
@@ -239,6 +240,7 @@ impl FakeCluster {
             2 => list_offsets::answer(self, &request)?,
             3 => metadata::answer(self, &request)?,
             10 => find_coordinator::answer(self, &request)?,
+            19 => create_topics::answer(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,

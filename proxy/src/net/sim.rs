@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::FutureExt;
@@ -55,7 +56,7 @@ impl Listener {
             }
             Self::Simulated(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Tcp::Simulated(Simulated::new(stream)), peer))
+                Ok((Tcp::Simulated(Simulated::new(stream)?), peer))
             }
         }
     }
@@ -75,7 +76,7 @@ impl Tcp {
     pub async fn connect((host, port): (&str, u16)) -> io::Result<Self> {
         if turmoil::in_simulation() {
             let stream = turmoil::net::TcpStream::connect((host, port)).await?;
-            return Ok(Self::Simulated(Simulated::new(stream)));
+            return Simulated::new(stream).map(Self::Simulated);
         }
         TcpStream::connect((host, port)).await.map(Self::Real)
     }
@@ -133,18 +134,50 @@ impl Tcp {
     }
 }
 
+thread_local! {
+    static OPEN: RefCell<Vec<Weak<Mutex<Incoming>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Ends the connections between two hosts as a kernel does that sends again and again in vain: a
+/// simulated partition loses bytes, and turmoil never sends them again.
+pub fn time_out(a: IpAddr, b: IpAddr) {
+    let open = OPEN.with_borrow_mut(|open| {
+        open.retain(|one| one.strong_count() > 0);
+        open.clone()
+    });
+    for incoming in open.iter().filter_map(Weak::upgrade) {
+        let mut incoming = incoming.lock();
+        if [(a, b), (b, a)].contains(&incoming.hosts) {
+            incoming.end = Some(Some(io::ErrorKind::TimedOut));
+            let wakers = [incoming.waker.take(), incoming.writer.take()];
+            wakers.into_iter().flatten().for_each(Waker::wake);
+        }
+    }
+}
+
 /// A connection of a simulated host.
 #[derive(Debug)]
 pub struct Simulated {
     read: Arc<Mutex<Incoming>>,
-    write: OwnedWriteHalf,
+    write: Outgoing,
+}
+
+/// The side of a connection that is written.
+#[derive(Debug)]
+pub struct Outgoing {
+    half: OwnedWriteHalf,
+    read: Arc<Mutex<Incoming>>,
 }
 
 impl Simulated {
-    fn new(stream: turmoil::net::TcpStream) -> Self {
+    fn new(stream: turmoil::net::TcpStream) -> io::Result<Self> {
+        let hosts = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
         let (half, write) = stream.into_split();
-        let incoming = Incoming { half, ahead: VecDeque::new(), end: None, waker: None };
-        Self { read: Arc::new(Mutex::new(incoming)), write }
+        let (ahead, end, waker, writer) = (VecDeque::new(), None, None, None);
+        let incoming = Incoming { hosts, half, ahead, end, waker, writer };
+        let read = Arc::new(Mutex::new(incoming));
+        OPEN.with_borrow_mut(|open| open.push(Arc::downgrade(&read)));
+        Ok(Self { write: Outgoing { half: write, read: read.clone() }, read })
     }
 
     /// A second hand on it.
@@ -156,12 +189,15 @@ impl Simulated {
 /// What comes in, and what was taken of it before anyone asked.
 #[derive(Debug)]
 struct Incoming {
+    hosts: (IpAddr, IpAddr),
     half: OwnedReadHalf,
     ahead: VecDeque<u8>,
     /// The stream is over: well, or with an error.
     end: Option<Option<io::ErrorKind>>,
     /// Who waits for bytes.
     waker: Option<Waker>,
+    /// Who waits to write.
+    writer: Option<Waker>,
 }
 
 impl Incoming {
@@ -244,12 +280,12 @@ pub enum WriteHalf<'a> {
     /// Of a real connection.
     Real(tcp::WriteHalf<'a>),
     /// Of a simulated one.
-    Simulated(&'a mut OwnedWriteHalf),
+    Simulated(&'a mut Outgoing),
 }
 
 /// Writes the first bytes of some slices, as many as chance has the socket take.
 fn poll_write_some(
-    half: &mut OwnedWriteHalf,
+    to: &mut Outgoing,
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
@@ -257,7 +293,12 @@ fn poll_write_some(
     let most = if short { 1 + random::below(SHORT_BYTES_MAX) } else { WRITE_BYTES_MAX };
     let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
     let bytes: Vec<u8> = bytes.take(most).collect();
-    Pin::new(half).poll_write(cx, &bytes)
+    let mut read = to.read.lock();
+    if let Some(Some(kind)) = read.end {
+        return Poll::Ready(Err(kind.into()));
+    }
+    read.writer = Some(cx.waker().clone());
+    Pin::new(&mut to.half).poll_write(cx, &bytes)
 }
 
 impl AsyncRead for Tcp {
@@ -297,7 +338,7 @@ macro_rules! writes {
                 match self.get_mut() {
                     Self::Real(stream) => Pin::new(stream).poll_write(cx, bytes),
                     Self::Simulated($simulated) => {
-                        poll_write_some($half, cx, &[IoSlice::new(bytes)])
+                        poll_write_some(&mut $half, cx, &[IoSlice::new(bytes)])
                     }
                 }
             }
@@ -309,7 +350,7 @@ macro_rules! writes {
             ) -> Poll<io::Result<usize>> {
                 match self.get_mut() {
                     Self::Real(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-                    Self::Simulated($simulated) => poll_write_some($half, cx, slices),
+                    Self::Simulated($simulated) => poll_write_some(&mut $half, cx, slices),
                 }
             }
 
@@ -323,19 +364,19 @@ macro_rules! writes {
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut() {
                     Self::Real(stream) => Pin::new(stream).poll_flush(cx),
-                    Self::Simulated($simulated) => Pin::new($half).poll_flush(cx),
+                    Self::Simulated($simulated) => Pin::new(&mut $half.half).poll_flush(cx),
                 }
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut() {
                     Self::Real(stream) => Pin::new(stream).poll_shutdown(cx),
-                    Self::Simulated($simulated) => Pin::new($half).poll_shutdown(cx),
+                    Self::Simulated($simulated) => Pin::new(&mut $half.half).poll_shutdown(cx),
                 }
             }
         }
     };
 }
 
-writes!(Tcp, stream => &mut stream.write);
-writes!(WriteHalf<'_>, half => &mut **half);
+writes!(Tcp, stream => stream.write);
+writes!(WriteHalf<'_>, half => **half);

@@ -53,11 +53,6 @@ impl Ledger {
         }
     }
 
-    /// Records acknowledged so far.
-    pub fn acked(&self) -> usize {
-        self.streams.values().map(|stream| stream.acked.len()).sum()
-    }
-
     fn promise(&self, topic: &str, record: Numbered) -> Option<(Promise, u32)> {
         let key = (record.producer, topic.to_owned(), record.partition);
         self.streams.get(&key).map(|stream| (stream.promise, stream.sent))

@@ -61,7 +61,7 @@ pub fn config(features: Features) -> Config {
         "[listen]\nbootstrap = \"0.0.0.0:{BOOTSTRAP}\"\nadvertise = \"{PROXY}\"\n\
          ports = \"{FIRST}-{last}\"\n[[cluster]]\nname = \"main\"\nbootstrap = {bootstrap:?}\n\
          [limits]\nframe_bytes_max = 1000000\nbuffered_bytes_max = 4000000\nconnect_ms = 1000\n\
-         first_request_ms = 5000\nframe_progress_ms = 3000\nidle_ms = 12000\ndrain_ms = {}\n\
+         first_request_ms = 5000\nframe_progress_ms = 3000\nidle_ms = 6000\ndrain_ms = {}\n\
          refresh_ms = {}\n",
         DRAIN.as_millis(),
         REFRESH.as_millis(),

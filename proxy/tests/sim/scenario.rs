@@ -15,6 +15,7 @@ use crate::trouble::{LATENCY_MAX, Trouble};
 use crate::world::{Counts, Phase, World};
 use crate::{admin, brokers, consumer, producer, proxy};
 
+const CREATE_TOPICS: i16 = 19;
 /// Hosts of clients.
 pub const CLIENTS: usize = 3;
 /// Simulated time between two looks at a host.
@@ -27,6 +28,8 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Time after which a connection that is closed is closed at its other end too.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Time after which nothing of any client is left: the longest of idle, half-closed and lingering.
+const ALONE: Duration = Duration::from_secs(20);
 /// Segments that a socket holds.
 const SEGMENTS: usize = 256;
 
@@ -93,6 +96,13 @@ fn simulate(world: &Rc<World>) {
             return;
         }
     }
+    let alone = sim.elapsed() + ALONE;
+    while sim.elapsed() < alone {
+        if !step(&mut sim, world) {
+            return;
+        }
+    }
+    proxy::check_empty(world, "though all clients are long gone,");
     drain(&mut sim, world);
     let cluster = world.cluster.borrow();
     let logs = cluster.topics.iter().flat_map(|topic| &topic.logs);
@@ -171,6 +181,7 @@ fn prepare(world: &World, features: Features) {
     cluster.add_topic("t", 3);
     cluster.add_topic("big-x", 2);
     if features.routed {
+        cluster.versions.push((CREATE_TOPICS, 2, 7));
         cluster.add_topic("fires-norcal", 2);
         cluster.add_topic("fires-other", 2);
     }

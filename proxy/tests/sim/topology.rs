@@ -69,11 +69,6 @@ impl Client {
         }
     }
 
-    /// Connections that are open.
-    pub fn open(&self) -> usize {
-        self.open.borrow().values().filter(|open| !open.is_closed()).count()
-    }
-
     /// The leader of a partition, as far as it is known.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         self.leaders.borrow().get(&(topic.to_owned(), partition)).copied().filter(|node| *node >= 0)
@@ -119,7 +114,7 @@ impl Client {
     }
 
     async fn learn_from(&self, open: &Connection, topics: &[String]) -> Result<(), Lost> {
-        let version = i16::try_from(self.world.between(9, 12)).expect("small");
+        let version = i16::try_from(self.world.between(10, 12)).expect("small");
         let asked = topics.iter();
         let asked = asked.map(|t| MetadataRequestTopic::default().with_name(Some(topic_name(t))));
         let request = MetadataRequest::default()
@@ -137,7 +132,7 @@ impl Client {
         }
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
-            if topic.error_code == 0 {
+            if topic.error_code == 0 && !topic.topic_id.is_nil() {
                 self.ids.borrow_mut().insert(name.to_string(), topic.topic_id);
             }
             for partition in &topic.partitions {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use firebreak::net;
 use firebreak::store::weather::{self, Weather};
 use turmoil::Sim;
 
@@ -187,7 +188,10 @@ impl<'a> Trouble<'a> {
                 world.drained.set(None);
                 sim.bounce(PROXY);
             }
-            Broken::Cut(a, b) => sim.repair(a.as_str(), b.as_str()),
+            Broken::Cut(a, b) => {
+                sim.repair(a.as_str(), b.as_str());
+                net::sim::time_out(sim.lookup(a.as_str()), sim.lookup(b.as_str()));
+            }
             Broken::Held(a, b) => sim.release(a.as_str(), b.as_str()),
             Broken::Slow(a, b) => {
                 sim.set_link_max_message_latency(a.as_str(), b.as_str(), LATENCY_MAX);

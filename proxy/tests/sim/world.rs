@@ -58,7 +58,7 @@ pub struct World {
     pub pace: Cell<Duration>,
     /// Connections that clients opened so far.
     pub connections: Cell<usize>,
-    /// Connections that brokers have open.
+    /// Connections open at brokers of those that were used while the proxy drains.
     pub open_at_brokers: Cell<usize>,
     /// Answers that brokers wrote and clients read while the proxy drains: (client, correlation).
     pub owed: RefCell<BTreeMap<(String, i32), &'static str>>,
