@@ -116,12 +116,15 @@ impl Reading {
         if *copies > 1 && promise != Promise::AtLeastOnce {
             wrong("came twice");
         }
+        let first = *copies == 1;
         let last = self.last.get(&(partition, key.clone())).copied();
         let next = last.map_or(0, |last| last + 1);
         match promise {
             Promise::ExactlyOnce if split && record.number < next => wrong("came out of order"),
             Promise::ExactlyOnce if !split && record.number != next => wrong("came out of order"),
-            Promise::AtLeastOnce if record.number > next => wrong("came before the one it follows"),
+            // Of the first copies only: a late second one may come at any time.
+            Promise::AtLeastOnce if first && record.number < next => wrong("came out of order"),
+            Promise::AtLeastOnce if !split && record.number > next => wrong("came too early"),
             Promise::ExactlyOnce | Promise::AtLeastOnce | Promise::AtMostOnce => {}
         }
         let last = last.unwrap_or(0).max(record.number);

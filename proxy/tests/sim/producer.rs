@@ -66,7 +66,9 @@ struct Batch {
 
 /// Topic and partition.
 type Place = (String, i32);
-type Answer = (Vec<Place>, usize, Result<ProduceResponse, Lost>);
+/// A batch by its place and the number of its first record.
+type Sent = (Place, u32);
+type Answer = (Vec<Sent>, usize, Result<ProduceResponse, Lost>);
 type Flight = Pin<Box<dyn Future<Output = Answer>>>;
 
 struct Producer {
@@ -250,7 +252,8 @@ impl Producer {
                 .with_index(place.1)
                 .with_records(Some(queue[at].bytes.clone()));
             topics.entry(place.0.clone()).or_default().push(data);
-            sent.push(place);
+            let first = queue[at].records[0].number;
+            sent.push((place, first));
         }
         if sent.is_empty() {
             return;
@@ -280,9 +283,9 @@ impl Producer {
     /// Takes an answer, or that there will be none.
     fn settle(&mut self, (sent, connection, answer): Answer) {
         let Ok(answer) = answer else {
-            for place in sent {
-                self.client.forget(&place.0, place.1);
-                self.again(&place, connection);
+            for sent in sent {
+                self.client.forget(&sent.0.0, sent.0.1);
+                self.again(&sent, connection);
             }
             return;
         };
@@ -294,40 +297,45 @@ impl Producer {
             let by_id = |name: &&String| self.client.id(name) == Some(topic.topic_id);
             let name = match topic.name.is_empty() {
                 false => topic.name.to_string(),
-                true => missing.iter().map(|(name, _)| name).find(by_id).cloned().unwrap_or_default(),
+                true => missing.iter().map(|((name, _), _)| name).find(by_id).cloned().unwrap_or_default(),
             };
             for row in &topic.partition_responses {
                 let place = (name.clone(), row.index);
-                missing.retain(|one| *one != place);
-                self.answered(&place, connection, row.error_code);
+                if let Some(at) = missing.iter().position(|(one, _)| *one == place) {
+                    let sent = missing.remove(at);
+                    self.answered(&sent, connection, row.error_code);
+                }
             }
         }
-        for (topic, partition) in missing {
+        for ((topic, partition), _) in missing {
             let world = &self.client.world;
             world.violate(format!("an answer of Produce says nothing of {topic}-{partition}"));
         }
     }
 
-    /// The oldest batch of a place that is under way over a connection.
-    fn flying(&mut self, place: &Place, connection: usize) -> Option<(usize, bool)> {
+    /// Where a batch stands that is under way over a connection, and whether it was the oldest.
+    fn flying(&self, (place, number): &Sent, connection: usize) -> Option<(usize, bool)> {
         let queue = self.queues.get(place)?;
-        queue.iter().enumerate().find_map(|(at, batch)| match batch.state {
+        let at = queue.iter().position(|batch| batch.records[0].number == *number)?;
+        match queue[at].state {
             State::Flying(c, first) if c == connection => Some((at, first)),
             State::Flying(..) | State::New | State::Again(_) => None,
-        })
+        }
     }
 
-    fn again(&mut self, place: &Place, connection: usize) {
+    fn again(&mut self, sent: &Sent, connection: usize) {
         let pause = BACKOFF + self.client.world.ms(0, 20);
-        if let Some((at, _)) = self.flying(place, connection)
+        let place = &sent.0;
+        if let Some((at, _)) = self.flying(sent, connection)
             && let Some(queue) = self.queues.get_mut(place)
         {
             queue[at].state = State::Again(Instant::now() + pause);
         }
     }
 
-    fn answered(&mut self, place: &Place, connection: usize, code: i16) {
-        let Some((at, first)) = self.flying(place, connection) else { return };
+    fn answered(&mut self, sent: &Sent, connection: usize, code: i16) {
+        let place = &sent.0;
+        let Some((at, first)) = self.flying(sent, connection) else { return };
         let world = self.client.world.clone();
         match code {
             0 | DUPLICATE => {
@@ -350,7 +358,7 @@ impl Producer {
         if STALE.contains(&code) {
             self.client.forget(&place.0, place.1);
         }
-        self.again(place, connection);
+        self.again(sent, connection);
     }
 }
 
