@@ -42,10 +42,11 @@ cargo clippy --workspace --all-targets --all-features -- -D warnings
 say "== tests"
 cargo test --workspace --lib --bins
 cargo test -p protocol-ext
-cargo test -p firebreak --test tidy --test it --test allocations
+cargo test -p firebreak --test tidy --test it --test allocations --test sim
 
 say "== mutants: every promise is broken on purpose and its check must fail"
 cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
+cargo test -p firebreak --features failpoints --test sim -- every_fault --nocapture
 
 if [ "$mode" != quick ]; then
     if [ "$mode" = full ]; then cases=(); else cases=(on_4_3_1 no_answer_names trouble_leader_moves); fi

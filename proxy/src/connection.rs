@@ -112,6 +112,9 @@ pub async fn serve(
     requests.line = line;
     let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
     let served = both(requests.pump(), responses.pump(), &queue).await;
+    if matches!(served, Err(ConnectionError::BrokerIo(_))) && fault::on("home-death-unseen") {
+        std::future::pending::<()>().await;
+    }
     if matches!(served, Ok(()) | Err(ConnectionError::BrokerIo(_))) {
         linger(&mut client).await;
     }

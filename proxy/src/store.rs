@@ -18,10 +18,10 @@ use bytes::Bytes;
 use crate::config::{self, StoreKind};
 use attempts::Breaker;
 use hedge::Hedge;
-#[cfg(feature = "sim")]
-pub use memory::weather;
 use local::Local;
 use memory::Memory;
+#[cfg(feature = "sim")]
+pub use memory::weather;
 use s3::S3;
 
 /// Why an object cannot be had or kept.

@@ -71,12 +71,7 @@ fn plain_name(first: u8) -> &'static str {
 }
 
 /// Does the handshake with the broker that is known as `host`.
-pub async fn connect(
-    client: &Client,
-    host: &str,
-    tcp: Tcp,
-    pool: &Pool,
-) -> io::Result<Stream> {
+pub async fn connect(client: &Client, host: &str, tcp: Tcp, pool: &Pool) -> io::Result<Stream> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a name TLS can check"))?;
     let tcp = ReadAhead::new(tcp, pool);

@@ -70,17 +70,17 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
 
 fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResponseTopic {
     let partitions = (0..).zip(&topic.logs).map(|(index, log)| {
-        let (leader, epoch) = cluster.leader(index, log);
-        let leader = BrokerId(leader);
+        let (replica, epoch) = cluster.leader(index, log);
+        let replica = BrokerId(replica);
         let away = cluster.leaderless.contains(&(topic.name.clone(), index));
-        let leader = if away { BrokerId(-1) } else { leader };
+        let leader = if away { BrokerId(-1) } else { replica };
         let error = if away || leader.0 < 0 && cluster.strict { LEADER_NOT_AVAILABLE } else { 0 };
         let partition = MetadataResponsePartition::default()
             .with_error_code(error)
             .with_partition_index(index)
             .with_leader_id(leader)
-            .with_replica_nodes(vec![leader])
-            .with_isr_nodes(vec![leader]);
+            .with_replica_nodes(vec![replica])
+            .with_isr_nodes(vec![replica]);
         if version >= 7 { partition.with_leader_epoch(epoch) } else { partition }
     });
     let answer = MetadataResponseTopic::default()

@@ -86,7 +86,9 @@ fn partition(
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
     let strict = cluster.strict;
-    let Some(log) = cluster.topics[found].logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
+    let Some(log) = cluster.topics[found].logs.get_mut(index) else {
+        return failed(UNKNOWN_TOPIC_OR_PARTITION);
+    };
     match append(log, strict, data.records.as_deref().unwrap_or_default()) {
         Ok(Sequenced::New(base)) => answer.with_base_offset(base).with_log_append_time_ms(-1),
         // As a broker shows duplicates: with the time of the batch that is there.

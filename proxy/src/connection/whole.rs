@@ -10,6 +10,8 @@ use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::forced;
 use super::frames::{framed, gather, write_chain};
 use super::peek;
@@ -66,6 +68,9 @@ impl<'a> Requests<'a> {
         if room.is_none() {
             room = self.plane.requests.take(frame_bytes).await;
         }
+        if fault::on("room-leaked") {
+            room.take().into_iter().for_each(OwnedSemaphorePermit::forget);
+        }
         let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
         storing.add(offload, head, frame, room);
         Ok(())
@@ -111,6 +116,7 @@ impl<'a> Requests<'a> {
                 // As a broker does that cannot answer: the closed connection tells.
                 return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
             }
+            Produced::Refused(_) if fault::on("refused-unanswered") => return Ok(()),
             Produced::Refused(code) => {
                 let answer = reply::produce_error(head, &frame, code).map_err(wrong)?;
                 return self.answer(head, answer);

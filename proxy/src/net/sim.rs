@@ -5,9 +5,9 @@
 //! whether bytes are there, and a second hand that sees the peer hang up behind unread bytes. Its
 //! writes are cut short by chance, as a full socket buffer cuts them.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -228,7 +228,9 @@ impl Incoming {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_ready(cx))?;
         let n = buffer.remaining().min(self.ahead.len());
-        if n == 0 && let Some(Some(kind)) = self.end {
+        if n == 0
+            && let Some(Some(kind)) = self.end
+        {
             return Poll::Ready(Err(kind.into()));
         }
         for byte in self.ahead.drain(..n) {

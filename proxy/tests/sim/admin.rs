@@ -107,15 +107,13 @@ fn ask<'a>(client: &'a Client, open: &Connection) -> Result<Asked<'a>, Lost> {
             Box::pin(async move { answer.await.map(|_| ()) })
         }
         _ => {
-            let partition = ListOffsetsPartition::default()
-                .with_current_leader_epoch(-1)
-                .with_timestamp(-1);
+            let partition =
+                ListOffsetsPartition::default().with_current_leader_epoch(-1).with_timestamp(-1);
             let topic = ListOffsetsTopic::default()
                 .with_name(topic_name("t"))
                 .with_partitions(vec![partition]);
-            let request = ListOffsetsRequest::default()
-                .with_replica_id((-1).into())
-                .with_topics(vec![topic]);
+            let request =
+                ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
             let answer = open.send::<_, ListOffsetsResponse>(2, 7, &request)?;
             Box::pin(async move { answer.await.map(|_| ()) })
         }

@@ -264,6 +264,9 @@ async fn read_all(state: Rc<State>, mut from: OwnedReadHalf) {
         let n = *read.as_ref().unwrap_or(&0);
         world.event(&state.name, "read", &held[held.len() - n..]);
         if n == 0 {
+            if world.calm.get() && !state.closed.get() {
+                world.violate(format!("{}: closed though nothing is broken", state.name));
+            }
             return state.close();
         }
         // Also across the pieces in which bytes come.

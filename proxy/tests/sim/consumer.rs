@@ -157,12 +157,10 @@ impl Reader {
             .with_partition_index(partition)
             .with_current_leader_epoch(-1)
             .with_timestamp(LATEST);
-        let asked = ListOffsetsTopic::default()
-            .with_name(topic_name(topic))
-            .with_partitions(vec![asked]);
-        let request = ListOffsetsRequest::default()
-            .with_replica_id((-1).into())
-            .with_topics(vec![asked]);
+        let asked =
+            ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![asked]);
+        let request =
+            ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
         let answer: ListOffsetsResponse = open.call(LIST_OFFSETS, 7, &request).await?;
         let row = answer.topics.first().and_then(|topic| topic.partitions.first());
         Ok(row.filter(|row| row.error_code == 0).map(|row| row.offset))

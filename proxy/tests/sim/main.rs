@@ -14,6 +14,8 @@ mod brokers;
 mod connection;
 mod consumer;
 mod ledger;
+#[cfg(feature = "failpoints")]
+mod mutants;
 mod producer;
 mod proxy;
 mod records;

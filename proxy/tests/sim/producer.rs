@@ -297,7 +297,12 @@ impl Producer {
             let by_id = |name: &&String| self.client.id(name) == Some(topic.topic_id);
             let name = match topic.name.is_empty() {
                 false => topic.name.to_string(),
-                true => missing.iter().map(|((name, _), _)| name).find(by_id).cloned().unwrap_or_default(),
+                true => missing
+                    .iter()
+                    .map(|((name, _), _)| name)
+                    .find(by_id)
+                    .cloned()
+                    .unwrap_or_default(),
             };
             for row in &topic.partition_responses {
                 let place = (name.clone(), row.index);
@@ -389,8 +394,10 @@ async fn fire(world: &Rc<World>, client: &Client, orders: &Orders) {
         let data = TopicProduceData::default()
             .with_name(topic_name(topic))
             .with_partition_data(vec![data]);
-        let request =
-            ProduceRequest::default().with_acks(0).with_timeout_ms(2000).with_topic_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(0)
+            .with_timeout_ms(2000)
+            .with_topic_data(vec![data]);
         world.count("records sent with acks=0");
         if open.send_only(PRODUCE, 9, &request).is_err() || !world.one_in(4) {
             continue;

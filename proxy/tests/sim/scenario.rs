@@ -21,7 +21,7 @@ pub const CLIENTS: usize = 3;
 /// Simulated time between two looks at a host.
 const TICK: Duration = Duration::from_millis(2);
 /// Time before anything breaks.
-const QUIET: Duration = Duration::from_millis(600);
+const QUIET: Duration = Duration::from_millis(1500);
 /// Time of load and trouble.
 const TROUBLE: Duration = Duration::from_secs(10);
 /// Time in which everything must be as it should once nothing is broken.

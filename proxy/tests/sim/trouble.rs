@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use firebreak::net;
 use firebreak::store::weather::{self, Weather};
+use futures_util::FutureExt;
 use turmoil::Sim;
 
 use crate::brokers;
@@ -74,6 +75,7 @@ impl<'a> Trouble<'a> {
 
     fn break_something(&mut self, sim: &mut Sim<'_>) {
         let world = self.world;
+        world.calm.set(false);
         match world.below(14) {
             0 | 1 => self.crash_broker(sim),
             2 if !self.is_broken(&Broken::Proxy) => {
@@ -186,6 +188,8 @@ impl<'a> Trouble<'a> {
                     sim.crash(PROXY);
                 }
                 world.drained.set(None);
+                // It may have crashed before it saw that it should drain.
+                let _ = world.drain.notified().now_or_never();
                 sim.bounce(PROXY);
             }
             Broken::Cut(a, b) => {

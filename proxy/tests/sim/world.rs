@@ -62,6 +62,8 @@ pub struct World {
     pub open_at_brokers: Cell<usize>,
     /// Answers that brokers wrote and clients read while the proxy drains: (client, correlation).
     pub owed: RefCell<BTreeMap<(String, i32), &'static str>>,
+    /// Whether nothing was broken so far.
+    pub calm: Cell<bool>,
     /// Time of the simulation, as its driver sees it.
     pub now: Cell<Duration>,
     random: RefCell<Random>,
@@ -89,6 +91,7 @@ impl World {
             connections: Cell::new(0),
             open_at_brokers: Cell::new(0),
             owed: RefCell::default(),
+            calm: Cell::new(true),
             now: Cell::new(Duration::ZERO),
             random: RefCell::new(Random::new(seed, 0)),
             trace: Cell::new(0xcbf2_9ce4_8422_2325),
