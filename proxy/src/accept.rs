@@ -171,6 +171,11 @@ impl Clients {
         }
     }
 
+    /// Cuts off every connection.
+    pub fn abort(&self) {
+        self.open.lock().values().for_each(|open| open.abort.abort());
+    }
+
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.lock().len()

@@ -143,7 +143,7 @@ impl Serving {
 
     /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that
     /// were cut off because `limit` ran out.
-    pub async fn drain(self, limit: Duration) -> usize {
+    pub async fn drain(&self, limit: Duration) -> usize {
         self.accepting.cut();
         tracing::info!(connections = self.clients.open(), "draining");
         self.clients.drain();
@@ -152,8 +152,15 @@ impl Serving {
             0 => tracing::info!("stopped"),
             aborted => tracing::warn!(aborted, "stopped: drain_ms ran out"),
         }
-        self.jobs.cut();
+        self.cut();
         aborted
+    }
+
+    /// Ends everything at once.
+    pub fn cut(&self) {
+        self.accepting.cut();
+        self.clients.abort();
+        self.jobs.cut();
     }
 }
 

@@ -23,6 +23,9 @@ pub const THRESHOLD_BYTES: usize = 2000;
 /// Time after which brokers are asked again who they are.
 pub const REFRESH: Duration = Duration::from_millis(1500);
 
+/// Time in which what was cut off is gone.
+pub const CUT: Duration = Duration::from_millis(1);
+
 /// What is on in a simulation.
 #[derive(Debug, Clone, Copy)]
 pub struct Features {
@@ -90,10 +93,28 @@ pub async fn run(world: Rc<World>, features: Features) -> turmoil::Result {
     let serving = Serving::start(&config, doors)?;
     let plane = serving.plane.clone();
     *world.plane.borrow_mut() = Some(plane.clone());
-    world.drain.notified().await;
+    tokio::select! {
+        biased;
+        () = world.kill.notified() => {
+            // What a runtime drops itself it drops in an order that no seed decides.
+            serving.cut();
+            tokio::time::sleep(CUT).await;
+            return Ok(());
+        }
+        () = world.drain.notified() => {}
+    }
     world.count("drains");
     let began = tokio::time::Instant::now();
-    let aborted = serving.drain(config.limits.drain).await;
+    let limit = config.limits.drain;
+    let aborted = tokio::select! {
+        biased;
+        () = world.kill.notified() => {
+            serving.cut();
+            tokio::time::sleep(CUT).await;
+            return Ok(());
+        }
+        aborted = serving.drain(limit) => aborted,
+    };
     let took = began.elapsed();
     if aborted > 0 || took > DRAIN {
         world.violate(format!("a drain took {took:?} and cut off {aborted} connections"));

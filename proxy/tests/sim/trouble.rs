@@ -81,7 +81,7 @@ impl<'a> Trouble<'a> {
             2 if !self.is_broken(&Broken::Proxy) => {
                 world.event("trouble", "the proxy crashes", &[]);
                 world.count("crashes of the proxy");
-                sim.crash(PROXY);
+                world.kill.notify_one();
                 self.until(sim, (50, 600), Broken::Proxy);
             }
             3 if !self.is_broken(&Broken::Proxy) => {
@@ -184,12 +184,16 @@ impl<'a> Trouble<'a> {
                 sim.bounce(brokers::host(*n));
             }
             Broken::Proxy => {
-                if sim.is_host_running(PROXY) {
-                    sim.crash(PROXY);
+                while sim.is_host_running(PROXY) {
+                    world.kill.notify_one();
+                    if let Err(error) = sim.step() {
+                        return world.violate(format!("a host failed: {error}"));
+                    }
                 }
                 world.drained.set(None);
                 // It may have crashed before it saw that it should drain.
                 let _ = world.drain.notified().now_or_never();
+                let _ = world.kill.notified().now_or_never();
                 sim.bounce(PROXY);
             }
             Broken::Cut(a, b) => {

@@ -48,6 +48,8 @@ pub struct World {
     pub busy: Cell<usize>,
     /// Asks the proxy to drain.
     pub drain: tokio::sync::Notify,
+    /// Ends the proxy at once.
+    pub kill: tokio::sync::Notify,
     /// Connections cut off by drains, and whether one is over.
     pub drained: Cell<Option<usize>>,
     /// Ids of the brokers by host.
@@ -84,6 +86,7 @@ impl World {
             phase: Cell::new(Phase::Trouble),
             busy: Cell::new(0),
             drain: tokio::sync::Notify::new(),
+            kill: tokio::sync::Notify::new(),
             drained: Cell::new(None),
             ids: RefCell::default(),
             cuts: Cell::new(0),

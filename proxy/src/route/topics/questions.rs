@@ -4,7 +4,7 @@
 //! ask -> waiting -> (serve: one question, asked again on a new connection if it fails) -> told.
 //! Invariant: nobody holds a lock while a broker is waited for.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::upstream::access::Login;
 const METADATA_VERSION: i16 = 12;
 
 /// A topic that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     Name(Arc<str>),
     Id(TopicId),
@@ -38,7 +38,7 @@ type Waiters = Vec<oneshot::Sender<Result<(), Arc<str>>>>;
 /// What is to be asked next.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    next: Mutex<(HashSet<Wanted>, Waiters)>,
+    next: Mutex<(BTreeSet<Wanted>, Waiters)>,
     wake: Notify,
 }
 
