@@ -10,7 +10,7 @@ mod look_up;
 pub mod metadata;
 pub mod produce;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ pub enum LegError {
 /// The connections that one client's legs use.
 #[derive(Debug, Default)]
 pub struct Legs {
-    open: HashMap<i32, BrokerConnection>,
+    open: BTreeMap<i32, BrokerConnection>,
     streams: Streams,
 }
 
@@ -114,7 +114,7 @@ impl Legs {
     async fn run_gated(&mut self, ways: Ways<'_>, legs: Vec<Leg>, gate: Option<&Gate<'_>>) -> Ran {
         let mut open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
         if fault::on("leg-to-another-broker") && open.iter().all(Option::is_none) {
-            let other = self.open.keys().min().copied();
+            let other = self.open.keys().next().copied();
             open[0] = other.and_then(|other| self.open.remove(&other));
         }
         let asked = legs.iter().zip(open).map(|(leg, open)| ask(ways, leg, open, gate));

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const SETTLED: Duration = Duration::from_secs(2);
 /// Time after which nothing of any client is left: the longest of idle, half-closed and lingering.
 const ALONE: Duration = Duration::from_secs(20);
+/// Time in which requests are sent before the proxy drains.
+const UNDER_WAY: Duration = Duration::from_millis(300);
 /// Segments that a socket holds.
 const SEGMENTS: usize = 256;
 
@@ -114,11 +116,17 @@ fn drain(sim: &mut Sim<'_>, world: &Rc<World>) {
     world.pace.set(Duration::from_millis(80));
     world.phase.set(Phase::Drain);
     world.busy.set(CLIENTS);
-    let at = sim.elapsed() + Duration::from_millis(500);
+    let mut at = sim.elapsed() + PATIENCE;
     while sim.elapsed() < at {
         if !step(sim, world) {
             return;
         }
+        if world.ready.get() == CLIENTS {
+            at = at.min(sim.elapsed() + UNDER_WAY);
+        }
+    }
+    if world.ready.get() < CLIENTS {
+        return world.violate("no virtual broker is reached though nothing is broken");
     }
     world.drained.set(None);
     world.drain.notify_one();

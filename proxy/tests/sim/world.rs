@@ -46,6 +46,8 @@ pub struct World {
     pub phase: Cell<Phase>,
     /// Clients that have not finished the phase.
     pub busy: Cell<usize>,
+    /// Clients that have a connection which the proxy is to drain.
+    pub ready: Cell<usize>,
     /// Asks the proxy to drain.
     pub drain: tokio::sync::Notify,
     /// Ends the proxy at once.
@@ -85,6 +87,7 @@ impl World {
             plane: RefCell::default(),
             phase: Cell::new(Phase::Trouble),
             busy: Cell::new(0),
+            ready: Cell::new(0),
             drain: tokio::sync::Notify::new(),
             kill: tokio::sync::Notify::new(),
             drained: Cell::new(None),
