@@ -112,11 +112,7 @@ impl Legs {
     /// Room is taken for all answers at once, when the length of each is known and before one is
     /// read: whoever held room for some and waited for more could wait for ever.
     async fn run_gated(&mut self, ways: Ways<'_>, legs: Vec<Leg>, gate: Option<&Gate<'_>>) -> Ran {
-        let mut open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
-        if fault::on("leg-to-another-broker") && open.iter().all(Option::is_none) {
-            let other = self.open.keys().next().copied();
-            open[0] = other.and_then(|other| self.open.remove(&other));
-        }
+        let open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
         let asked = legs.iter().zip(open).map(|(leg, open)| ask(ways, leg, open, gate));
         let asked = join_all(asked).await;
         let bytes: usize = asked.iter().flatten().map(|(length, _)| *length).sum();

@@ -261,6 +261,10 @@ async fn read_all(state: Rc<State>, mut from: OwnedReadHalf) {
     let mut seen = 0;
     loop {
         let read = from.read_buf(&mut held).await;
+        if state.closed.get() {
+            // Given up on this side: whatever still comes is of no interest.
+            return;
+        }
         let n = *read.as_ref().unwrap_or(&0);
         world.event(&state.name, "read", &held[held.len() - n..]);
         if n == 0 {

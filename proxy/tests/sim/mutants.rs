@@ -39,10 +39,6 @@ fn mutants() -> Vec<Mutant> {
         mutant!("address-describe-configs", "names a broker"),
         mutant!("address-produce-tail", "names a broker", "is at"),
         mutant!("address-fetch-tail", "names a broker", "is at"),
-        mutant!("no-look-up", "came twice", "lost", "out of order", "not done", "error"),
-        mutant!("pass-a-failed-batch", "came twice", "lost", "out of order", "error"),
-        mutant!("partial-success", "lost", "out of order"),
-        mutant!("leg-to-another-broker", "not done"),
     ]
 }
 
