@@ -26,7 +26,7 @@ import report  # noqa: E402
 from cells import CELLS, OFFLOAD_BUDGET  # noqa: E402
 from kafka import Broker, Java  # noqa: E402
 from measure import CLAIM_ROUNDS, judge  # noqa: E402
-from modes import PORTS_OF_FIREBREAK, Direct, Firebreak, Relay  # noqa: E402
+from modes import PORTS_OF_FIREBREAK, Direct, Firebreak, Relay, certificate  # noqa: E402
 from processes import Failed, machine_busy_s, run_json  # noqa: E402
 
 HOST = "127.0.0.1"
@@ -47,6 +47,12 @@ threshold_bytes = 100000
 
 [limits]
 buffered_bytes_max = {budget}
+frame_bytes_max = {frame}
+"""
+
+
+TLS_SETTINGS = """[listen]
+tls = {{ cert = "{cert}", key = "{key}" }}
 """
 
 
@@ -103,15 +109,21 @@ class Bench:
         """The proxy, and the proxy with a feature on, unless they are left out."""
         if self.options.without_firebreak:
             return []
-        wanted = {"firebreak": None}
+        wanted = {"firebreak": (None, None)}
         if self.options.features:
             wanted["offload"] = OFFLOAD_SETTINGS.format(
-                store=self.folder / "objects", budget=OFFLOAD_BUDGET
-            )
+                store=self.folder / "objects", budget=OFFLOAD_BUDGET,
+                frame=OFFLOAD_BUDGET // 2,
+            ), None
+        if any(cell.tls for cell in self.options.cells):
+            ca, cert, key = certificate(self.folder, HOST)
+            wanted["tls"] = TLS_SETTINGS.format(cert=cert, key=key), ca
         made = []
-        for name, settings in wanted.items():
+        for name, (settings, ca) in wanted.items():
             own = list(itertools.islice(ports, PORTS_OF_FIREBREAK))
-            made.append(Firebreak(name, self.binary("firebreak"), own, HOST, self.folder, settings))
+            made.append(
+                Firebreak(name, self.binary("firebreak"), own, HOST, self.folder, settings, ca)
+            )
         return made
 
     def fill(self):
@@ -192,6 +204,8 @@ class Bench:
     def takes_part(self, cell, mode):
         if mode.name == "offload":
             return cell.features or cell.features_only
+        if mode.name == "tls":
+            return cell.tls
         return cell.modes is None or mode.name in cell.modes
 
     def sample(self, cell, mode):
@@ -296,6 +310,7 @@ def arguments():
     options.cells = [
         cell for cell in CELLS
         if cell.name in wanted and (options.features or not cell.features_only)
+        and (options.only or not cell.tls)
     ]
     unknown = set(wanted) - {cell.name for cell in CELLS}
     if unknown:

@@ -33,6 +33,7 @@ need make make
 need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
+[ "$mode" = quick ] || need go golang-go
 cd "$repo"
 
 say "== format and lints"

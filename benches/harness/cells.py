@@ -26,7 +26,8 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """`rounds` overrides the bench's; `modes` names those that take part (None: all); `fresh`: the
-    run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in.
+    run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in,
+    `tls` that of the same name.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Cell:
     features: bool = False
     features_only: bool = False
     fresh: bool = False
+    tls: bool = False
     partitions: int = 2
 
 
@@ -80,7 +82,8 @@ def load(bench, mode, topic, *words):
 
 
 def load_command(bench, mode, topic, *words):
-    return [bench.binary("load"), "--bootstrap", mode.bootstrap, "--topic", topic, *words]
+    tls = ["--tls", mode.ca] if mode.ca else []
+    return [bench.binary("load"), "--bootstrap", mode.bootstrap, "--topic", topic, *tls, *words]
 
 
 def raw_produce(bench, mode):
@@ -102,6 +105,18 @@ def ping(bench, mode):
 
 def many(bench, mode):
     return load(bench, mode, bench.topic, "many", "--seconds", max(2, int(bench.scaled(5.0))))
+
+
+def handshakes(*words):
+    """Connections that come and go; in mode `tls` each shakes hands."""
+    def run(bench, mode):
+        tls = ["--ca", mode.ca] if mode.ca else []
+        return run_json(
+            [bench.binary("load"), "--bootstrap", mode.bootstrap, "--topic", "fetch",
+             "handshakes", "--seconds", bench.scaled(3.0), *tls, *words],
+            bench.log("load"),
+        )
+    return run
 
 
 def open_loop(bench, mode):
@@ -255,6 +270,11 @@ def image_memory(bench, mode):
     }
 
 
+HANDSHAKES = (
+    Measure("connections_per_s", "/s", higher_is_better=True),
+    Measure("cpu_us_per_request", "us"), Measure("p50_us", "us"),
+)
+
 PROXIED = ("relay", "relay2", "firebreak")
 
 CELLS = (
@@ -307,6 +327,20 @@ CELLS = (
          (Measure("peak_rss_mb", "MB", limit=RSS_MB_MAX + (OFFLOAD_BUDGET >> 20),
                   mode="offload"), Measure("rss_mb", "MB")),
          topic="write", modes=("offload",), features_only=True, fresh=True, partitions=8),
+    Cell("tls_produce", "prebuilt batches of 100 x 1,000 B, 2 connections, also in TLS",
+         raw_produce, (dataclasses.replace(CPU, bar=None), dataclasses.replace(SPEED, bar=None)),
+         topic="write", direction="up", modes=PROXIED, tls=True),
+    Cell("tls_fetch", "raw, 1 MB fetches, discarded, also in TLS",
+         raw_fetch(SMALL_FETCH, 1_500_000_000),
+         (dataclasses.replace(CPU, bar=None), dataclasses.replace(SPEED, bar=None)),
+         direction="down", modes=PROXIED, tls=True),
+    Cell("tls_ping", "raw Produce of one record, 1 in flight, also in TLS", ping,
+         (Measure("p50_us", "us"), Measure("p99_us", "us")), topic="write", modes=PROXIED,
+         tls=True),
+    Cell("tls_handshakes", "connections of one ApiVersions, in TLS with full handshakes",
+         handshakes(), HANDSHAKES, modes=PROXIED, tls=True),
+    Cell("tls_resumed", "the same, sessions taken up again", handshakes("--resume"), HANDSHAKES,
+         modes=PROXIED, tls=True),
     Cell("open", "150,000 records/s of 300 B, open loop", open_loop,
          (Measure("p50_us", "us"), Measure("p99_us", "us"), Measure("records_per_s", "/s"),
           Measure("late_p99_us", "us")),

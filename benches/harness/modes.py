@@ -6,6 +6,7 @@ A mode keeps its address for the whole bench; `fresh` starts its process anew on
 import json
 import re
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ class Direct:
 
     name = "direct"
     process = None
+    ca = None
 
     def __init__(self, bootstrap):
         self.bootstrap = bootstrap
@@ -39,6 +41,8 @@ class Direct:
 
 class Relay:
     """The bare relay: `relay` in ../src/bin."""
+
+    ca = None
 
     def __init__(self, name, binary, listen, stats, log):
         self.name = name
@@ -77,9 +81,10 @@ class Relay:
 
 
 class Firebreak:
-    """The proxy: `settings` are lines of its configuration file; without, flags alone."""
+    """The proxy: `settings` are lines of its configuration file; without, flags alone. `ca`: it
+    speaks TLS, with a certificate of this authority."""
 
-    def __init__(self, name, binary, ports, host, folder, settings=None):
+    def __init__(self, name, binary, ports, host, folder, settings=None, ca=None):
         self.name = name
         self.binary = binary
         self.bootstrap = f"{host}:{ports[0]}"
@@ -87,6 +92,7 @@ class Firebreak:
         self.admin = f"{host}:{ports[NODE_PORTS + 1]}"
         self.folder = folder
         self.settings = settings
+        self.ca = ca
         self.upstream = None
         self.process = None
 
@@ -143,3 +149,22 @@ def await_answer(mode, question):
             if time.monotonic() > end:
                 raise Failed(f"{mode.name} is not ready: {error}") from None
         time.sleep(0.05)
+
+
+def certificate(folder, host):
+    """An authority, and a certificate of it for `host`: (authority, certificate, key) as files."""
+    ca, ca_key = folder / "ca.pem", folder / "ca.key"
+    cert, key, wanted = folder / "tls.pem", folder / "tls.key", folder / "tls.csr"
+    extensions = folder / "tls.ext"
+    extensions.write_text(f"subjectAltName=IP:{host}\n")
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch"]
+    for command in (
+        ["req", "-x509", *new, "-subj", "/CN=bench", "-keyout", ca_key, "-out", ca, "-days", "2"],
+        ["req", *new, "-subj", "/CN=proxy", "-keyout", key, "-out", wanted],
+        ["x509", "-req", "-in", wanted, "-CA", ca, "-CAkey", ca_key, "-set_serial", "7",
+         "-days", "1", "-extfile", extensions, "-out", cert],
+    ):
+        done = subprocess.run(["openssl", *command], capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"openssl {command[0]}: {done.stderr}")
+    return ca, cert, key

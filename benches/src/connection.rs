@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{BenchError, Result};
+use crate::tls;
 use crate::wire::{self, Target};
 
 /// The sending half.
@@ -44,7 +45,7 @@ impl Connection {
     /// When nobody listens there.
     pub fn open(address: &str, buffer_bytes: usize) -> Result<Self> {
         let mut last = BenchError::Wire("address without a host");
-        for place in address.to_socket_addrs()? {
+        for place in tls::way_to(address)?.to_socket_addrs()? {
             match TcpStream::connect(place) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;

@@ -10,4 +10,5 @@ pub mod connection;
 pub mod error;
 pub mod histogram;
 pub mod load;
+pub mod tls;
 pub mod wire;

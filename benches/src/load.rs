@@ -1,5 +1,6 @@
 //! The shapes of load, one file each; every one answers a JSON object with its counts.
 
+pub mod handshakes;
 pub mod idle;
 pub mod open;
 pub mod ping;

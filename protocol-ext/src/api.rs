@@ -99,8 +99,6 @@ pub fn is_servable(key: i16, version: i16) -> bool {
 pub fn servable_range(key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
     let (low, high) = match get(key)?.answer {
         Answer::Hidden => return None,
-        // Version 0 is followed by tokens without a frame head.
-        Answer::Opaque if key == SASL_HANDSHAKE => (1, max),
         Answer::Opaque | Answer::Versions => (min, max),
         Answer::Patch(message) | Answer::Tail(message) => (message.min, message.max),
     };

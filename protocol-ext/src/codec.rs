@@ -108,6 +108,18 @@ pub fn decompress(
     }
 }
 
+/// What `src` says that it becomes, for a first try: a hostile stream lies, so the caller gives
+/// `decompress` a cap all the same. `None` if the stream does not say.
+pub fn hinted_bytes(codec: Codec, src: &[u8]) -> Option<usize> {
+    match codec {
+        Codec::None => Some(src.len()),
+        Codec::Gzip => Some(gzip::hinted_len(src)),
+        Codec::Snappy => snappy::hinted_len(src),
+        Codec::Lz4 => lz4::hinted_len(src),
+        Codec::Zstd => zstd::bound(src),
+    }
+}
+
 /// Appends the compressed `src` to `out`.
 pub fn compress(
     codec: Codec,
@@ -156,6 +168,27 @@ mod tests {
             assert_eq!(Codec::from_attributes(codec.bits() | 0x78), Ok(codec));
         }
         assert_eq!(Codec::from_attributes(0x16), Err(CodecError::Unknown(6)));
+    }
+
+    #[test]
+    fn a_stream_says_at_least_what_it_becomes_and_not_much_more() {
+        let text: Vec<u8> = (0..200_000u32).flat_map(|n| (n / 50).to_le_bytes()).collect();
+        for (codec, framing) in [
+            (Codec::Snappy, Framing::Plain),
+            (Codec::Snappy, Framing::Xerial),
+            (Codec::Lz4, Framing::Plain),
+            (Codec::Zstd, Framing::Plain),
+        ] {
+            let mut packed = Vec::new();
+            compress(codec, framing, &text, &mut packed).unwrap();
+            let hint = hinted_bytes(codec, &packed).unwrap();
+            let fits = text.len()..=text.len() + 128 * 1024;
+            assert!(fits.contains(&hint), "{codec:?} {framing:?} says {hint}");
+            // What is cut short says something or nothing, but never without bound.
+            let cut = (0..64).filter_map(|n| hinted_bytes(codec, &packed[..n])).max();
+            assert!(cut.is_none_or(|hint| hint <= *fits.end()), "{codec:?} {framing:?} {cut:?}");
+        }
+        assert_eq!(hinted_bytes(Codec::Gzip, b"xxxx\x10\0\0\0"), Some(16));
     }
 
     #[test]

@@ -113,8 +113,9 @@ pub struct FakeCluster {
     pub lifetime: Duration,
     /// Users that logged in, oldest first.
     pub logins: Vec<String>,
-    /// Users and the topics that they may do nothing with.
-    pub forbidden: Vec<(String, String)>,
+    /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
+    /// not listed for a topic may do everything.
+    pub allowed: Vec<(String, String, i32)>,
     /// Who asks now.
     asking: Option<String>,
     /// The broker that is asked now.
@@ -163,7 +164,7 @@ impl FakeCluster {
             users: Vec::new(),
             lifetime: Duration::ZERO,
             logins: Vec::new(),
-            forbidden: Vec::new(),
+            allowed: Vec::new(),
             asking: None,
             at: -1,
             faults: VecDeque::new(),
@@ -263,10 +264,16 @@ impl FakeCluster {
         self.topics.iter().find(|topic| topic.id == id)
     }
 
+    /// What who asks may do with a topic, if that is not everything.
+    fn allowed(&self, topic: &str) -> Option<i32> {
+        let asking = self.asking.as_deref().unwrap_or("ANONYMOUS");
+        let row = self.allowed.iter().find(|(user, name, _)| user == asking && name == topic);
+        row.map(|(_, _, operations)| *operations)
+    }
+
     /// Whether who asks may do nothing with a topic.
     fn forbids(&self, topic: &str) -> bool {
-        let asking = self.asking.as_deref().unwrap_or("ANONYMOUS");
-        self.forbidden.iter().any(|(user, name)| user == asking && name == topic)
+        self.allowed(topic) == Some(0)
     }
 
     /// Why the broker that is asked does not serve a partition: error code, new leader, epoch.

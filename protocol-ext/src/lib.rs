@@ -14,6 +14,7 @@ pub mod header;
 pub mod hostile;
 pub mod pack;
 pub mod part;
+pub mod proxy_header;
 pub mod records;
 pub mod reference;
 pub mod replace;

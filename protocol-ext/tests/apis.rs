@@ -56,7 +56,6 @@ fn of_the_code() -> Table {
         let api = api::get(key).expect("no gap");
         let range = |min: i16, max: i16| format!("{min}-{max}");
         let (answer, versions) = match api.answer {
-            Answer::Opaque if key == api::SASL_HANDSHAKE => ("opaque", "from 1".to_owned()),
             Answer::Opaque => ("opaque", "all".to_owned()),
             Answer::Versions => ("versions", "all".to_owned()),
             Answer::Patch(layout) => ("patch", range(layout.min, layout.max)),

@@ -1,5 +1,6 @@
 //! Listens for clients: bootstrap port and one port per virtual broker, or one port for all names.
 
+pub mod origin;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::config::Listen;
 use crate::connection::{self, Patience, handle::Handle};
 use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
+use crate::fault;
 use crate::limits::Limits;
 use crate::net::{self, Listener, Tcp};
 use crate::route::addresses::Door;
@@ -90,10 +92,8 @@ impl Clients {
 
     fn admit(self: &Arc<Self>, door: Door, stream: Tcp, peer: SocketAddr) {
         let limits = self.limits();
-        if let Some(limit) = self.is_full(peer.ip(), &limits) {
-            self.report(door, peer, &ConnectionError::Full(limit));
-            return;
-        }
+        let behind = origin::is_balancer(&self.plane.balancers, peer);
+        let from = (!behind).then(|| peer.ip());
         if let Err(error) = net::tune(&stream) {
             tracing::debug!(%peer, %error, "client left at once");
             return;
@@ -101,46 +101,75 @@ impl Clients {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle::default());
         let (clients, served_by) = (self.clone(), handle.clone());
-        let patience = Patience::of(&limits);
-        // Its task waits for this lock at its end, so it cannot leave before it is entered.
+        // Its task waits for this lock at its end, so it cannot leave before it is entered; and no
+        // other listener enters a client between the look at the limits and this one's entry.
         let mut open = self.open.lock();
         if self.draining.load(Ordering::Relaxed) {
+            net::reset_at_close(&stream);
+            return;
+        }
+        if let Some(limit) = is_full(&open, from, &limits) {
+            drop(open);
+            net::reset_at_close(&stream);
+            self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }
         let abort = self.tasks.spawn(async move {
-            let plane = clients.plane.clone();
-            let served = connection::serve(stream, door, plane, served_by, patience).await;
-            clients.open.lock().remove(&id);
+            let entered = Entered(&clients, id);
+            let (mut peer, number) = (peer, behind.then_some(id));
+            let served = clients.serve((stream, &mut peer), door, number, served_by, &limits).await;
+            drop(entered);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
             }
         });
-        open.insert(id, Open::new(handle, abort, (door, peer)));
+        open.insert(id, Open::new(handle, abort, (door, peer), !behind));
     }
 
-    /// Why a client cannot be taken.
-    fn is_full(&self, from: IpAddr, limits: &Limits) -> Option<&'static str> {
-        let open = self.open.lock();
-        if open.len() >= limits.connections_max {
-            return Some("limits.connections_max");
+    /// Serves one client, once it is known where it is: one behind a balancer, which has a number
+    /// here, is only then counted with others of its address.
+    async fn serve(
+        &self,
+        (mut stream, peer): (Tcp, &mut SocketAddr),
+        door: Door,
+        behind: Option<u64>,
+        handle: Arc<Handle>,
+        limits: &Limits,
+    ) -> Result<(), ConnectionError> {
+        if let Some(id) = behind {
+            *peer = tokio::select! {
+                biased;
+                from = origin::read_from(&mut stream, *peer, limits.handshake) => from?,
+                () = handle.drained() => return Ok(()),
+            };
+            let mut open = self.open.lock();
+            let full = of_address_full(&open, peer.ip(), limits);
+            let full = full.filter(|_| !fault::on("header-not-counted"));
+            full.map_or(Ok(()), |limit| Err(ConnectionError::Full(limit)))?;
+            if let Some(open) = open.get_mut(&id) {
+                open.found(*peer);
+            }
         }
-        let of_address = limits.connections_per_address_max?;
-        let same = open.values().filter(|open| open.peer.ip() == from).take(of_address).count();
-        (same >= of_address).then_some("limits.connections_per_address_max")
+        let patience = Patience::of(limits);
+        Box::pin(connection::serve(stream, door, self.plane.clone(), handle, patience)).await
     }
 
     /// Counts an error and says it once, unless there are too many of its kind.
     fn report(&self, door: Door, peer: SocketAddr, error: &ConnectionError) {
         self.plane.metrics.error(error);
+        let listener = match door {
+            Door::Bootstrap => "bootstrap".to_owned(),
+            Door::Node(node) => format!("broker-{node}"),
+        };
         if error.is_hang_up() {
-            tracing::debug!(%peer, %door, %error, "connection ended");
+            tracing::debug!(%peer, %listener, %error, "connection ended");
         } else if let Some(left_out) = self.plane.lines.allows(error.kind()) {
             match error.blame() {
                 Blame::Ours => {
-                    tracing::error!(%peer, %door, %error, left_out, "connection closed");
+                    tracing::error!(%peer, %listener, %error, left_out, "connection closed");
                 }
                 Blame::Client | Blame::Upstream => {
-                    tracing::warn!(%peer, %door, %error, left_out, "connection closed");
+                    tracing::warn!(%peer, %listener, %error, left_out, "connection closed");
                 }
             }
         }
@@ -179,5 +208,36 @@ impl Clients {
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.lock().len()
+    }
+}
+
+/// Why a client cannot be taken; one of a known address also for others that come from there.
+fn is_full(
+    open: &BTreeMap<u64, Open>,
+    from: Option<IpAddr>,
+    limits: &Limits,
+) -> Option<&'static str> {
+    if open.len() >= limits.connections_max {
+        return Some("limits.connections_max");
+    }
+    of_address_full(open, from?, limits)
+}
+
+fn of_address_full(
+    open: &BTreeMap<u64, Open>,
+    from: IpAddr,
+    limits: &Limits,
+) -> Option<&'static str> {
+    let of_address = limits.connections_per_address_max?;
+    let same = open.values().filter(|open| open.is_from(from)).take(of_address).count();
+    (same >= of_address).then_some("limits.connections_per_address_max")
+}
+
+/// A client that is entered; it leaves however its connection ends, a panic included.
+struct Entered<'a>(&'a Clients, u64);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.open.lock().remove(&self.1);
     }
 }

@@ -29,7 +29,7 @@ pub struct Admin {
     pub plane: Arc<DataPlane>,
     /// Open connections.
     pub clients: Arc<Clients>,
-    /// Whether the cluster was reached.
+    /// Whether the cluster answers.
     pub known: watch::Receiver<Known>,
     /// Whether the process drains.
     pub draining: watch::Receiver<bool>,
@@ -44,14 +44,21 @@ impl Admin {
         if *self.draining.borrow() {
             reasons.push("draining".to_owned());
         }
-        if let Known::NotYet(why) = &*self.known.borrow() {
-            let name = &self.config.read().cluster.name;
+        let config = self.config.read();
+        let name = &config.cluster.name;
+        let known = self.known.borrow();
+        if let Known::NotYet(why) = &*known {
             reasons.push(format!("cluster {name} was not reached yet: {why}"));
+        }
+        if let Some((silent, why)) = known.lost(&config.limits, clock::now()) {
+            let seconds = silent.as_secs();
+            reasons.push(format!("no broker of cluster {name} answers for {seconds} s: {why}"));
         }
         reasons
     }
 
     fn status(&self) -> Value {
+        let ready = self.unready().is_empty();
         let config = self.config.read();
         let brokers = self.plane.directory.brokers();
         let brokers: Vec<Value> = brokers
@@ -68,7 +75,7 @@ impl Admin {
             .collect();
         let failing = match &*self.known.borrow() {
             Known::NotYet(why) => Some(why.clone()),
-            Known::Yes(why) => why.clone(),
+            Known::Yes { failing, .. } => failing.clone(),
         };
         let features: Vec<&str> = [
             (config.store.is_some(), "restore"),
@@ -87,7 +94,7 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": (clock::now() - self.started).as_secs(),
             "bootstrap": self.plane.directory.bootstrap_address(),
-            "ready": self.unready().is_empty(),
+            "ready": ready,
             "clusters": [{
                 "name": config.cluster.name,
                 "brokers": brokers,
@@ -133,5 +140,5 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], admin.plane.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], admin.plane.metrics_text())
 }

@@ -121,9 +121,9 @@ pub struct RunArgs {
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value = "text")]
     pub log: LogFormat,
-    /// Threads that move bytes [default: one per core].
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
+    /// Threads that move bytes, 1 to 1024 [default: one per core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
 }
 
 impl RunArgs {

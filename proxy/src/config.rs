@@ -2,11 +2,14 @@
 //!
 //! All problems are found in one pass; each names the key, what is wrong and what to write.
 
+mod conflicts;
 mod effective;
+mod file;
 mod parse;
 pub mod raw;
 mod security;
 mod store;
+mod topics;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,7 @@ use protocol_ext::sasl::Mechanism;
 
 use protocol_ext::part::Policy;
 
+use crate::accept::origin::Net;
 use crate::limits::Limits;
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
 
@@ -53,6 +57,8 @@ pub struct Listen {
     pub sni: Option<NodeNames>,
     /// SASL of clients that ends at the proxy; `None`: it passes through to brokers.
     pub sasl: Option<ListenSasl>,
+    /// Load balancers whose connections begin with a PROXY header.
+    pub balancers: Vec<Net>,
 }
 
 /// SASL that ends at the proxy.
@@ -248,10 +254,8 @@ impl Config {
 
     /// Checks the text of a file with `flags` laid over it.
     pub fn parse(text: &str, flags: &raw::Flags) -> Result<Self, ConfigError> {
-        let file: raw::File = toml::from_str(text).map_err(|error| {
-            let text = error.to_string().trim_end().to_owned();
-            ConfigError(vec![Problem { key: "file".to_owned(), text }])
-        })?;
-        parse::config(file, flags)
+        let mut problems = parse::Problems(Vec::new());
+        let file = file::read(text, &mut problems);
+        parse::config(file, flags, problems)
     }
 }

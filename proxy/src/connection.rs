@@ -12,6 +12,7 @@ pub mod frames;
 pub mod handle;
 mod peek;
 pub mod queue;
+mod refusals;
 mod requests;
 mod responses;
 mod session;
@@ -78,27 +79,55 @@ pub async fn serve(
     else {
         return Ok(());
     };
+    let held = (line, unproven);
+    let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
+    if matches!(served, Err(ConnectionError::BrokerIo(_))) && fault::on("home-death-unseen") {
+        std::future::pending::<()>().await;
+    }
+    let away = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
+    // An end as the first thing that a client reads is taken for a wrong protocol, and some do not
+    // come again; a reset is a broker that is away.
+    let unheard = plane.sasl.is_none() && handle.signs().sent == 0;
+    if away && unheard && !fault::on("away-looks-closed") {
+        client.reset_at_close();
+    } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
+        linger(&mut client).await;
+    }
+    served.map(drop)
+}
+
+/// Serves a client from its first byte on; false if none of its requests was taken.
+async fn attend(
+    client: &mut Stream,
+    door: Door,
+    (plane, handle): (&DataPlane, &Handle),
+    patience: Patience,
+    (line, unproven): (Option<Line>, Option<SemaphorePermit<'_>>),
+) -> Result<bool, ConnectionError> {
     let (mut from_client, mut to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
+    // TLS has asked what it asks; only SASL asks more.
+    let unproven = unproven.filter(|_| plane.sasl.is_some() || fault::on("unproven-for-long"));
     let at_once = fault::on("silent-client-connects");
     if !at_once
-        && !first_head(&mut input, &mut from_client, &handle, patience.first_request).await?
+        && plane.sasl.is_none()
+        && !first_head(&mut input, &mut from_client, handle, patience.first_request).await?
     {
-        return Ok(());
+        return Ok(false);
     }
     let mut session = None;
     let mut home = match &plane.sasl {
         None => {
             let connecting = plane.directory.connect(door, &plane.limits, &Login::Nobody);
             let home = Box::pin(connecting).await;
-            let node = door.to_string();
+            let node = behind(door);
             home.map_err(|error| ConnectionError::Unreachable { node, error })?.stream
         }
         Some(sasl) => {
             let (from, to, input) = (&mut from_client, &mut to_client, &mut input);
-            let mut entrance = Entrance { plane: &plane, sasl, input, from, to, door };
-            let entered = Box::pin(entrance.pass(&handle, patience.handshake)).await?;
-            let Some(admitted) = entered else { return Ok(()) };
+            let mut entrance = Entrance { plane, sasl, input, from, to, door };
+            let entered = Box::pin(entrance.pass(handle, patience.handshake)).await?;
+            let Some(admitted) = entered else { return Ok(false) };
             session = Some(Box::new(Session::new(&admitted)));
             admitted.home.stream
         }
@@ -108,17 +137,18 @@ pub async fn serve(
     let (from_home, to_home) = home.split();
     let queue = Queue::default();
     let input = (input, session);
-    let mut requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
+    let mut requests = Requests::new(plane, &queue, handle, input, from_client, to_home);
     requests.line = line;
-    let responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
-    let served = both(requests.pump(), responses.pump(), &queue).await;
-    if matches!(served, Err(ConnectionError::BrokerIo(_))) && fault::on("home-death-unseen") {
-        std::future::pending::<()>().await;
+    let responses = Responses::new(plane, &queue, handle, from_home, to_client);
+    both(requests.pump(), responses.pump(), &queue).await.map(|()| true)
+}
+
+/// The broker behind a listener, for people.
+fn behind(door: Door) -> String {
+    match door {
+        Door::Bootstrap => "any broker".to_owned(),
+        Door::Node(node) => format!("broker {node}"),
     }
-    if matches!(served, Ok(()) | Err(ConnectionError::BrokerIo(_))) {
-        linger(&mut client).await;
-    }
-    served
 }
 
 /// Takes one of the places for clients that have not proved who they are, where they must.

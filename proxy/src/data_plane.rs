@@ -4,16 +4,20 @@ use std::io;
 use std::sync::Arc;
 
 use protocol_ext::api;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
+use crate::accept::origin::Net;
+use crate::budget::Budget;
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::fault;
 use crate::filters::offload::Offload;
+use crate::inflate::Inflate;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Held, Metrics};
 use crate::route::addresses::Directory;
 use crate::route::legs::Ways;
+use crate::route::permissions::Refused;
 use crate::route::topics::Topics;
 use crate::route::virtual_topics::VirtualTopics;
 use crate::sasl::Sasl;
@@ -33,6 +37,8 @@ pub struct DataPlane {
     pub tls: Option<Arc<tls::Server>>,
     /// Who clients are, where they prove it to the proxy; `None`: SASL passes through.
     pub sasl: Option<Sasl>,
+    /// Load balancers that say where clients are.
+    pub balancers: Vec<Net>,
     /// Room for clients that have not proved who they are.
     pub unproven: Semaphore,
     /// Bounds.
@@ -45,6 +51,10 @@ pub struct DataPlane {
     pub offload: Option<Offload>,
     /// Topics over several physical ones; `None` without any.
     pub routed: Option<VirtualTopics>,
+    /// Whether brokers may see clients as others than the proxy, so that legs must ask first.
+    pub clients_differ: bool,
+    /// Opens batches within a bound.
+    pub inflate: Arc<Inflate>,
     /// Room for requests held whole.
     pub requests: Budget,
     /// Room for responses held whole.
@@ -68,18 +78,29 @@ impl DataPlane {
         for topic in routed.iter().flat_map(VirtualTopics::all) {
             topics.learn_for_good(topic.id, &topic.name);
         }
-        // With a store: half for restored values, a quarter each for requests and responses that
-        // are held whole. One frame of any length allowed always has room, since it may have all.
-        let parts = if config.store.is_some() { 4 } else { 2 };
-        let part = limits.buffered_bytes_max / parts;
+        // Brokers that want SASL know the proxy by its own name. Without, or where it logs in for
+        // its clients too, all connections are alike to them.
+        let clients_differ =
+            config.cluster.sasl.is_some() && !sasl.as_ref().is_some_and(Sasl::hides_users);
+        // An eighth for batches that are inflated. With a store three eighths for restored values,
+        // a quarter each for requests and responses that are held whole; else half of the rest.
+        // One frame of any length allowed always has room, since it may have all.
+        let eighth = limits.buffered_bytes_max / 8;
+        let part = if config.store.is_some() { eighth * 2 } else { eighth * 7 / 2 };
+        let inflate = Arc::new(Inflate::new(eighth, limits.frame_bytes_max));
+        let offload =
+            Offload::open(config, topics.clone(), inflate.clone(), metrics.clone(), lines.clone())?;
         Ok(Self {
-            offload: Offload::open(config, topics.clone(), metrics.clone(), lines.clone())?,
+            offload,
+            inflate,
             directory,
             topics,
             routed,
+            clients_differ,
             pool,
             tls,
             sasl,
+            balancers: config.listen.balancers.clone(),
             unproven: Semaphore::new(limits.unproven_max),
             metrics,
             lines,
@@ -97,7 +118,10 @@ impl DataPlane {
             return Some((min, max));
         }
         let (min, max) = match key {
-            // Where SASL ends here, tokens without a frame head are known too.
+            // librdkafka uses no SASL where version 0 is not offered, and then takes version 1.
+            // Tokens without a frame head, which may follow version 0, are known only where SASL
+            // ends; elsewhere they are no request, and close the connection.
+            api::SASL_HANDSHAKE if fault::on("handshake-0-hidden") => (1, max),
             api::SASL_HANDSHAKE if self.sasl.is_some() => (0, max.min(1)),
             api::SASL_AUTHENTICATE if self.sasl.is_some() => (0, max.min(2)),
             _ => api::servable_range(key, min, max)?,
@@ -107,6 +131,10 @@ impl DataPlane {
             SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
             // Later versions ask for offsets that segments cannot answer.
             api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
+            // Of later versions nobody could tell whether they name a virtual topic.
+            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT if self.routed.is_some() => {
+                Some((min, max.min(TRANSACTIONS_MAX)))
+            }
             // These two would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
             CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(0))),
@@ -115,10 +143,24 @@ impl DataPlane {
         range.filter(|(min, max)| min <= max)
     }
 
+    /// The Prometheus text of everything, with how full budgets are now.
+    pub fn metrics_text(&self) -> String {
+        let metrics = &self.metrics;
+        metrics.health.budget(Held::Requests, &self.requests);
+        metrics.health.budget(Held::Answers, &self.responses);
+        metrics.health.budget(Held::Inflated, self.inflate.room());
+        if let Some(offload) = &self.offload {
+            metrics.health.budget(Held::Restored, offload.restored_room());
+        }
+        metrics.text()
+    }
+
     /// What legs need, if there is anything to route.
     pub fn ways(&self) -> Option<Ways<'_>> {
         let Self { directory, topics, limits, routed, responses: room, .. } = self;
-        routed.as_ref().map(|routed| Ways { directory, topics, limits, routed, room })
+        let refused = Refused::NONE;
+        let routed = routed.as_ref();
+        routed.map(|routed| Ways { directory, topics, limits, routed, room, refused, beside: 0 })
     }
 
     /// Whether a request of that API and version is served.
@@ -136,44 +178,4 @@ const SHARE_LAST: i16 = 79;
 const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 const LIST_OFFSETS_MAX: i16 = 7;
-
-/// A bound on bytes held at once. It is taken before the bytes are read, and whoever holds some
-/// never waits for more of the same.
-#[derive(Debug)]
-pub struct Budget {
-    room: Arc<Semaphore>,
-    units: usize,
-}
-
-/// Bytes of one unit: semaphores count in 32 bits.
-const UNIT_BYTES: usize = 1024;
-
-impl Budget {
-    /// Room for `bytes`.
-    pub fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { room: Arc::new(Semaphore::new(units)), units }
-    }
-
-    /// All there is.
-    pub fn bytes(&self) -> usize {
-        self.units * UNIT_BYTES
-    }
-
-    /// Bytes taken now.
-    pub fn taken(&self) -> usize {
-        (self.units - self.room.available_permits()) * UNIT_BYTES
-    }
-
-    /// Room for `bytes` if there is some now; more than all there is counts as all.
-    pub fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = bytes.div_ceil(UNIT_BYTES).min(self.units);
-        self.room.clone().try_acquire_many_owned(u32::try_from(units).ok()?).ok()
-    }
-
-    /// Waits for room for `bytes`; more than all there is counts as all.
-    pub async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = bytes.div_ceil(UNIT_BYTES).min(self.units);
-        self.room.clone().acquire_many_owned(u32::try_from(units).ok()?).await.ok()
-    }
-}
+const TRANSACTIONS_MAX: i16 = 5;

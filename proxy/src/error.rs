@@ -2,7 +2,10 @@
 
 use std::io;
 
+use protocol_ext::proxy_header::HeaderError;
 use protocol_ext::wire::WireError;
+
+use crate::metrics::Side;
 
 /// Whose fault an error is: decides the metric label and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,11 +27,14 @@ pub enum ConnectionError {
     /// No TLS on a port that wants it.
     #[error("client speaks {0} to a TLS port")]
     NotTls(&'static str),
+    /// No PROXY header from a load balancer that must send one.
+    #[error("{0}, from a load balancer of listen.proxy_protocol_from")]
+    ProxyHeader(HeaderError),
     /// A TLS handshake that failed.
     #[error("TLS handshake with the client: {0}")]
     Tls(io::Error),
-    /// A TLS handshake that took too long.
-    #[error("no TLS handshake within {0:?} of connecting")]
+    /// A TLS handshake, SASL exchange or PROXY header that took too long.
+    #[error("no TLS handshake, login or PROXY header within {0:?}")]
     SlowHandshake(std::time::Duration),
     /// A client that did not prove who it is.
     #[error("authentication: {0}")]
@@ -103,7 +109,7 @@ pub enum ConnectionError {
         limit: usize,
     },
     /// No broker to stand behind this virtual broker.
-    #[error("no way to broker {node}: {error}")]
+    #[error("cannot connect to {node}: {error}")]
     Unreachable {
         /// Which one, for people.
         node: String,
@@ -125,6 +131,21 @@ pub enum ConnectionError {
     /// A response that does not get on.
     #[error("response without progress for {0:?}")]
     SlowAnswer(std::time::Duration),
+    /// A peer that keeps room of a byte budget from others.
+    #[error(
+        "{} moved {moved} bytes in {time:?} of a frame that holds {held} bytes of \
+         limits.buffered_bytes_max", side.name()
+    )]
+    Stalled {
+        /// Who was waited for.
+        side: Side,
+        /// Bytes held.
+        held: usize,
+        /// Bytes that moved.
+        moved: u64,
+        /// In this time.
+        time: std::time::Duration,
+    },
     /// There are too many clients: the limit that says so.
     #[error("connection refused: {0} reached")]
     Full(&'static str),
@@ -139,6 +160,7 @@ impl ConnectionError {
         match self {
             Self::NotKafka(_)
             | Self::NotTls(_)
+            | Self::ProxyHeader(_)
             | Self::Tls(_)
             | Self::SlowHandshake(_)
             | Self::NoSuchName(_)
@@ -151,6 +173,7 @@ impl ConnectionError {
             | Self::ClientIo(_)
             | Self::Silent(_)
             | Self::SlowFrame(_)
+            | Self::Stalled { side: Side::Client, .. }
             | Self::Full(_) => Blame::Client,
             Self::Response { .. }
             | Self::Order { .. }
@@ -158,6 +181,7 @@ impl ConnectionError {
             | Self::ResponseLength { .. }
             | Self::Unreachable { .. }
             | Self::SlowAnswer(_)
+            | Self::Stalled { side: Side::Broker, .. }
             | Self::BrokerIo(_) => Blame::Upstream,
             Self::Filter(_) => Blame::Ours,
         }
@@ -168,6 +192,7 @@ impl ConnectionError {
         match self {
             Self::NotKafka(_) => "not_kafka",
             Self::NotTls(_) => "not_tls",
+            Self::ProxyHeader(_) => "proxy_header",
             Self::Tls(_) => "tls",
             Self::SlowHandshake(_) => "slow_handshake",
             Self::NoSuchName(_) => "no_such_name",
@@ -187,6 +212,7 @@ impl ConnectionError {
             Self::Silent(_) => "silent",
             Self::SlowFrame(_) => "slow_frame",
             Self::SlowAnswer(_) => "slow_answer",
+            Self::Stalled { .. } => "stalled",
             Self::Full(_) => "full",
             Self::Filter(_) => "filter",
         }

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod budget;
 pub mod buffer;
 pub mod cli;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod data_plane;
 pub mod error;
 pub mod fault;
 pub mod filters;
+pub mod inflate;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -18,6 +18,9 @@ pub const TAIL_BYTES_MAX: usize = IO_BUFFER_BYTES / 2;
 /// Longest response without records that is held whole to be patched.
 pub const PATCHED_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Longest request, Produce apart, that is held whole: as much as names 100,000 partitions.
+pub const WHOLE_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Requests of one connection without an answer; a client that sends more is read later.
 pub const PENDING_EXCHANGES_MAX: usize = 1024;
 
@@ -29,6 +32,12 @@ pub const REFERENCE_BYTES: usize = 112;
 
 /// Restored values of one Fetch response: clients drop responses beyond 100 MB.
 pub const RESTORED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Values of one Produce request that are stored: each takes some hundred bytes besides its own.
+pub const LARGE_VALUES_MAX: usize = 64 * 1024;
+
+/// Memory that a value takes besides its own bytes while it is restored.
+pub const RESTORING_BYTES: usize = 512;
 
 /// Time for one attempt at the store, and the time that its bytes may take besides.
 pub const STORE_ATTEMPT: Duration = Duration::from_secs(4);
@@ -90,6 +99,9 @@ pub const HEDGED_OF: u64 = 20;
 /// Longest range read at once.
 pub const RANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Head start of an attempt to reach something over the next one (RFC 8305 advises 250 ms).
+pub const HEAD_START: Duration = Duration::from_millis(250);
+
 /// Time that answers in flight get once a client has closed its side.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 
@@ -98,6 +110,12 @@ pub const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of a request that must come in `frame_progress`: less is no progress.
 pub const FRAME_PROGRESS_BYTES: u64 = 1024;
+
+/// Who holds room of a byte budget for a frame must move this part of it in `frame_progress`.
+pub const HELD_SHARE: usize = 8;
+
+/// While others wait for room so long, the same must move in this part of `frame_progress`.
+pub const WANTED: u32 = 4;
 
 /// A part of a batch with sequences is sent to a broker at most so long after its request was
 /// read: what is sent later could be the old copy of a record that its client gave up.

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
-    let config = match Config::load(args.config.as_deref(), &from_environment()) {
+    let config = match load(args.config.as_deref(), &from_environment()) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
@@ -55,8 +55,21 @@ fn from_environment() -> Flags {
     Flags { upstream, store: StoreEnv::read(), ..Flags::default() }
 }
 
+/// Loads a configuration; what is wrong with the process's environment is told with it.
+fn load(file: Option<&Path>, flags: &Flags) -> Result<Config, ConfigError> {
+    let loaded = Config::load(file, flags);
+    match (telemetry::problem(), loaded) {
+        (None, loaded) => loaded,
+        (Some(problem), Ok(_)) => Err(ConfigError(vec![problem])),
+        (Some(problem), Err(mut error)) => {
+            error.0.push(problem);
+            Err(error)
+        }
+    }
+}
+
 fn check(file: Option<&Path>) -> ExitCode {
-    match Config::load(file, &from_environment()) {
+    match load(file, &from_environment()) {
         Ok(_) => {
             println!("configuration is valid");
             ExitCode::SUCCESS
@@ -74,7 +87,7 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 fn start(args: &RunArgs) -> ExitCode {
-    let config = match Config::load(args.config.as_deref(), &args.flags()) {
+    let config = match load(args.config.as_deref(), &args.flags()) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
@@ -82,7 +95,7 @@ fn start(args: &RunArgs) -> ExitCode {
     let faults = fail::FailScenario::setup();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = args.workers {
-        runtime.worker_threads(workers.max(1));
+        runtime.worker_threads(workers.into());
     }
     let ran = runtime.enable_all().build().map_err(run::RunError::from);
     let ran = ran.and_then(|runtime| {

@@ -1,5 +1,7 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
+mod health;
+
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use prometheus_client::registry::Registry;
 use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
+pub use health::{Health, Held, StoreOp};
 
 /// How deep an exchange is looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,13 @@ pub enum Side {
 }
 
 const SIDES: [&str; 2] = ["client", "broker"];
+
+impl Side {
+    /// Its name, as in labels.
+    pub fn name(self) -> &'static str {
+        SIDES[self as usize]
+    }
+}
 
 /// Where bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +83,14 @@ pub enum OffloadOp {
     Put,
     /// A value that stays in the log since the store failed.
     Inline,
+    /// A value that was not read since the store failed.
+    Failed,
+    /// A batch that inflates to more than is opened: it passes as it came.
+    Unopened,
 }
 
-const OFFLOAD_OPS: [&str; 7] = ["store", "restore", "refused", "damaged", "get", "put", "inline"];
+const OFFLOAD_OPS: [&str; 9] =
+    ["store", "restore", "refused", "damaged", "get", "put", "inline", "failed", "unopened"];
 
 /// Where a value to restore is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +210,8 @@ pub struct Metrics {
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
+    /// Of the store, the budget and the cluster.
+    pub health: Health,
     reloads: [Counter; 2],
     offload_cache: [Counter; CACHE_RESULTS.len()],
     /// Answers that left values out since the store took too long.
@@ -229,8 +246,7 @@ impl Metrics {
         let overstays = Family::<Because, Counter>::default();
         let bytes = Family::<Towards, Counter>::default();
         let paused = Family::<Named, Counter<f64, std::sync::atomic::AtomicU64>>::default();
-        let offload_bytes = Family::<Op, Counter>::default();
-        let offload_objects = Family::<Op, Counter>::default();
+        let [offload_bytes, offload_objects]: [Family<Op, Counter>; 2] = Default::default();
         let reloads = Family::<Outcome, Counter>::default();
         let offload_cache = Family::<Found, Counter>::default();
         let r = &mut registry;
@@ -246,6 +262,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
+        let health = Health::new(r);
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
         let help = "Where values to restore were found";
@@ -257,16 +274,16 @@ impl Metrics {
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
         let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
-        let named = |side| Named { side };
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
-            connections: SIDES.map(|side| connections.get_or_create(&named(side)).clone()),
+            connections: SIDES.map(|side| connections.get_or_create(&Named { side }).clone()),
             overstays: OVERSTAYS.map(|reason| overstays.get_or_create(&Because { reason }).clone()),
             bytes: DIRECTIONS.map(|direction| bytes.get_or_create(&Towards { direction }).clone()),
-            paused: SIDES.map(|side| paused.get_or_create(&named(side)).clone()),
+            paused: SIDES.map(|side| paused.get_or_create(&Named { side }).clone()),
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
+            health,
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
             offload_cache: CACHE_RESULTS

@@ -4,15 +4,22 @@
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub mod names;
+mod race;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use names::Names;
+pub use race::race;
 
 #[cfg(feature = "sim")]
 pub use self::sim::{Listener, ReadHalf, Tcp, WriteHalf};
@@ -22,8 +29,8 @@ pub use tokio::net::{
     tcp::{ReadHalf, WriteHalf},
 };
 
-/// Pending connections a listener keeps.
-const BACKLOG: i32 = 1024;
+/// Pending connections a listener keeps: after a restart all clients come at once.
+const BACKLOG: i32 = 4096;
 /// Silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -45,13 +52,29 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Connects to `host:port`, trying every address the name has, within `limit`.
-pub async fn connect(host: &str, port: u16, limit: Duration) -> io::Result<Tcp> {
-    let stream = tokio::time::timeout(limit, Tcp::connect((host, port)))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out"))??;
+/// Connects to `host:port` within `limit`: all addresses of the host race.
+pub async fn connect(
+    names: &Names,
+    (host, port): (&str, u16),
+    limit: Duration,
+) -> io::Result<Tcp> {
+    let connect = async {
+        let addresses = names.of(host).await?;
+        let attempts = addresses.into_iter().map(|ip| open(SocketAddr::new(ip, port)).boxed());
+        race(attempts.collect()).await
+    };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "connect timed out");
+    let stream = tokio::time::timeout(limit, connect).await.map_err(late)??;
     tune(&stream)?;
     Ok(stream)
+}
+
+async fn open(address: SocketAddr) -> io::Result<Tcp> {
+    Tcp::connect(address).await.map_err(|error| match error.kind() {
+        // A firewall's word, which must not be taken for that of a broker about a password.
+        io::ErrorKind::PermissionDenied => io::Error::other(error),
+        _ => error,
+    })
 }
 
 /// Polls until a read may give something.
@@ -96,6 +119,14 @@ impl Line {
             Hand::Simulated(hand) => hand.is_hung_up(),
         }
     }
+}
+
+/// Has a connection end by a reset, at once and without a word, when it is dropped.
+pub fn reset_at_close(stream: &Tcp) {
+    #[cfg(feature = "sim")]
+    let Tcp::Real(stream) = stream else { return };
+    // Without it the peer sees an end, which is worse to look at and no harm.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Settings of every connection: no delay, keep-alive.

@@ -45,7 +45,13 @@ pub async fn at(
 }
 
 fn take(config: &mut Config, wanted: &Config, clients: &Clients) {
-    let differences = changes(&config.effective(), &wanted.effective());
+    let mut differences = changes(&config.effective(), &wanted.effective());
+    if let (Some(own), Some(other)) = (&config.store, &wanted.store)
+        && !own.has_secret_of(other)
+    {
+        let (key, masked) = ("store.secret_key".to_owned(), "***".to_owned());
+        differences.push(Change { key, from: masked.clone(), to: masked });
+    }
     let mut taken = 0;
     for Change { key, from, to } in &differences {
         if Limits::is_live(key) {
@@ -100,6 +106,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::raw::Flags;
+
+    /// What is told to have changed is what changes: no more and no less, key by key.
+    #[test]
+    fn a_limit_changes_if_it_is_told_to() {
+        let flags = Flags { upstream: Some("kafka-1:9092".to_owned()), ..Flags::default() };
+        let config = Config::parse("", &flags).expect("valid");
+        let shown = config.effective();
+        let keys = shown["limits"].as_object().expect("limits").keys();
+        let mut live = 0;
+        for key in keys {
+            let own = shown["limits"][key].as_u64().expect("a number");
+            let text = format!("[limits]\n{key} = {}", own + 2000);
+            let wanted = Config::parse(&text, &flags).expect("valid");
+            let told = changes(&shown, &wanted.effective());
+            assert_eq!(told.len(), 1, "{key}: {told:?}");
+            let renewed = config.limits.renewed(&wanted.limits);
+            let after = Config { limits: renewed, ..config.clone() }.effective();
+            assert_eq!(after != shown, Limits::is_live(&told[0].key), "{key}");
+            live += usize::from(after != shown);
+        }
+        assert_eq!(live, 8, "limits that change at once");
+    }
 
     #[test]
     fn every_difference_has_its_key() {

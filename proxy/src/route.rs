@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod legs;
+pub mod permissions;
 pub mod producers;
 pub mod topics;
 pub mod transactions;

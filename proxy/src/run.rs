@@ -81,9 +81,11 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
     let clients = serving.clients.clone();
     serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients));
+    let directory = serving.plane.directory.clone();
     let ready = async {
-        let reached = serving.known.wait_for(|known| matches!(known, Known::Yes(_))).await.is_ok();
-        tracing::info!(reached, "ready");
+        if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
+            tracing::info!(brokers = directory.brokers().len(), "ready");
+        }
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -129,8 +131,8 @@ impl Serving {
         let topics = plane.topics.clone();
         jobs.spawn_until_cut(async move { topics.serve().await });
         jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-        jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics));
-        jobs.spawn_until_cut(cluster::learn(directory, limits, known_to));
+        jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+        jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
         let accepting = Tasks::default();
         for (door, listener) in doors {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::config::{BrokersSee, ListenSasl};
 use crate::limits::PASSWORD_CHECKS_MAX;
 use crate::upstream::access::Login;
-use crate::users::Users;
+use crate::users::{SaltSecret, Users};
 use crate::watched::Watched;
 use crate::{fault, random};
 
@@ -25,7 +25,7 @@ pub struct Sasl {
     /// Mechanism towards brokers, where they see each client as itself.
     upstream: Option<Mechanism>,
     users: Arc<Watched<Users>>,
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
 }
 
 /// A client that proved who it is.
@@ -62,9 +62,10 @@ impl Sasl {
     /// Ready to check; fails if the file of users cannot be used any more.
     pub fn new(config: &ListenSasl, upstream: Option<Mechanism>) -> Result<Self, String> {
         let file = config.users_file.clone();
-        let users = Watched::new(vec![file.clone()], move || Users::load(&file))?;
+        let secret = SaltSecret::new();
+        let users = Watched::new(vec![file.clone()], move || Users::load(&file, &secret))?;
         let upstream = upstream.filter(|_| config.brokers_see == BrokersSee::Client);
-        let checks = Semaphore::new(PASSWORD_CHECKS_MAX);
+        let checks = Arc::new(Semaphore::new(PASSWORD_CHECKS_MAX));
         Ok(Self { config: config.clone(), upstream, users: Arc::new(users), checks })
     }
 
@@ -141,8 +142,13 @@ impl Sasl {
         work: impl FnOnce(&Users) -> T + Send + 'static,
     ) -> Result<T, SaslError> {
         let users = self.users.get();
-        let _turn = self.checks.acquire().await.map_err(|_| SaslError::Refused)?;
-        let done = tokio::task::spawn_blocking(move || work(&users)).await;
+        let turn = self.checks.clone().acquire_owned().await.map_err(|_| SaslError::Refused)?;
+        let done = tokio::task::spawn_blocking(move || {
+            // Work goes on though whoever asked for it is gone, so its turn does too.
+            let _turn = turn;
+            work(&users)
+        })
+        .await;
         done.map_err(|_| SaslError::Refused)
     }
 }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::config::{self, StoreKind};
 use attempts::Breaker;
+pub use attempts::Failures;
 use hedge::Hedge;
 use local::Local;
 use memory::Memory;
@@ -50,6 +51,9 @@ pub enum StoreError {
     /// The store says that it cannot now.
     #[error("the store is busy: {0}")]
     Busy(String),
+    /// There is no room in it.
+    #[error("the store is full: {0}")]
+    Full(String),
     /// No answer in time.
     #[error("the store did not answer in time")]
     Late,
@@ -62,10 +66,34 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A short name, for the metric.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Short { .. } => "short",
+            Self::Taken(_) => "taken",
+            Self::Refused(_) => "refused",
+            Self::Garbled(_) => "garbled",
+            Self::Busy(_) => "busy",
+            Self::Full(_) => "full",
+            Self::Late => "late",
+            Self::Resting(_) => "resting",
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "full",
+                _ => "io",
+            },
+        }
+    }
+
     /// Whether the same may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Garbled(_) | Self::Busy(_) | Self::Late | Self::Resting(_) | Self::Io(_) => true,
+            Self::Garbled(_)
+            | Self::Busy(_)
+            | Self::Full(_)
+            | Self::Late
+            | Self::Resting(_)
+            | Self::Io(_) => true,
             Self::Missing(_) | Self::Short { .. } | Self::Taken(_) | Self::Refused(_) => false,
         }
     }
@@ -86,6 +114,7 @@ pub struct Listed {
 #[derive(Debug)]
 pub struct ObjectStore {
     kind: Kind,
+    failures: Failures,
     breaker: Breaker,
     /// For stores behind a network.
     hedge: Option<Hedge>,
@@ -99,15 +128,15 @@ enum Kind {
 }
 
 impl ObjectStore {
-    /// Opens the configured store.
-    pub fn open(config: &config::Store) -> io::Result<Self> {
+    /// Opens the configured store; what fails is counted and told.
+    pub fn open(config: &config::Store, failures: Failures) -> io::Result<Self> {
         let kind = match &config.kind {
             StoreKind::Local(path) => Kind::Local(Local::open(path)?),
             StoreKind::Memory => Kind::Memory(Memory::default()),
             StoreKind::S3(s3) => Kind::S3(Box::new(S3::open(s3)?)),
         };
         let hedge = matches!(kind, Kind::S3(_)).then(Hedge::default);
-        Ok(Self { kind, breaker: Breaker::default(), hedge })
+        Ok(Self { kind, failures, breaker: Breaker::default(), hedge })
     }
 
     /// Reads that were asked twice since the last call, since the first took long.

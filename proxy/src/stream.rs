@@ -74,6 +74,14 @@ impl Stream {
         }
     }
 
+    /// Has it end by a reset when it is dropped.
+    pub fn reset_at_close(&self) {
+        net::reset_at_close(match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        });
+    }
+
     /// Whether it is in TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,3 +45,12 @@ impl Tasks {
         tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
     }
 }
+
+/// Runs work that may keep a core busy for long without holding up other connections.
+pub fn busy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let many = matches!(Handle::current().runtime_flavor(), RuntimeFlavor::MultiThread);
+    if many && bytes > BUSY_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Work on more bytes than this leaves the core to others.
+const BUSY_BYTES: usize = 256 * 1024;

@@ -5,8 +5,10 @@ use std::io::IsTerminal;
 
 use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::LogFormat;
+use crate::config::Problem;
 use crate::{clock, fault};
 
 /// Starts logging. `RUST_LOG` sets the level; `info` without it.
@@ -21,6 +23,25 @@ pub fn start(format: LogFormat) {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
+}
+
+/// What is wrong with `RUST_LOG`, if anything is.
+pub fn problem() -> Option<Problem> {
+    let text = std::env::var(EnvFilter::DEFAULT_ENV).ok()?;
+    let why = wrong_filter(&text)?;
+    let text = format!("\"{text}\" {why}: write LEVEL or TARGET=LEVEL, such as info or debug");
+    Some(Problem { key: EnvFilter::DEFAULT_ENV.to_owned(), text })
+}
+
+/// Why a filter of lines would not do what its writer wants. A word by itself is a level: taken
+/// for a target, a level that is misspelt would silence everything.
+fn wrong_filter(text: &str) -> Option<String> {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let mut alone = words.filter(|word| !word.contains(['=', '[', ']']));
+    if let Some(word) = alone.find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Some(format!("has \"{word}\", which is no level"));
+    }
+    EnvFilter::builder().parse(text).err().map(|error| error.to_string())
 }
 
 /// Lines of one kind that may follow each other at once.
@@ -69,6 +90,16 @@ impl LineLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_that_would_silence_everything_are_told() {
+        for good in ["", "info", "DEBUG", "off", "warn,firebreak=debug", "firebreak::store=trace"] {
+            assert_eq!(wrong_filter(good), None, "{good}");
+        }
+        for bad in ["inof", "firebreak", "info,verbose", "firebreak=loud", "a=b=c"] {
+            assert!(wrong_filter(bad).is_some(), "{bad}");
+        }
+    }
 
     #[test]
     fn one_kind_does_not_use_up_the_lines_of_another_and_nothing_is_forgotten() {

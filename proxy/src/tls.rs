@@ -8,6 +8,7 @@ pub mod files;
 use std::io;
 use std::sync::Arc;
 
+use protocol_ext::proxy_header;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
@@ -35,12 +36,13 @@ pub async fn accept<D>(
     pool: &Pool,
     door: impl FnOnce(Option<&str>) -> Option<D>,
 ) -> Result<(Stream, D), ConnectionError> {
-    let mut first = [0];
-    if tcp.peek(&mut first).await.map_err(ConnectionError::ClientIo)? == 0 {
+    let mut first = [0; 12];
+    let peeked = tcp.peek(&mut first).await.map_err(ConnectionError::ClientIo)?;
+    if peeked == 0 {
         return Err(ConnectionError::ClientIo(io::ErrorKind::ConnectionReset.into()));
     }
     if first[0] != HANDSHAKE {
-        return Err(ConnectionError::NotTls(plain_name(first[0])));
+        return Err(ConnectionError::NotTls(plain_name(&first[..peeked])));
     }
     let failed = |error: io::Error| match error.kind() {
         // The peer hung up, which is not worth a line.
@@ -61,11 +63,12 @@ pub async fn accept<D>(
 }
 
 /// What a client that does not speak TLS seems to speak.
-fn plain_name(first: u8) -> &'static str {
+fn plain_name(first: &[u8]) -> &'static str {
     match first {
+        first if proxy_header::is_begun(first) => "the PROXY protocol",
         // A frame shorter than 16 MiB.
-        0 => "Kafka without TLS",
-        b'A'..=b'Z' => "HTTP without TLS",
+        [0, ..] => "Kafka without TLS",
+        [b'A'..=b'Z', ..] => "HTTP without TLS",
         _ => "no TLS",
     }
 }

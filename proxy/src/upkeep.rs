@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use crate::config::{Config, OffloadRule};
 use crate::filters::offload::glob;
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{Failures, ObjectStore, StoreError};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -91,7 +91,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Ok(true);
     }
     let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
-    let store = ObjectStore::open(settings).map_err(StoreError::Io)?;
+    let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
     let report = sweep::sweep(config, &store, &mut cluster, task).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());

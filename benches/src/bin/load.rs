@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use firebreak_benches::error::Result;
-use firebreak_benches::load::{self, idle, open, ping, throughput, unread};
+use firebreak_benches::load::{self, handshakes, idle, open, ping, throughput, unread};
+use firebreak_benches::tls;
 
 #[derive(Parser)]
 #[command(about = "Raw Kafka load with prebuilt batches (Produce 12, Fetch 16)")]
@@ -17,6 +18,9 @@ struct Args {
     /// An existing topic; reading modes need records in its partition 0.
     #[arg(long)]
     topic: String,
+    /// Connects in TLS and trusts the authority in this PEM file.
+    #[arg(long)]
+    tls: Option<std::path::PathBuf>,
     #[command(subcommand)]
     shape: Shape,
 }
@@ -50,6 +54,8 @@ enum Shape {
     },
     /// Connections that fall silent after one exchange, held until a line on standard input.
     Idle(idle::Plan),
+    /// Connections that come, shake hands, ask one thing and go.
+    Handshakes(handshakes::Plan),
     /// Readers that do not read; the line `drain` on standard input makes them.
     Unread(unread::Plan),
 }
@@ -66,6 +72,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let (bootstrap, topic) = (args.bootstrap.as_str(), args.topic.as_str());
+    if let Some(ca) = &args.tls {
+        tls::turn_on(ca)?;
+    }
     let counts = match &args.shape {
         Shape::Ping { kind, seconds } => ping::run(bootstrap, topic, *kind, *seconds)?,
         Shape::Produce(plan) => throughput::produce(bootstrap, topic, *plan)?,
@@ -83,6 +92,7 @@ fn run(args: &Args) -> Result<()> {
             };
             open::run(bootstrap, topic, plan)?
         }
+        Shape::Handshakes(plan) => handshakes::run(bootstrap, plan)?,
         Shape::Idle(plan) => return idle::run(bootstrap, topic, plan),
         Shape::Unread(plan) => return unread::run(bootstrap, topic, *plan),
     };

@@ -57,7 +57,8 @@ pub(super) fn compress(src: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> 
         .map_err(|_| CodecError::Compressor(Codec::Gzip))
 }
 
-fn hinted_len(src: &[u8]) -> usize {
+/// What the trailer says, as far as it is believed.
+pub(super) fn hinted_len(src: &[u8]) -> usize {
     let believed_max = src.len().saturating_mul(BELIEVED_RATIO);
     match src.last_chunk::<4>() {
         Some(trailer) => (u32::from_le_bytes(*trailer) as usize).min(believed_max),

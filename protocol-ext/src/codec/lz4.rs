@@ -94,6 +94,22 @@ pub(super) fn compress(src: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> 
     Ok(())
 }
 
+/// The most that all blocks can become: each its declared size.
+pub(super) fn hinted_len(src: &[u8]) -> Option<usize> {
+    let (head, mut rest) = read_head(src).ok()?;
+    let mut total = 0usize;
+    loop {
+        let word = take_u32(&mut rest, "cut block size").ok()?;
+        if word == 0 {
+            return Some(total);
+        }
+        let len = (word & !STORED) as usize;
+        let most = if word & STORED == 0 { len.saturating_mul(255) } else { len };
+        total = total.saturating_add(most.min(head.block_bytes_max));
+        rest = rest.get(len + if head.block_checksum { 4 } else { 0 }..)?;
+    }
+}
+
 fn read_head(src: &[u8]) -> Result<(Head, &[u8]), CodecError> {
     if !src.starts_with(&MAGIC) {
         return Err(corrupt("not an LZ4 frame"));

@@ -56,6 +56,27 @@ pub(super) fn compress(framing: Framing, src: &[u8], out: &mut Vec<u8>) -> Resul
     }
 }
 
+/// The sizes that all blocks say, one behind the other.
+pub(super) fn hinted_len(src: &[u8]) -> Option<usize> {
+    let said = |block: &[u8]| snap::raw::decompress_len(block).ok();
+    if !src.starts_with(&XERIAL_MAGIC) {
+        return said(src);
+    }
+    let mut rest = src.get(XERIAL_HEAD.len()..)?;
+    let mut total = 0usize;
+    while !rest.is_empty() {
+        if rest.starts_with(&XERIAL_MAGIC) {
+            rest = rest.get(XERIAL_HEAD.len()..)?;
+            continue;
+        }
+        let (len, tail) = rest.split_first_chunk::<4>()?;
+        let (block, tail) = tail.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        total = total.saturating_add(said(block)?);
+        rest = tail;
+    }
+    Some(total)
+}
+
 fn block(src: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
     if src.is_empty() {
         return Err(corrupt("empty block"));

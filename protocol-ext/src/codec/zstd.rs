@@ -50,7 +50,7 @@ pub(super) fn compress(src: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> 
 }
 
 /// The most that all frames together can decompress to; `None` if their headers are malformed.
-fn bound(src: &[u8]) -> Option<usize> {
+pub(super) fn bound(src: &[u8]) -> Option<usize> {
     let mut rest = src;
     let mut total = 0usize;
     while !rest.is_empty() {

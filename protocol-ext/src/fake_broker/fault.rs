@@ -11,6 +11,8 @@ pub enum Fault {
     Delay(Duration),
     /// So many bytes of the answer come, the rest once the shell releases it.
     HoldAfter(usize),
+    /// The answer comes late, and then only so many bytes of it until the shell releases it.
+    DelayThenHold(Duration, usize),
     /// The answer comes in pieces that end at these positions, with a pause between them.
     Pieces(Vec<usize>),
     /// So many bytes of the answer come, then the broker closes.
@@ -56,6 +58,15 @@ pub(super) fn steps(fault: Option<Fault>, answer: Bytes, held: &mut Option<Bytes
         Some(Fault::HoldAfter(n)) => {
             let n = n.min(answer.len());
             vec![Step::Send(answer.slice(..n)), Step::Held, Step::Send(answer.slice(n..))]
+        }
+        Some(Fault::DelayThenHold(time, n)) => {
+            let n = n.min(answer.len());
+            vec![
+                Step::Wait(time),
+                Step::Send(answer.slice(..n)),
+                Step::Held,
+                Step::Send(answer.slice(n..)),
+            ]
         }
         Some(Fault::Pieces(ends)) => pieces(&answer, &ends),
         Some(Fault::CloseAfter(n)) => {

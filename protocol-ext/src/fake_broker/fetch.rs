@@ -12,6 +12,9 @@ use crate::reply;
 use crate::wire::WireError;
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
+const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// As Kafka numbers it in a set of bits (KIP-430).
+const READ: i32 = 1 << 3;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
@@ -75,6 +78,9 @@ fn partition(
     let Some(topic) = topic else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
+    if cluster.allowed(&topic.name).is_some_and(|operations| operations & READ == 0) {
+        return failed(TOPIC_AUTHORIZATION_FAILED);
+    }
     let index = usize::try_from(asked.partition).unwrap_or(usize::MAX);
     let log = topic.logs.get(index);
     if let Some((error, leader, epoch)) = cluster.moved_partition(asked.partition, log) {

@@ -33,7 +33,12 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         let shown = cluster.topics.iter().filter(|topic| !cluster.forbids(&topic.name));
         shown.map(|topic| known(cluster, topic, version)).collect()
     } else {
-        let asked = asked.topics.unwrap_or_default();
+        let mut asked = asked.topics.unwrap_or_default();
+        // As Kafka does: where a topic is named by its id, those that are named by name are not
+        // looked at (KIP-516).
+        if asked.iter().any(|asked| asked.name.is_none()) {
+            asked.retain(|asked| asked.name.is_none());
+        }
         let asked = asked.into_iter().map(|asked| match asked.name {
             Some(name) if cluster.forbids(&name) => MetadataResponseTopic::default()
                 .with_name(Some(name))
@@ -45,6 +50,10 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                     .with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
             },
             None => match cluster.topic_by_id(asked.topic_id) {
+                Some(topic) if cluster.forbids(&topic.name) => MetadataResponseTopic::default()
+                    .with_name((version < 12).then(|| TopicName(text(""))))
+                    .with_topic_id(asked.topic_id)
+                    .with_error_code(TOPIC_AUTHORIZATION_FAILED),
                 Some(topic) => known(cluster, topic, version),
                 None => MetadataResponseTopic::default()
                     .with_name((version < 12).then(|| TopicName(text(""))))
@@ -55,7 +64,8 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         asked.collect()
     };
     for topic in topics.iter_mut().filter(|topic| operations && topic.error_code == 0) {
-        topic.topic_authorized_operations = EVERY_OPERATION;
+        let allowed = topic.name.as_ref().and_then(|name| cluster.allowed(name));
+        topic.topic_authorized_operations = allowed.unwrap_or(EVERY_OPERATION);
     }
     let mut answer =
         MetadataResponse::default().with_brokers(brokers.collect()).with_topics(topics);

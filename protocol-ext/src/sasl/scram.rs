@@ -46,12 +46,8 @@ impl Keys {
     }
 
     /// Keys of nobody, for an exchange that must fail at its end and not before.
-    pub fn of_nobody(mechanism: Mechanism, secret: &[u8], user: &str) -> Self {
-        let salt = mac(mechanism, secret, user.as_bytes());
-        let salt = salt[..16].to_vec();
-        let nothing = Vec::new();
-        let (stored, server) = (nothing.clone(), nothing);
-        Self { mechanism, salt, iterations: ITERATIONS_MIN, stored, server }
+    pub fn of_nobody(mechanism: Mechanism, salt: Vec<u8>, iterations: u32) -> Self {
+        Self { mechanism, salt, iterations, stored: Vec::new(), server: Vec::new() }
     }
 
     /// Reads `MECHANISM$ITERATIONS:SALT$STORED:SERVER`, base64 inside, as PostgreSQL writes it.
@@ -87,11 +83,29 @@ impl Keys {
         self.mechanism
     }
 
+    /// What anybody may ask for: iterations and bytes of the salt.
+    pub fn shape(&self) -> (u32, usize) {
+        (self.iterations, self.salt.len())
+    }
+
     /// Whether a password has these keys; as much work as [`Keys::derive`].
     pub fn fit(&self, password: &str) -> bool {
         let other = Self::derive(self.mechanism, password, &self.salt, self.iterations);
         same(&self.stored, &other.stored) && !self.stored.is_empty()
     }
+}
+
+/// A user's salt of so many bytes: the same each time, and foretold by nobody without the secret.
+pub fn salt(mechanism: Mechanism, secret: &[u8], user: &str, bytes: usize) -> Vec<u8> {
+    let mut salt = Vec::with_capacity(bytes);
+    for block in 0_u32.. {
+        let own = mac(mechanism, secret, &[&block.to_be_bytes(), user.as_bytes()].concat());
+        salt.extend(own.into_iter().take(bytes - salt.len()));
+        if salt.len() == bytes {
+            break;
+        }
+    }
+    salt
 }
 
 /// What a client says first.
@@ -210,7 +224,8 @@ impl ClientAsks {
         let nonce =
             field("r=").filter(|n| n.starts_with(&self.nonce) && n.len() > self.nonce.len());
         let nonce = nonce.ok_or(bad("another nonce"))?.to_owned();
-        let salt = field("s=").and_then(|salt| BASE64.decode(salt).ok()).ok_or(bad("no salt"))?;
+        let salt = field("s=").and_then(|salt| BASE64.decode(salt).ok());
+        let salt = salt.filter(|salt| !salt.is_empty()).ok_or(bad("no salt"))?;
         let iterations = field("i=").and_then(|i| i.parse::<u32>().ok());
         let iterations = iterations.filter(|n| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(n));
         let iterations = iterations.ok_or(bad("too few or too many iterations"))?;
@@ -279,9 +294,10 @@ impl ClientProves {
 pub struct ClientWaits(String);
 
 impl ClientWaits {
-    /// Checks the server's final token.
+    /// Checks the server's final token; extensions behind its signature are of no interest.
     pub fn verify(&self, token: &[u8]) -> Result<(), SaslError> {
-        match same(token, self.0.as_bytes()) {
+        let signature = token.split(|byte| *byte == b',').next().unwrap_or_default();
+        match same(signature, self.0.as_bytes()) {
             true => Ok(()),
             false => Err(SaslError::NotMutual),
         }
@@ -402,7 +418,8 @@ mod tests {
             assert_eq!(exchange(mechanism, keys.clone(), "a=b,c", "pencil"), Ok(()));
             let wrong = exchange(mechanism, keys.clone(), "a", "pencil2");
             assert_eq!(wrong, Err(SaslError::Refused));
-            let nobody = Keys::of_nobody(mechanism, b"secret", "a");
+            let nobody = salt(mechanism, b"secret", "a", 16);
+            let nobody = Keys::of_nobody(mechanism, nobody, ITERATIONS_MIN);
             assert_eq!(exchange(mechanism, nobody, "a", "pencil"), Err(SaslError::Refused));
             assert!(keys.fit("pencil") && !keys.fit("pencil2"));
         }
@@ -439,6 +456,9 @@ mod tests {
             b"n,,n=,r=x",
             b"n,,n=a,r=",
             b"p=tls-unique,,n=a,r=x",
+            b"p=tls-exporter,,n=a,r=x",
+            b"y",
+            b"n,,r=x,n=a",
             b"n,x,n=a,r=x",
             b"n,,m=x,n=a,r=x",
             b"n,,n=a=2,r=x",
@@ -450,7 +470,17 @@ mod tests {
         }
         let other = ClientFirst::parse(b"n,a=root,n=alice,r=x");
         assert_eq!(other, Err(SaslError::Refused));
-        for server in ["r=other,s=c2Fs,i=4096", "r=abc,s=c2Fs,i=4096", "r=abcd,s=c2Fs,i=4000000"] {
+        for server in [
+            "r=other,s=c2Fs,i=4096",
+            "r=abc,s=c2Fs,i=4096",
+            "r=abcd,s=c2Fs,i=4000000",
+            "r=abcd,s=c2Fs,i=4095",
+            "r=abcd,s=c2Fs,i=-4096",
+            "r=abcd,s=,i=4096",
+            "r=abcd,s=c2Fs",
+            "m=x,r=abcd,s=c2Fs,i=4096",
+            "e=other-error",
+        ] {
             let (_, asks) = ClientAsks::first(Mechanism::ScramSha256, "a", "abc");
             assert!(asks.read(server.as_bytes()).is_err(), "{server}");
         }
@@ -466,6 +496,52 @@ mod tests {
         let (proof, client) = proves_with(asks.read(&answer).expect("a salt"), "pencil");
         let (_, other) = first.answer(keys, "two");
         assert!(other.finish(&proof).is_err());
-        assert_eq!(client.verify(b"v=AAAA"), Err(SaslError::NotMutual));
+        for last in [&b""[..], b"v=", b"v=AAAA", b"e=invalid-proof", b",v=AAAA"] {
+            assert_eq!(client.verify(last), Err(SaslError::NotMutual), "{last:?}");
+        }
+    }
+
+    /// What a final message says of the header, of the nonce or by way of proof is looked at.
+    #[test]
+    fn a_final_message_that_was_changed_is_refused() {
+        let mechanism = Mechanism::ScramSha256;
+        let keys = Keys::derive(mechanism, "pencil", b"salt", ITERATIONS_MIN);
+        let finish = |change: &dyn Fn(String) -> String| {
+            let (token, asks) = ClientAsks::first(mechanism, "a", "abc");
+            let first = ClientFirst::parse(&token).expect("first");
+            let (answer, server) = first.answer(keys.clone(), "def");
+            let (proof, client) = proves_with(asks.read(&answer).expect("a salt"), "pencil");
+            let token = change(String::from_utf8(proof).expect("text"));
+            let last = server.finish(token.as_bytes())?;
+            let with_more = [&last[..], b",m=x"].concat();
+            assert_eq!((client.verify(&last), client.verify(&with_more)), (Ok(()), Ok(())));
+            Ok::<(), SaslError>(())
+        };
+        assert_eq!(finish(&|token| token), Ok(()));
+        let header = |new: &'static str| move |token: String| token.replace("biws", new);
+        // `y,,`, a channel binding, no base64, nothing.
+        for new in ["eSws", "cD10bHMtdW5pcXVlLCw=", "*", ""] {
+            assert!(finish(&header(new)).is_err(), "{new}");
+        }
+        assert!(finish(&|token| token.replace("abcdef", "abc")).is_err());
+        assert!(finish(&|token| token.replace("abcdef", "abcdef2")).is_err());
+        assert!(finish(&|token| token.replace(",p=", ",x=1,p=")).is_err());
+        assert!(finish(&|token| token[..token.len() - 4].to_owned()).is_err());
+        assert!(finish(&|token| token[..token.find(",p=").expect("a proof")].to_owned()).is_err());
+        assert!(
+            finish(&|token| format!("{},p=", &token[..token.find(",p=").unwrap_or(0)])).is_err()
+        );
+    }
+
+    #[test]
+    fn a_salt_is_of_one_user_and_of_any_length() {
+        for mechanism in BOTH {
+            for bytes in [1, 16, 32, 64, 65, 200] {
+                let of = |user| salt(mechanism, b"secret", user, bytes);
+                assert_eq!((of("a").len(), of("a")), (bytes, of("a")));
+                assert!(bytes < 16 || of("a") != of("b"));
+            }
+        }
+        assert!(salt(Mechanism::ScramSha256, b"s", "a", 0).is_empty());
     }
 }

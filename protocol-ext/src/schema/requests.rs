@@ -110,7 +110,7 @@ const LIST_OFFSETS_PARTITION: &[Field] = &[
     i32f("MaxNumOffsets").until(0),
 ];
 
-/// AddPartitionsToTxnRequest: one transaction of a client up to version 3, several of a broker since.
+/// AddPartitionsToTxnRequest: one transaction of a client up to version 3, several since.
 pub const ADD_PARTITIONS_TO_TXN: Message = Message {
     api: 24,
     flexible: 3,

@@ -62,6 +62,7 @@ layout_agrees! {
     find_coordinator_responses_agree: responses::FIND_COORDINATOR, codec::FindCoordinatorResponse;
     describe_configs_responses_agree: responses::DESCRIBE_CONFIGS, codec::DescribeConfigsResponse;
     describe_cluster_responses_agree: responses::DESCRIBE_CLUSTER, codec::DescribeClusterResponse;
+    describe_quorum_responses_agree: responses::DESCRIBE_QUORUM, codec::DescribeQuorumResponse;
     share_fetch_responses_agree: responses::SHARE_FETCH, codec::ShareFetchResponse;
     share_acknowledge_responses_agree:
         responses::SHARE_ACKNOWLEDGE, codec::ShareAcknowledgeResponse;
@@ -80,6 +81,7 @@ fn layouts_reach_at_least_as_far_as_the_codec_crate() {
     check::<codec::FindCoordinatorResponse>(&responses::FIND_COORDINATOR);
     check::<codec::DescribeConfigsResponse>(&responses::DESCRIBE_CONFIGS);
     check::<codec::DescribeClusterResponse>(&responses::DESCRIBE_CLUSTER);
+    check::<codec::DescribeQuorumResponse>(&responses::DESCRIBE_QUORUM);
     check::<codec::ShareFetchResponse>(&responses::SHARE_FETCH);
     check::<codec::ShareAcknowledgeResponse>(&responses::SHARE_ACKNOWLEDGE);
     check::<codec::ProduceRequest>(&requests::PRODUCE);

@@ -75,7 +75,8 @@ const NULLABLE: [&str; 9] = [
     "TransactionalId",
     "AbortedTransactions",
 ];
-const BOOLEANS: [&str; 8] = [
+const BOOLEANS: [&str; 9] = [
+    "VerifyOnly",
     "IsInternal",
     "IsFenced",
     "IsSensitive",
@@ -159,7 +160,8 @@ impl Draw<'_> {
     }
 
     fn nullable(&self, name: &str) -> bool {
-        NULLABLE.contains(&name)
+        let transactions = name == "TransactionalId" && self.api != 0;
+        (NULLABLE.contains(&name) && !transactions)
             || (name == "ClusterId" && self.api == 3)
             || (name == "Configs" && self.api == 19)
     }
@@ -168,7 +170,7 @@ impl Draw<'_> {
         let mut bytes = self.bytes(n);
         match field.role {
             Role::Node => bytes = vec![0, 0, 0, self.byte() % 5],
-            Role::Port => bytes = vec![0, 0, self.byte(), self.byte()],
+            Role::Port => bytes = [0, 0, self.byte(), self.byte()][4 - n..].to_vec(),
             Role::ResourceType => {
                 bytes = vec![if self.below(2) == 1 { BROKER_RESOURCE } else { 2 }];
                 self.broker_resource = bytes == [BROKER_RESOURCE];

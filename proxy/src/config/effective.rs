@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BrokersSee, Config};
+use super::{BrokersSee, Config, OffloadRule};
 
 impl Config {
     /// What is in force, in the shape of the file. Of secrets only the files are named.
@@ -16,6 +16,8 @@ impl Config {
                 "advertise": listen.advertise,
                 "ports": format!("{}-{}", listen.ports.first, listen.ports.last),
                 "broker_ports": listen.ports.mapped,
+                "proxy_protocol_from":
+                    listen.balancers.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "tls": listen.tls.as_ref().map(|tls| json!({
                     "cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca,
                 })),
@@ -48,9 +50,7 @@ impl Config {
                 })),
             }],
             "store": store.as_ref().map(super::Store::effective),
-            "offload": offload.iter().map(|rule| json!({
-                "topics": rule.topics, "threshold_bytes": rule.threshold_bytes,
-            })).collect::<Vec<_>>(),
+            "offload": offload.iter().map(OffloadRule::effective).collect::<Vec<_>>(),
             "virtual_topic": virtual_topics.iter().map(|topic| json!({
                 "name": topic.name, "partitions": topic.partitions,
                 "region": { "header": topic.header }, "slots": topic.slots,
@@ -71,5 +71,44 @@ impl Config {
                 "refresh_ms": limits.refresh.as_millis(),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::raw::Flags;
+
+    /// Keys that show under another name, or stand for what others show.
+    const ELSEWHERE: [&str; 2] = ["cluster.0.node_id_base", "region"];
+
+    fn missing(at: &str, file: &toml::Value, shown: &Value, out: &mut Vec<String>) {
+        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        match file {
+            toml::Value::Table(table) => {
+                table.iter().for_each(|(key, v)| missing(&below(key), v, &shown[key], out));
+            }
+            toml::Value::Array(all) if all.iter().any(toml::Value::is_table) => {
+                let all = all.iter().enumerate();
+                all.for_each(|(n, v)| missing(&below(&n.to_string()), v, &shown[n], out));
+            }
+            _ if shown.is_null() => out.push(at.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// What is not here is told by no reload and shown by no `/config`.
+    #[test]
+    fn every_key_of_the_example_shows() {
+        let text = include_str!("../../../firebreak.example.toml");
+        let text = text.replace("\"fail\"", "\"inline\"");
+        let text = text.replace("# inline_bytes_max", "inline_bytes_max");
+        let shown = Config::parse(&text, &Flags::default()).expect("valid").effective();
+        let mut out = Vec::new();
+        missing("", &toml::from_str(&text).expect("TOML"), &shown, &mut out);
+        out.retain(|key| !ELSEWHERE.iter().any(|elsewhere| key.starts_with(elsewhere)));
+        assert_eq!(out, Vec::<String>::new(), "keys that do not show");
     }
 }

@@ -3,21 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::conflicts::conflicts;
 use super::raw::{self, File, Flags};
 use super::security;
 use super::store::{self, store};
+use super::topics::{self, regions, virtual_topic};
 use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
 use crate::limits::Limits;
 
 const LISTEN: &str = "127.0.0.1:19092";
 const ADMIN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9091));
+/// The largest number of any key: sizes of an exabyte and times of an age are mistakes.
+const NUMBER_MAX: i64 = 1 << 53;
 /// Virtual brokers served when no range is configured.
 const PORTS: u16 = 100;
 /// Largest offload threshold: values above it could not be sent in one request anyway.
 const THRESHOLD_BYTES_DEFAULT: i64 = 100_000;
-/// Slots of one virtual topic (the producer-id layout leaves four bits for them).
-const SLOTS_MAX: usize = 16;
 
 /// What was found wrong so far.
 pub(super) struct Problems(pub(super) Vec<Problem>);
@@ -37,7 +39,10 @@ impl Problems {
         min: i64,
     ) -> usize {
         match given {
-            Some(n) if n < min => self.add(key, format!("{n} is too small, the least is {min}")),
+            Some(n) if n < min => self.add(key, format!("{n} is too small: at least {min}")),
+            Some(n) if n > NUMBER_MAX => {
+                self.add(key, format!("{n} is too large: at most {NUMBER_MAX}"));
+            }
             Some(n) => return usize::try_from(n).unwrap_or(default),
             None => {}
         }
@@ -57,13 +62,16 @@ impl Problems {
     }
 }
 
-pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
-    let mut problems = Problems(Vec::new());
+pub(super) fn config(
+    file: File,
+    flags: &Flags,
+    mut problems: Problems,
+) -> Result<Config, ConfigError> {
     let p = &mut problems;
     let cluster = cluster(p, &file.cluster, flags.upstream.as_deref());
     let name = cluster.as_ref().map(|cluster| cluster.name.as_str());
     let listen = listen(p, file.listen.unwrap_or_default(), flags, name);
-    let admin = flags.admin.or(file.admin.and_then(|a| a.address)).unwrap_or(ADMIN);
+    let admin = admin(p, flags, file.admin);
     let had_store = file.store.is_some();
     let store = store(p, file.store, &flags.store);
     let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o)).collect();
@@ -73,8 +81,10 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     let regions = regions(p, &file.region, cluster.as_ref());
     let virtual_topics = file.virtual_topic.iter().enumerate();
     let virtual_topics = virtual_topics.filter_map(|(n, t)| virtual_topic(p, n, t, &regions));
-    let virtual_topics = virtual_topics.collect();
+    let virtual_topics: Vec<VirtualTopic> = virtual_topics.collect();
+    topics::shared(p, &virtual_topics);
     if let Some(listen) = &listen {
+        conflicts(p, listen, admin, cluster.as_ref());
         security::identities(p, listen, cluster.as_ref(), !file.virtual_topic.is_empty());
     }
     for (key, tables) in [("throttle", &file.throttle), ("quota", &file.quota)] {
@@ -84,8 +94,9 @@ pub(super) fn config(file: File, flags: &Flags) -> Result<Config, ConfigError> {
     }
     let limits = limits(p, &file.limits.unwrap_or_default());
     if limits.buffered_bytes_max / 2 < limits.frame_bytes_max {
-        let least = limits.frame_bytes_max * 2;
-        p.add("limits.buffered_bytes_max", format!("is less than twice frame_bytes_max: {least}"));
+        let (given, least) = (limits.buffered_bytes_max, limits.frame_bytes_max * 2);
+        let text = format!("{given} is too small: at least {least}, twice frame_bytes_max");
+        p.add("limits.buffered_bytes_max", text);
     }
     match (listen, cluster) {
         (Some(listen), Some(cluster)) if problems.0.is_empty() => {
@@ -138,13 +149,20 @@ fn listen(
         }
         None => (bootstrap.port() + 1, bootstrap.port() + PORTS),
     };
-    if raw.sni.is_none() && (ports.0..=ports.1).contains(&bootstrap.port()) {
-        p.add("listen.ports", format!("contains the bootstrap port {}", bootstrap.port()));
-    }
     let mapped = mapped(p, &raw.broker_ports);
     let ports = Ports { first: ports.0, last: ports.1, mapped };
     let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
-    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl })
+    let balancers = security::balancers(p, &raw.proxy_protocol_from);
+    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers })
+}
+
+fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr {
+    let given = raw.and_then(|raw| raw.address).filter(|_| flags.admin.is_none());
+    let Some(text) = given else { return flags.admin.unwrap_or(ADMIN) };
+    text.parse().unwrap_or_else(|_| {
+        p.add("admin.address", format!("\"{text}\" is not ADDRESS:PORT, such as {ADMIN}"));
+        ADMIN
+    })
 }
 
 fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {
@@ -178,6 +196,14 @@ fn mapped(p: &mut Problems, raw: &std::collections::BTreeMap<String, u16>) -> Ve
 fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Option<Cluster> {
     if raw.len() > 1 {
         p.add("cluster", "several clusters are not part of this version yet: keep one");
+        for (n, cluster) in raw.iter().enumerate() {
+            let same = |other: &&raw::Cluster| other.name == cluster.name;
+            if cluster.name.is_some() && raw[..n].iter().any(|other| same(&other)) {
+                let name = cluster.name.as_deref().unwrap_or_default();
+                let text = format!("\"{name}\" names two clusters: each needs its own");
+                p.add("cluster.name", text);
+            }
+        }
     }
     let first = raw.first();
     let name = first.and_then(|c| c.name.clone()).unwrap_or_else(|| "main".to_owned());
@@ -187,12 +213,18 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
     let tls = first.and_then(|c| c.tls.as_ref()).and_then(|tls| security::client_tls(p, tls));
     let sasl = first.and_then(|c| c.sasl.as_ref()).and_then(|sasl| security::own_sasl(p, sasl));
     let hosts: Vec<String> = match (upstream, first) {
-        (Some(text), _) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        (None, Some(cluster)) => cluster.bootstrap.clone(),
-        (None, None) => Vec::new(),
+        // An empty variable counts as none.
+        (Some(text), _) if !text.trim().is_empty() => {
+            text.split(',').map(|part| part.trim().to_owned()).collect()
+        }
+        (_, Some(cluster)) => cluster.bootstrap.clone(),
+        (_, None) => Vec::new(),
     };
     if hosts.is_empty() {
-        p.add("cluster.bootstrap", "no brokers: give --upstream HOST:PORT or a [[cluster]]");
+        p.add(
+            "cluster.bootstrap",
+            "names no broker: write [\"HOST:PORT\"], or give --upstream or KAFKA_BOOTSTRAP_SERVERS",
+        );
     }
     let bootstrap: Vec<_> = hosts.iter().filter_map(|text| host_port(p, text)).collect();
     (bootstrap.len() == hosts.len()).then_some(Cluster { name, bootstrap, tls, sasl })
@@ -221,68 +253,6 @@ fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
     let codec = store::codec(p, &format!("offload[{n}].codec"), raw.codec.as_deref());
     let on_store_failure = store::on_failure(p, &format!("offload[{n}]"), raw);
     OffloadRule { topics: raw.topics.clone(), threshold_bytes, codec, on_store_failure }
-}
-
-fn regions(p: &mut Problems, raw: &[raw::Region], cluster: Option<&Cluster>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(raw.len());
-    for (n, region) in raw.iter().enumerate() {
-        let name = region.name.clone().unwrap_or_default();
-        if !is_topic_name(&name) || name == OTHER || names.contains(&name) {
-            let why = "is missing, taken, \"other\", or not of letters, digits, '.', '_', '-'";
-            p.add(&format!("region[{n}].name"), format!("\"{name}\" {why}"));
-        }
-        let known = cluster.map(|c| c.name.as_str());
-        if region.cluster.is_some() && known.is_some() && region.cluster.as_deref() != known {
-            p.add(&format!("region[{n}].cluster"), "names no [[cluster]]");
-        }
-        if region.area.is_some() {
-            p.add(&format!("region[{n}].area"), "areas are not part of this version yet");
-        }
-        names.push(name);
-    }
-    names
-}
-
-/// The slot of records that name no region.
-const OTHER: &str = "other";
-
-fn virtual_topic(
-    p: &mut Problems,
-    n: usize,
-    raw: &raw::VirtualTopic,
-    regions: &[String],
-) -> Option<VirtualTopic> {
-    let key = |name: &str| format!("virtual_topic[{n}].{name}");
-    let before = p.0.len();
-    let name = raw.name.clone().unwrap_or_default();
-    if !is_topic_name(&name) {
-        p.add(&key("name"), format!("\"{name}\" is not a topic name"));
-    }
-    if raw.days || raw.retention_days.is_some() || raw.day_from.is_some() {
-        p.add(&key("days"), "day segments are not part of this version yet: remove it");
-    }
-    let partitions = raw.partitions.unwrap_or(1);
-    if !(1..=10_000).contains(&partitions) {
-        p.add(&key("partitions"), format!("{partitions} is not within 1 to 10000"));
-    }
-    let rule = raw.region.as_ref();
-    if rule.is_some_and(|r| r.latitude.is_some() || r.longitude.is_some()) {
-        p.add(&key("region"), "coordinates are not part of this version yet: use { header = .. }");
-    }
-    let header = rule.and_then(|r| r.header.clone()).unwrap_or_default();
-    if header.is_empty() {
-        p.add(&key("region"), "is missing: write { header = \"NAME\" }");
-    }
-    let slots: Vec<String> = regions.iter().cloned().chain([OTHER.to_owned()]).collect();
-    if !(2..=SLOTS_MAX).contains(&slots.len()) {
-        p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
-    }
-    (p.0.len() == before).then_some(VirtualTopic { name, partitions, header, slots })
-}
-
-fn is_topic_name(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !name.is_empty() && name.len() <= 200 && name != "." && name != ".." && name.chars().all(legal)
 }
 
 fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {

@@ -54,6 +54,8 @@ pub(super) struct Listen {
     pub broker_ports: std::collections::BTreeMap<String, u16>,
     pub tls: Option<Tls>,
     pub sni: Option<String>,
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<String>,
     pub sasl: Option<ListenSasl>,
 }
 
@@ -88,7 +90,7 @@ pub(super) struct Tls {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
-    pub address: Option<SocketAddr>,
+    pub address: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

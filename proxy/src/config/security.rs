@@ -10,9 +10,10 @@ use super::raw;
 use super::{
     BrokersSee, ClientTls, Cluster, ClusterSasl, Listen, ListenSasl, NodeNames, ServerTls,
 };
+use crate::accept::origin::Net;
 use crate::secret::Secret;
 use crate::tls::files;
-use crate::users::Users;
+use crate::users::{SaltSecret, Users};
 
 /// `[listen] tls`.
 pub(super) fn server_tls(p: &mut Problems, raw: &raw::Tls) -> Option<ServerTls> {
@@ -72,6 +73,21 @@ fn needed(p: &mut Problems, key: &str, raw: Option<&PathBuf>, what: &str) -> Opt
     raw.cloned()
 }
 
+/// `[listen] proxy_protocol_from`.
+pub(super) fn balancers(p: &mut Problems, raw: &[String]) -> Vec<Net> {
+    let mut nets = Vec::with_capacity(raw.len());
+    for text in raw {
+        match Net::parse(text) {
+            Some(net) => nets.push(net),
+            None => {
+                let hint = "write ADDRESS or ADDRESS/BITS, such as 10.0.1.0/24";
+                p.add("listen.proxy_protocol_from", format!("\"{text}\" is no net: {hint}"));
+            }
+        }
+    }
+    nets
+}
+
 /// `[listen] sasl`.
 pub(super) fn client_sasl(p: &mut Problems, raw: &raw::ListenSasl) -> Option<ListenSasl> {
     let before = p.0.len();
@@ -102,7 +118,7 @@ pub(super) fn client_sasl(p: &mut Problems, raw: &raw::ListenSasl) -> Option<Lis
         p.add("listen.sasl.users_file", "is missing: the file of NAME:PASSWORD lines");
         return None;
     };
-    match Users::load(&users_file) {
+    match Users::load(&users_file, &SaltSecret::new()) {
         Err(why) => p.add("listen.sasl.users_file", why),
         Ok(users) if brokers_see == BrokersSee::Client => {
             let without = users.without_password();

@@ -3,12 +3,13 @@
 //! Invariant: what is checked here can be opened without another look at the environment; the
 //! secret key never shows in `Debug` nor on the admin port.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use protocol_ext::part::{Codec, Policy};
+use protocol_ext::reference::MacKey;
 
 use super::parse::Problems;
-use super::{OnStoreFailure, raw};
+use super::{OffloadRule, OnStoreFailure, raw};
 
 /// The object store.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ pub struct S3 {
 }
 
 /// Who asks a store. `Debug` does not show the secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Name of the key.
     pub access_key: String,
@@ -128,13 +129,33 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
                     write 32 random bytes to a file of mode 0600 and name it here";
         p.add("store.key_file", text);
     }
+    if let Some(file) = &raw.key_file {
+        key_file(p, file);
+    }
     let cache_bytes = p.number("store.cache_bytes", raw.cache_bytes, CACHE_BYTES, 0);
     Some(Store { kind, key_file: raw.key_file, cache_bytes })
 }
 
+/// Checks that references can be signed by a file.
+fn key_file(p: &mut Problems, file: &Path) {
+    let shown = file.display();
+    match std::fs::read(file).map(|text| MacKey::new(text.trim_ascii()).map(drop)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => p.add("store.key_file", format!("{shown}: {error}")),
+        Err(error) => {
+            let hint = "write 32 random bytes to a file of mode 0600 and name it here";
+            p.add("store.key_file", format!("{shown} cannot be read: {error}: {hint}"));
+        }
+    }
+}
+
 fn local(p: &mut Problems, raw: &raw::Store) -> StoreKind {
-    if raw.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+    let path = raw.path.clone().unwrap_or_default();
+    if path.as_os_str().is_empty() {
         p.add("store.path", "is missing: the directory that holds the objects");
+    } else if !path.is_absolute() {
+        let hint = "write a path from / on, since started elsewhere the proxy would find no object";
+        p.add("store.path", format!("\"{}\" is relative: {hint}", path.display()));
     }
     let only_s3 = [
         ("store.bucket", raw.bucket.is_some()),
@@ -144,7 +165,7 @@ fn local(p: &mut Problems, raw: &raw::Store) -> StoreKind {
     for (key, _) in only_s3.iter().filter(|(_, given)| *given) {
         p.add(key, "belongs to a store of kind \"s3\": remove it or change the kind");
     }
-    StoreKind::Local(raw.path.clone().unwrap_or_default())
+    StoreKind::Local(path)
 }
 
 fn s3(p: &mut Problems, raw: &raw::Store, env: &StoreEnv) -> StoreKind {
@@ -263,6 +284,37 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether another secret opens it, which no page shows.
+    pub fn has_secret_of(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (StoreKind::S3(own), StoreKind::S3(other)) => own.credentials == other.credentials,
+            _ => true,
+        }
+    }
+}
+
+impl OffloadRule {
+    /// The rule in the shape of the file.
+    pub fn effective(&self) -> serde_json::Value {
+        let codec = match self.codec {
+            Policy::Auto => "auto",
+            Policy::Always(Codec::None) => "none",
+            Policy::Always(Codec::Zstd) => "zstd",
+            Policy::Always(Codec::Gzip) => "gzip",
+            Policy::Always(Codec::Lz4) => "lz4",
+        };
+        let (on_store_failure, inline_bytes_max) = match self.on_store_failure {
+            OnStoreFailure::Fail => ("fail", None),
+            OnStoreFailure::Inline { batch_bytes_max } => ("inline", Some(batch_bytes_max)),
+        };
+        serde_json::json!({
+            "topics": self.topics, "threshold_bytes": self.threshold_bytes, "codec": codec,
+            "on_store_failure": on_store_failure, "inline_bytes_max": inline_bytes_max,
+        })
+    }
+}
+
 /// Values kept in memory unless configured.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// `max.message.bytes` of a broker that was not told otherwise.
@@ -297,17 +349,23 @@ mod tests {
         s3
     }
 
-    const S3_STORE: &str = "[store]\nkind = \"s3\"\nbucket = \"b\"\nkey_file = \"k\"\n";
+    /// A file long enough to sign with.
+    const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+    fn s3_store() -> String {
+        format!("[store]\nkind = \"s3\"\nbucket = \"b\"\nkey_file = {KEY:?}\n")
+    }
 
     #[test]
     fn the_environment_fills_and_selects_an_s3_store_and_wins_over_the_file() {
-        let file = format!("{S3_STORE}endpoint = \"https://other\"\naccess_key = \"file\"");
+        let file = format!("{}endpoint = \"https://other\"\naccess_key = \"file\"", s3_store());
         let store = parse(&file, minio()).expect("valid");
         assert_eq!(s3(&store).endpoint.as_deref(), Some("http://minio:9000"));
         assert_eq!(s3(&store).credentials.access_key, "me");
         assert!(s3(&store).path_style);
         let aws = StoreEnv { use_aws: true, region: Some("eu-west-1".to_owned()), ..minio() };
-        let store = parse("[store]\nbucket = \"b\"\nkey_file = \"k\"", aws).expect("valid");
+        let store =
+            parse(&format!("[store]\nbucket = \"b\"\nkey_file = {KEY:?}"), aws).expect("valid");
         assert_eq!(s3(&store).endpoint, None);
         assert_eq!(s3(&store).region, "eu-west-1");
         assert!(!s3(&store).path_style);
@@ -315,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_secret_is_shown_nowhere() {
-        let store = parse(S3_STORE, minio()).expect("valid");
+        let store = parse(&s3_store(), minio()).expect("valid");
         assert!(!format!("{store:?} {:?} {}", minio(), store.effective()).contains("hush"));
     }
 
@@ -325,7 +383,8 @@ mod tests {
         let expected =
             ["store.bucket", "store.secret_key_file", "store.access_key", "store.key_file"];
         assert_eq!(keys, expected);
-        let wrong = format!("{S3_STORE}endpoint = \"ftp://x\"\nchecksum = \"no\"\npath = \"/x\"");
+        let wrong =
+            format!("{}endpoint = \"ftp://x\"\nchecksum = \"no\"\npath = \"/x\"", s3_store());
         let env = StoreEnv { endpoint: None, ..minio() };
         let keys = parse(&wrong, env).expect_err("refused");
         assert_eq!(keys, ["store.path", "store.endpoint", "store.checksum"]);

@@ -4,7 +4,6 @@
 //! Invariant: before the last answer a client holds no broker, little memory and little time.
 
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,21 +70,27 @@ impl Entrance<'_, '_> {
         handle: &Handle,
         limit: Duration,
     ) -> Result<Option<Admitted>, ConnectionError> {
-        let mut late = pin!(tokio::time::sleep(limit));
+        let entered = Box::pin(self.enter());
+        tokio::select! {
+            biased;
+            entered = entered => entered,
+            () = handle.drained() => Ok(None),
+            () = tokio::time::sleep(limit), if !fault::on("login-unbounded") => {
+                Err(ConnectionError::SlowHandshake(limit))
+            }
+        }
+    }
+
+    async fn enter(&mut self) -> Result<Option<Admitted>, ConnectionError> {
         let mut progress = Progress::default();
         for _ in 0..AUTHENTICATION_FRAMES_MAX {
-            let step = Box::pin(self.step(&mut progress));
-            let (frame, token, who) = tokio::select! {
-                biased;
-                step = step => match step? {
-                    Step::Left => return Ok(None),
-                    Step::On => continue,
-                    Step::Welcome(frame, token, who) => (frame, token, who),
-                },
-                () = handle.drained() => return Ok(None),
-                () = late.as_mut() => return Err(ConnectionError::SlowHandshake(limit)),
-            };
-            return self.welcome(frame, token, who).await.map(Some);
+            match Box::pin(self.step(&mut progress)).await? {
+                Step::Left => return Ok(None),
+                Step::On => {}
+                Step::Welcome(frame, token, who) => {
+                    return self.welcome(frame, token, who).await.map(Some);
+                }
+            }
         }
         Err(ConnectionError::Authentication("too many requests before the proof".to_owned()))
     }
@@ -97,7 +102,7 @@ impl Entrance<'_, '_> {
         token: Vec<u8>,
         who: Who,
     ) -> Result<Admitted, ConnectionError> {
-        let node = self.door.to_string();
+        let node = super::behind(self.door);
         let unreachable = |error| ConnectionError::Unreachable { node, error };
         let connect = async {
             let login = self.sasl.login(&who)?;
@@ -159,6 +164,8 @@ impl Entrance<'_, '_> {
         frame: Frame,
         token: &[u8],
     ) -> Result<Step, ConnectionError> {
+        // Who guesses passwords waits, as with a broker; and how long the work took does not show.
+        let delay = tokio::time::sleep(AUTHENTICATION_DELAY);
         match self.sasl.take(&mut progress.dialogue, token).await {
             Ok(Told::More(token)) => {
                 self.tell(&frame, token, Duration::ZERO).await?;
@@ -166,8 +173,7 @@ impl Entrance<'_, '_> {
             }
             Ok(Told::Welcome(token, who)) => Ok(Step::Welcome(frame, token, who)),
             Err(error) => {
-                // Who guesses passwords waits, as with a broker.
-                tokio::time::sleep(AUTHENTICATION_DELAY).await;
+                delay.await;
                 if let Frame::Request(head) = frame {
                     self.answer(refusal(head, error)?).await?;
                 }
@@ -180,7 +186,7 @@ impl Entrance<'_, '_> {
     async fn versions(&self, head: Head) -> Result<Bytes, ConnectionError> {
         let offered = self.plane.directory.offered(&self.plane.limits).await;
         let offered = offered.ok_or_else(|| ConnectionError::Unreachable {
-            node: self.door.to_string(),
+            node: super::behind(self.door),
             error: io::Error::new(io::ErrorKind::NotConnected, "no broker was reached yet"),
         })?;
         let allow = |key, min, max| self.plane.servable_range(key, min, max);

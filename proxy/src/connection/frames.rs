@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::HEAD_BYTES;
+use protocol_ext::proxy_header;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffer::Buffer;
@@ -30,6 +31,9 @@ const FOREIGN: [(&[u8], &str); 6] = [
 
 /// Refuses bytes that begin another protocol.
 pub fn check_protocol(bytes: &[u8]) -> Result<(), ConnectionError> {
+    if proxy_header::is_begun(bytes) {
+        return Err(ConnectionError::NotKafka("the PROXY protocol"));
+    }
     let foreign = FOREIGN.iter().find(|(start, _)| bytes.starts_with(start));
     foreign.map_or(Ok(()), |(_, name)| Err(ConnectionError::NotKafka(name)))
 }
@@ -71,6 +75,15 @@ pub fn framed(mut pieces: Vec<Bytes>) -> Vec<Bytes> {
 
 /// Writes all pieces, in as few calls as the kernel lets.
 pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
+    write_chain_telling(to, pieces, |_| {}).await
+}
+
+/// The same; `took` hears of the bytes as they go.
+pub async fn write_chain_telling(
+    to: &mut WriteHalf<'_>,
+    pieces: &[Bytes],
+    mut took: impl FnMut(usize),
+) -> io::Result<()> {
     let (mut first, mut skip) = (0, 0);
     while first < pieces.len() {
         let slices: Vec<IoSlice<'_>> = pieces[first..]
@@ -83,6 +96,7 @@ pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result
         if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        took(written);
         while first < pieces.len() && written >= pieces[first].len() - skip {
             written -= pieces[first].len() - skip;
             (first, skip) = (first + 1, 0);

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::metrics::Side;
+
 /// Shared by a connection and the process.
 #[derive(Debug, Default)]
 pub struct Handle {
@@ -18,6 +20,8 @@ pub struct Handle {
     read: AtomicU64,
     rests: AtomicU64,
     answering: AtomicBool,
+    given: AtomicU64,
+    giving: [AtomicBool; 2],
 }
 
 /// What a connection did so far.
@@ -37,6 +41,19 @@ pub struct Signs {
     pub rests: u64,
     /// Whether it is waited for within an answer.
     pub answering: bool,
+    /// Bytes of requests held whole that the broker took.
+    pub given: u64,
+    /// Whether the client is waited for to take an answer held whole.
+    pub client_takes: bool,
+    /// Whether the broker is waited for to take a request held whole.
+    pub broker_takes: bool,
+}
+
+impl Signs {
+    /// Bytes either way, with clients and with brokers: another value means that something moved.
+    pub fn movement(&self) -> [u64; 3] {
+        [self.received, self.sent, self.given]
+    }
 }
 
 impl Handle {
@@ -88,6 +105,16 @@ impl Handle {
         add(&self.read, n);
     }
 
+    /// What is held whole is being written to a side, or is written.
+    pub fn gives(&self, to: Side, begins: bool) {
+        self.giving[to as usize].store(begins, Ordering::Relaxed);
+    }
+
+    /// The broker took bytes of a request that is held whole.
+    pub fn given(&self, n: usize) {
+        add(&self.given, n);
+    }
+
     /// The client took bytes.
     pub fn sent(&self, n: usize) {
         add(&self.sent, n);
@@ -103,6 +130,9 @@ impl Handle {
             read: self.read.load(Ordering::Relaxed),
             rests: self.rests.load(Ordering::Relaxed),
             answering: self.answering.load(Ordering::Relaxed),
+            given: self.given.load(Ordering::Relaxed),
+            client_takes: self.giving[Side::Client as usize].load(Ordering::Relaxed),
+            broker_takes: self.giving[Side::Broker as usize].load(Ordering::Relaxed),
         }
     }
 }

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use kafka_protocol::messages::produce_response::TopicProduceResponse;
 use parking_lot::Mutex;
 use protocol_ext::schema::Message;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
 use crate::limits::PENDING_EXCHANGES_MAX;
@@ -38,7 +39,7 @@ pub enum Answer {
     /// The next frame, read whole: what is told of virtual topics put beside it.
     Produced(Vec<TopicProduceResponse>),
     /// Made here: a whole frame, length first, and the room it takes.
-    Local(Vec<Bytes>, Vec<OwnedSemaphorePermit>),
+    Local(Vec<Bytes>, Vec<Room>),
 }
 
 /// An exchange without an answer yet.

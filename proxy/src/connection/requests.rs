@@ -14,6 +14,7 @@ use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
+use super::refusals::Refusals;
 use super::session::Session;
 use super::storing::Storing;
 use crate::buffer::Buffer;
@@ -22,10 +23,11 @@ use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
-use crate::limits::AUTHENTICATION_FRAME_BYTES_MAX;
+use crate::limits::{AUTHENTICATION_FRAME_BYTES_MAX, WHOLE_REQUEST_BYTES_MAX};
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
+use crate::route::permissions::Permissions;
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Why no more requests come.
@@ -49,8 +51,12 @@ pub struct Requests<'a> {
     pub(super) legs: Option<Box<Legs>>,
     /// Tells whether the client is still there; only where something is routed.
     pub(super) line: Option<Line>,
+    /// What the client may do; only where legs run as somebody else.
+    pub(super) permissions: Permissions,
     /// Who the client proved to be; only where SASL ends here.
     pub(super) session: Option<Box<Session>>,
+    /// Batches that were refused and are to come again.
+    pub(super) refusals: Refusals,
     /// Bytes of the current request that are still to come.
     passing: usize,
 }
@@ -101,7 +107,21 @@ impl<'a> Requests<'a> {
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
         let (legs, line, passing) = (None, None, 0);
-        Self { plane, queue, handle, input, from_client, to_home, legs, line, session, passing }
+        let permissions = Permissions::default();
+        Self {
+            plane,
+            queue,
+            handle,
+            input,
+            from_client,
+            to_home,
+            legs,
+            line,
+            permissions,
+            session,
+            refusals: Refusals::default(),
+            passing,
+        }
     }
 
     /// Runs until the client stops asking.
@@ -118,7 +138,7 @@ impl<'a> Requests<'a> {
                 }
                 Front::Behind => {
                     let stored = storing.next().await;
-                    Box::pin(self.stored(stored)).await?;
+                    storing.beside(Box::pin(self.stored(stored))).await?;
                 }
                 Front::More if !storing.is_empty() => {
                     self.more_or_stored(drained.as_mut(), &mut storing).await?;
@@ -177,7 +197,8 @@ impl<'a> Requests<'a> {
     /// opened before theirs.
     fn front_behind(&self, storing: &Storing<'_>) -> Result<Front, ConnectionError> {
         let bytes = self.input.bytes();
-        if self.handle.is_draining() {
+        let full = !self.queue.has_room() && !fault::on("queue-unbounded");
+        if full || self.handle.is_draining() {
             return Ok(Front::Behind);
         }
         if bytes.len() < PREFIX_BYTES {
@@ -187,7 +208,9 @@ impl<'a> Requests<'a> {
         let frame_bytes = usize::try_from(length_at(bytes)).unwrap_or(0);
         let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
         let sound = (PREFIX_BYTES - 4..=limit).contains(&frame_bytes);
-        let servable = sound && self.plane.is_servable(head.api, head.version);
+        let over = self.session.as_ref().is_some_and(|session| session.is_over(head.api));
+        let over = over && !fault::on("session-behind-uploads");
+        let servable = sound && !over && self.plane.is_servable(head.api, head.version);
         if head.api != api::PRODUCE || !servable || !storing.has_room() {
             return Ok(Front::Behind);
         }
@@ -208,13 +231,17 @@ impl<'a> Requests<'a> {
     ) -> Result<(), ConnectionError> {
         let stored = tokio::select! {
             biased;
-            stored = storing.next() => stored,
+            stored = storing.next() => {
+                // The client is not waited for while this one is seen off.
+                self.handle.received(0);
+                stored
+            }
             more = self.more(drained) => match more? {
                 Some(_) => storing.next().await,
                 None => return Ok(()),
             },
         };
-        Box::pin(self.stored(stored)).await
+        storing.beside(Box::pin(self.stored(stored))).await
     }
 
     /// Opens the exchange whose head stands at `at`.
@@ -262,7 +289,17 @@ impl<'a> Requests<'a> {
                 Ok(Opened::Pass(frame_bytes))
             }
         };
-        opened.map_err(|error| request_error(api, error))
+        match opened.map_err(|error| request_error(api, error))? {
+            // Others wait for the room it takes.
+            Opened::Whole(..)
+                if api != api::PRODUCE
+                    && frame_bytes > WHOLE_REQUEST_BYTES_MAX
+                    && !fault::on("long-questions-taken") =>
+            {
+                Err(ConnectionError::FrameLength { length, limit: WHOLE_REQUEST_BYTES_MAX })
+            }
+            opened => Ok(opened),
+        }
     }
 
     fn open_produce(
@@ -306,6 +343,8 @@ impl<'a> Requests<'a> {
         };
         let topic = peeked.only_topic.as_ref();
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
+        // What may follow a refused batch is looked at, however small.
+        let stored = stored || (batches && !self.refusals.is_empty());
         let split = routed.is_some_and(|r| {
             topic.is_none_or(|topic| match topic {
                 TopicRef::Name(name) => r.by_name(name).is_some(),
@@ -368,7 +407,11 @@ impl<'a> Requests<'a> {
             tokio::select! {
                 biased;
                 read = fill => read,
-                () = drained => return Ok(Some(RequestEnd::Drained)),
+                () = drained => {
+                    // The rest of a request that has begun is not waited for any more.
+                    self.handle.received(0);
+                    return Ok(Some(RequestEnd::Drained));
+                }
             }
         } else {
             fill.await

@@ -14,7 +14,7 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
 use super::forced;
-use super::frames::{framed, gather, length_at, write_chain};
+use super::frames::{framed, gather, length_at, write_chain_telling};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::Buffer;
@@ -383,9 +383,12 @@ impl<'a> Responses<'a> {
     }
 
     async fn write(&mut self, pieces: &[Bytes]) -> Result<(), ConnectionError> {
-        write_chain(&mut self.to_client, pieces).await.map_err(ConnectionError::ClientIo)?;
+        let handle = self.handle;
+        handle.gives(Side::Client, true);
+        let written = write_chain_telling(&mut self.to_client, pieces, |n| handle.sent(n)).await;
+        handle.gives(Side::Client, false);
+        written.map_err(ConnectionError::ClientIo)?;
         let n = pieces.iter().map(Bytes::len).sum();
-        self.handle.sent(n);
         self.plane.metrics.bytes(Direction::ToClient, n);
         Ok(())
     }

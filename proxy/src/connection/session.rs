@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::{self, Head};
-use protocol_ext::sasl::messages;
+use protocol_ext::sasl::{SaslError, messages};
 use protocol_ext::{api, wire::WireError};
 use tokio::sync::oneshot;
 
@@ -16,8 +16,10 @@ use super::authenticate::{Admitted, refusal};
 use super::frames::{framed, write_chain};
 use super::queue::{Answer, Exchange};
 use super::requests::{Requests, request_error};
+use crate::budget::Budget;
 use crate::error::ConnectionError;
-use crate::limits::AUTHENTICATION_DELAY;
+use crate::limits::{AUTHENTICATION_DELAY, HALF_CLOSED};
+use crate::metrics::Class;
 use crate::sasl::{Dialogue, Sasl, Told, Who};
 use crate::upstream::access::Login;
 use crate::upstream::auth::{self, Ask};
@@ -85,9 +87,10 @@ impl Requests<'_> {
             let code = if chosen.is_some() { 0 } else { messages::UNSUPPORTED_MECHANISM };
             session.dialogue = chosen.unwrap_or_default();
             let answer = messages::handshake_answer(head, code, &sasl.mechanisms());
-            return self.answer(head, answer.map_err(wrong)?);
+            return self.answer(head, answer.map_err(wrong)?).await;
         }
         let token = messages::authenticate(head, frame).map_err(wrong)?;
+        let delay = tokio::time::sleep(AUTHENTICATION_DELAY);
         let told = sasl.take(&mut session.dialogue, token).await;
         let (token, lifetime) = match told {
             Ok(Told::More(token)) => (token, Duration::ZERO),
@@ -98,25 +101,30 @@ impl Requests<'_> {
                 (token, lifetime)
             }
             Ok(Told::Welcome(..)) => {
-                let error = protocol_ext::sasl::SaslError::Refused;
-                return self.refuse(head, error, "a session changed its user").await;
+                delay.await;
+                return self.refuse(head, SaslError::Refused, "a session changed its user").await;
             }
-            Err(error) => return self.refuse(head, error, &error.to_string()).await,
+            Err(error) => {
+                delay.await;
+                return self.refuse(head, error, &error.to_string()).await;
+            }
         };
         let answer = messages::token_answer(head, token.into(), lifetime).map_err(wrong)?;
-        self.answer(head, answer)
+        self.answer(head, answer).await
     }
 
-    /// Tells the client and closes.
+    /// Tells the client, behind the answers that it is still owed, and closes.
     async fn refuse(
         &mut self,
         head: Head,
-        error: protocol_ext::sasl::SaslError,
+        error: SaslError,
         why: &str,
     ) -> Result<(), ConnectionError> {
-        self.answer(head, refusal(head, error)?)?;
-        // The answer leaves meanwhile.
-        tokio::time::sleep(AUTHENTICATION_DELAY).await;
+        let told = Budget::new(1);
+        let telling = told.try_take(1).into_iter().collect();
+        self.push(head, Answer::Local(framed(vec![refusal(head, error)?]), telling), Class::Full);
+        // It is let go with the answer.
+        let _ = tokio::time::timeout(HALF_CLOSED, told.take(1)).await;
         Err(ConnectionError::Authentication(why.to_owned()))
     }
 

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use protocol_ext::header::Head;
 use protocol_ext::wire::WireError;
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::budget::Room;
 use crate::fault;
 use crate::filters::offload::{Offload, Produced};
 use crate::limits::STORING_MAX;
@@ -26,7 +26,7 @@ pub struct Stored {
     /// What became of it.
     pub produced: Result<Produced, WireError>,
     /// Room that the frame takes.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Option<Room>,
 }
 
 type Upload<'a> = Pin<Box<dyn Future<Output = Stored> + Send + 'a>>;
@@ -51,16 +51,25 @@ impl<'a> Storing<'a> {
         self.0.len() < max
     }
 
-    /// Adds a request; its uploads begin when something is waited for.
+    /// Adds a request; its uploads, if any, begin when something is waited for.
     pub fn add(
         &mut self,
-        offload: &'a Offload,
+        offload: Option<&'a Offload>,
         head: Head,
         frame: Bytes,
-        room: Option<OwnedSemaphorePermit>,
+        mut room: Option<Room>,
     ) {
         self.0.push_back(Entry::Running(Box::pin(async move {
-            let produced = offload.produce(head, &frame).await;
+            let produced = match offload {
+                Some(offload) => {
+                    // The store is waited for, and only so long.
+                    room.iter_mut().for_each(|room| room.awaits_peer(false));
+                    let produced = offload.produce(head, &frame).await;
+                    room.iter_mut().for_each(|room| room.awaits_peer(true));
+                    produced
+                }
+                None => Ok(Produced::default()),
+            };
             Stored { head, frame, produced, _room: room }
         })));
     }

@@ -3,28 +3,34 @@
 //! One order for all: large values are stored first, under the name that clients use; then
 //! batches are split. On the way back legs are merged first, then values restored.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::messages::produce_response::TopicProduceResponse;
+use kafka_protocol::messages::{FetchRequest, ProduceResponse};
 use protocol_ext::header::Head;
 use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
-
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
 
 use super::forced;
-use super::frames::{framed, gather, write_chain};
+use super::frames::{framed, gather, write_chain_telling};
 use super::peek;
-use super::queue::Answer;
+use super::queue::{Answer, Exchange};
+use super::refusals;
 use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
+use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::fault;
 use crate::filters::offload::Produced;
-use crate::metrics::{Class, Direction};
+use crate::limits::IO_BUFFER_BYTES;
+use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
-use crate::route::legs::{Ways, fetch, metadata};
+use crate::route::legs::{Ways, fetch, list_offsets, metadata, produce};
+use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
+use crate::{clock, fault};
 
 impl<'a> Requests<'a> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
@@ -36,7 +42,7 @@ impl<'a> Requests<'a> {
         let _room = self.plane.requests.take(frame_bytes).await;
         let frame = self.gathered(head, frame_bytes).await?;
         match head.api {
-            api::PRODUCE => self.produced(head, frame, Produced::Same).await,
+            api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
@@ -62,16 +68,19 @@ impl<'a> Requests<'a> {
         let mut room = self.plane.requests.try_take(frame_bytes);
         while room.is_none() && !storing.is_empty() {
             let stored = storing.next().await;
-            self.stored(stored).await?;
+            storing.beside(Box::pin(self.stored(stored))).await?;
             room = self.plane.requests.try_take(frame_bytes);
         }
         if room.is_none() {
             room = self.plane.requests.take(frame_bytes).await;
         }
         if fault::on("room-leaked") {
-            room.take().into_iter().for_each(OwnedSemaphorePermit::forget);
+            room.take().into_iter().for_each(Room::leak);
         }
         let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
+        // A request that its broker will refuse goes there as it is, and leaves nothing behind.
+        let refused = storing.beside(self.refused(head, &frame, false)).await?;
+        let offload = Some(offload).filter(|_| !refused.forbids_all());
         storing.add(offload, head, frame, room);
         Ok(())
     }
@@ -109,23 +118,47 @@ impl<'a> Requests<'a> {
         let wrong = |error| request_error(head.api, error);
         let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
         let acks = peeked.map_or(0, |peeked| peeked.acks);
-        let pieces = match produced {
-            Produced::Same => vec![frame],
-            Produced::New(pieces) => pieces,
-            Produced::Refused(_) if acks == 0 => {
-                // As a broker does that cannot answer: the closed connection tells.
-                return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
-            }
-            Produced::Refused(_) if fault::on("refused-unanswered") => return Ok(()),
-            Produced::Refused(code) => {
-                let answer = reply::produce_error(head, &frame, code).map_err(wrong)?;
-                return self.answer(head, answer);
-            }
-        };
+        let Produced { new, mut refused } = produced;
+        if acks == 0 && !refused.is_empty() {
+            // As a broker does that cannot answer: the closed connection tells.
+            return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
+        }
+        if acks != 0 && !self.refusals.follow(head, &frame, &mut refused).map_err(wrong)? {
+            return Err(ConnectionError::Filter("too many batches to come again".to_owned()));
+        }
+        let mut pieces = new.unwrap_or_else(|| vec![frame]);
+        let mut told = Vec::new();
+        if !refused.is_empty() {
+            let (rest, rows) =
+                refusals::taken_out(head, &joined(&pieces), &refused).map_err(wrong)?;
+            let Some(rest) = rest else {
+                if fault::on("refused-unanswered") {
+                    return Ok(());
+                }
+                let answer = ProduceResponse::default().with_responses(rows);
+                return self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await;
+            };
+            (pieces, told) = (vec![rest], rows);
+        }
+        self.written(head, acks, pieces, told).await
+    }
+
+    /// Sees a Produce request on its way, split where its topics are virtual. What is `told`
+    /// already goes beside the answer.
+    async fn written(
+        &mut self,
+        head: Head,
+        acks: i16,
+        pieces: Vec<Bytes>,
+        mut told: Vec<TopicProduceResponse>,
+    ) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
         if let Some(ways) = self.plane.ways() {
             let frame = joined(&pieces);
             let body_bytes_max = self.plane.limits.frame_bytes_max;
             let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
+            let refused = self.refused(head, &frame, true).await?;
+            let ways = Ways { refused: &refused, ..ways };
             let client = self.line.as_ref();
             let legs = self.legs.get_or_insert_default();
             let routed = legs.produce(ways, &caps, &self.plane.metrics, client, head, &frame).await;
@@ -138,18 +171,26 @@ impl<'a> Requests<'a> {
                     self.plane.metrics.request(head.api, Class::Full);
                     return self.forward(vec![rest]).await;
                 }
-                Routed::Answered(answer) => return self.answer(head, answer),
-                Routed::Rest(rest, told) => {
+                Routed::Answered(answer) if told.is_empty() => {
+                    return self.answer(head, answer).await;
+                }
+                Routed::Answered(answer) => {
+                    let directory = &self.plane.directory;
+                    let answer = produce::joined(head.version, &answer, told, directory);
+                    return self.answer(head, answer.map_err(wrong)?).await;
+                }
+                Routed::Rest(rest, more) => {
+                    told.extend(more);
                     self.push(head, Answer::Produced(told), Class::Full);
                     return self.forward(vec![rest]).await;
                 }
                 Routed::Untouched => {}
             }
         }
-        if acks == 0 {
-            self.plane.metrics.request(head.api, Class::Full);
-        } else {
-            self.push(head, treatment(head).0, Class::Full);
+        match acks {
+            0 => self.plane.metrics.request(head.api, Class::Full),
+            _ if told.is_empty() => self.push(head, treatment(head).0, Class::Full),
+            _ => self.push(head, Answer::Produced(told), Class::Full),
         }
         self.forward(pieces).await
     }
@@ -161,7 +202,10 @@ impl<'a> Requests<'a> {
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
-            return self.read(ways, head, &request, budget).await;
+            let refused = self.refused(head, &frame, true).await?;
+            let ways = Ways { refused: &refused, ..ways };
+            let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
+            return self.read(ways, head, (&request, rest), budget).await;
         }
         let answer = match &self.plane.offload {
             Some(_) => Answer::Restore(&responses::FETCH, budget),
@@ -177,15 +221,16 @@ impl<'a> Requests<'a> {
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        request: &FetchRequest,
+        (request, rest): (&FetchRequest, Option<Bytes>),
         budget: usize,
     ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         if !fault::on("read-out-of-turn") {
             self.queue.turn().await;
         }
+        let beside = self.home(head, rest).await?;
         let legs = self.legs.get_or_insert_default();
-        let (answer, room) = legs.fetch(ways, head, request).await.map_err(wrong)?;
+        let (answer, room) = legs.fetch(ways, head, request, beside).await.map_err(wrong)?;
         let Some(offload) = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"))
         else {
             let held = room.into_iter().collect();
@@ -203,14 +248,36 @@ impl<'a> Requests<'a> {
 
     async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(ways) = self.plane.ways().filter(|_| head.version > 0) {
-            let legs = self.legs.get_or_insert_default();
-            let asked = legs.list_offsets(ways, head, &frame).await;
-            if let Some(answer) = asked.map_err(|error| request_error(head.api, error))? {
-                return self.answer(head, answer);
+            let wrong = |error| request_error(head.api, error);
+            if let Some(request) = list_offsets::asked(ways, head, &frame).map_err(wrong)? {
+                let refused = self.refused(head, &frame, true).await?;
+                let ways = Ways { refused: &refused, ..ways };
+                let rest = list_offsets::rest(ways, head, &frame, &request).map_err(wrong)?;
+                let beside = self.home(head, rest).await?;
+                let legs = self.legs.get_or_insert_default();
+                let answer = legs.list_offsets(ways, head, &request, beside).await;
+                return self.answer(head, answer.map_err(wrong)?).await;
             }
         }
         self.push(head, treatment(head).0, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// Asks the home broker for what a request names besides virtual topics: as its client, on its
+    /// connection. Gives the frame of the answer.
+    async fn home(
+        &mut self,
+        head: Head,
+        rest: Option<Bytes>,
+    ) -> Result<Option<Bytes>, ConnectionError> {
+        let Some(rest) = rest else { return Ok(None) };
+        let Head { api, version, correlation } = head;
+        let (to, told) = oneshot::channel();
+        let (answer, at) = (Answer::Own(to), clock::now());
+        self.queue.push(Exchange { api, version, correlation, answer, at });
+        self.forward(vec![rest]).await?;
+        let gone = |_| ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into());
+        told.await.map(Some).map_err(gone)
     }
 
     /// A request that takes topics into a transaction: virtual ones cannot be.
@@ -218,22 +285,57 @@ impl<'a> Requests<'a> {
         if let Some(routed) = &self.plane.routed {
             let refusal = transactions::refusal(routed, head, &frame);
             if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
-                return self.answer(head, answer);
+                self.admitted().await?;
+                return self.answer(head, answer).await;
             }
         }
         self.push(head, treatment(head).0, Class::Full);
         self.forward(vec![frame]).await
     }
 
+    /// The topics of a request that its client may not use, where the proxy is somebody else.
+    async fn refused(
+        &mut self,
+        head: Head,
+        frame: &Bytes,
+        for_legs: bool,
+    ) -> Result<Refused, ConnectionError> {
+        let plane = self.plane;
+        let unasked = match for_legs {
+            true => fault::on("legs-unasked"),
+            false => fault::on("store-unasked"),
+        };
+        if !plane.clients_differ || unasked {
+            return Ok(Refused::default());
+        }
+        let names = Names { routed: plane.routed.as_ref(), topics: &plane.topics };
+        let mut permissions = std::mem::take(&mut self.permissions);
+        let refused = permissions.refused(self, names, (head, frame), for_legs).await;
+        self.permissions = permissions;
+        refused.map_err(ConnectionError::BrokerIo)
+    }
+
+    /// Sees that the client's broker would answer it, where the proxy does.
+    async fn admitted(&mut self) -> Result<(), ConnectionError> {
+        if !self.plane.clients_differ {
+            return Ok(());
+        }
+        let mut permissions = std::mem::take(&mut self.permissions);
+        let admitted = permissions.admitted(self).await;
+        self.permissions = permissions;
+        admitted.map_err(ConnectionError::BrokerIo)
+    }
+
     async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let asked = match &self.plane.routed {
-            Some(routed) => metadata::request(routed, head, &frame),
+            Some(routed) => metadata::request(routed, &self.plane.topics, head, &frame).await,
             None => Ok::<_, WireError>(None),
         };
         match asked.map_err(|error| request_error(head.api, error))? {
-            Some((frame, asked)) => {
+            Some((frame, mut asked)) => {
                 // Perhaps in another version than the client's.
                 let head = Head::parse(&frame).map_err(|error| request_error(head.api, error))?;
+                asked.only_whole = self.plane.clients_differ;
                 self.push(head, Answer::Metadata(Box::new(asked)), Class::Full);
                 self.forward(vec![frame]).await
             }
@@ -244,14 +346,25 @@ impl<'a> Requests<'a> {
         }
     }
 
-    pub(super) fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        self.push(head, Answer::Local(framed(vec![frame]), Vec::new()), Class::Full);
+    /// Answers a request here. A long answer waits for its turn and for room: who waits holds no
+    /// room of answers, and whoever holds that waits for none of requests.
+    pub(super) async fn answer(&self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let mut held = Vec::new();
+        if frame.len() > IO_BUFFER_BYTES && !fault::on("answers-take-no-room") {
+            self.queue.turn().await;
+            held.extend(self.plane.responses.take(frame.len()).await);
+        }
+        self.push(head, Answer::Local(framed(vec![frame]), held), Class::Full);
         Ok(())
     }
 
     async fn forward(&mut self, pieces: Vec<Bytes>) -> Result<(), ConnectionError> {
         let pieces = framed(pieces);
-        write_chain(&mut self.to_home, &pieces).await.map_err(ConnectionError::BrokerIo)?;
+        let handle = self.handle;
+        handle.gives(Side::Broker, true);
+        let written = write_chain_telling(&mut self.to_home, &pieces, |n| handle.given(n)).await;
+        handle.gives(Side::Broker, false);
+        written.map_err(ConnectionError::BrokerIo)?;
         self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
         Ok(())
     }

@@ -4,17 +4,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use protocol_ext::{api, versions};
 use tokio::sync::watch;
 
+use crate::clock::{self, Tick};
 use crate::limits::Limits;
-use crate::random;
+use crate::metrics::Metrics;
+use crate::net;
 use crate::route::addresses::{Broker, Directory};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
+use crate::{fault, random};
 
 /// Newest Metadata version the proxy asks with.
 const METADATA_VERSION_MAX: i16 = 12;
@@ -22,39 +26,94 @@ const METADATA_VERSION_MAX: i16 = 12;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to reach a cluster.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A cluster of which no broker answers for so many times `limits.refresh_ms` is lost,
+const LOST_AFTER: u32 = 3;
+/// but not before this.
+const LOST_MIN: Duration = Duration::from_secs(1);
 
 /// What is known of the cluster's health, for `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// Never reached.
+    /// No broker answered yet.
     NotYet(String),
-    /// Reached at least once; the text is the last failure since, if any.
-    Yes(Option<String>),
+    /// A broker answered.
+    Yes {
+        /// When one answered last.
+        answered: Tick,
+        /// The last failure since, if any.
+        failing: Option<String>,
+    },
+}
+
+impl Known {
+    /// For how long no broker has answered, and why, once that is longer than a broker's restart
+    /// or an election takes.
+    pub fn lost(&self, limits: &Limits, now: Tick) -> Option<(Duration, &str)> {
+        let Self::Yes { answered, failing: Some(why) } = self else { return None };
+        let silent = now - *answered;
+        let lost = silent >= (limits.refresh * LOST_AFTER).max(LOST_MIN);
+        (lost && !fault::on("lost-cluster-ready")).then_some((silent, why))
+    }
 }
 
 /// Asks for ever; dropped at shutdown.
-pub async fn learn(directory: Arc<Directory>, limits: Limits, known: watch::Sender<Known>) {
-    let mut connection = None;
+pub async fn learn(
+    directory: Arc<Directory>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    known: watch::Sender<Known>,
+) {
+    let mut kept = None;
     let mut pause = PAUSE_MIN;
+    let mut told = Health::default();
     loop {
-        match ask(&directory, &limits, &mut connection).await {
+        match ask(&directory, &limits, &mut kept).await {
             Ok(brokers) => {
                 pause = PAUSE_MIN;
-                take(&directory, brokers);
-                known.send_replace(Known::Yes(None));
+                take(&directory, brokers, &metrics);
+                known.send_replace(Known::Yes { answered: clock::now(), failing: None });
+                told.answers();
                 wait(&directory, limits.refresh).await;
             }
             Err(error) => {
-                connection = None;
-                let text = error.to_string();
-                tracing::warn!(%error, "cluster cannot be asked");
                 known.send_modify(|known| match known {
-                    Known::NotYet(last) => *last = text,
-                    Known::Yes(last) => *last = Some(text),
+                    Known::NotYet(last) => *last = error.to_string(),
+                    Known::Yes { failing, .. } => *failing = Some(error.to_string()),
                 });
+                let lost = known.borrow().lost(&limits, clock::now()).map(|(silent, _)| silent);
+                told.fails(&error, lost);
                 wait(&directory, random::jittered(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
+        }
+    }
+}
+
+/// What was said of a failure: its first attempt, and that it lasts.
+#[derive(Debug, Default)]
+struct Health {
+    fails: bool,
+    lost: bool,
+}
+
+impl Health {
+    fn answers(&mut self) {
+        if std::mem::take(self).fails {
+            tracing::info!("cluster answers again");
+        }
+    }
+
+    fn fails(&mut self, error: &io::Error, lost: Option<Duration>) {
+        if std::mem::replace(&mut self.fails, true) {
+            tracing::debug!(%error, "cluster does not answer");
+        } else {
+            tracing::warn!(%error, "cluster does not answer");
+        }
+        if let Some(silent) = lost
+            && !std::mem::replace(&mut self.lost, true)
+        {
+            let seconds = silent.as_secs();
+            tracing::error!(%error, seconds, "no broker of the cluster answers: not ready");
         }
     }
 }
@@ -68,10 +127,12 @@ async fn wait(directory: &Directory, pause: Duration) {
     }
 }
 
-fn take(directory: &Directory, brokers: Vec<Broker>) {
+fn take(directory: &Directory, brokers: Vec<Broker>, metrics: &Metrics) {
     let before = directory.brokers();
+    let all = brokers.len();
     if *before == brokers {
-        directory.learn(brokers);
+        let without_port = directory.learn(brokers);
+        metrics.health.brokers(all, without_port.len());
         return;
     }
     for broker in &brokers {
@@ -80,38 +141,72 @@ fn take(directory: &Directory, brokers: Vec<Broker>) {
             tracing::info!(node, upstream = %format!("{host}:{port}"), "broker learned");
         }
     }
-    for broker in directory.learn(brokers) {
+    let without_port = directory.learn(brokers);
+    metrics.health.brokers(all, without_port.len());
+    for broker in without_port {
         let node = broker.node;
         tracing::error!(node, "broker has no port: widen listen.ports or add listen.broker_ports");
     }
 }
 
+/// A broker to be asked.
+enum Way<'a> {
+    /// The one that was asked before.
+    Again(Asked),
+    /// One that may be at this place.
+    Anew(&'a (String, u16)),
+}
+
+/// A broker that answers.
+struct Asked {
+    broker: BrokerConnection,
+    /// Version of Metadata that it is asked in.
+    version: i16,
+}
+
+/// Asks the broker that was asked before, and all others when it does not answer: a broker that is
+/// dead, or takes connections and no more, costs a head start.
 async fn ask(
     directory: &Directory,
     limits: &Limits,
-    connection: &mut Option<(BrokerConnection, i16)>,
+    kept: &mut Option<Asked>,
 ) -> io::Result<Vec<Broker>> {
-    let answer = tokio::time::timeout(limits.connect * 2, ask_once(directory, limits, connection));
-    answer.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata"))?
+    let places = directory.places();
+    let again = kept.take().and_then(|mut asked| asked.broker.is_open().then_some(asked));
+    let ways = again.map(Way::Again).into_iter().chain(places.iter().map(Way::Anew));
+    let questions = ways.map(|way| question(directory, limits, way).boxed());
+    let race = net::race(questions.collect());
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata");
+    let won = tokio::time::timeout(limits.connect * 2, race).await.map_err(late)??;
+    if let Some(versions) = won.versions {
+        directory.learn_versions(versions);
+    }
+    *kept = Some(won.asked);
+    Ok(won.brokers)
 }
 
-async fn ask_once(
-    directory: &Directory,
-    limits: &Limits,
-    connection: &mut Option<(BrokerConnection, i16)>,
-) -> io::Result<Vec<Broker>> {
-    if !connection.as_mut().is_some_and(|(broker, _)| broker.is_open()) {
-        let any = directory.connect_any(limits, &Login::Proxy).await?;
-        let mut fresh = BrokerConnection::new(any);
-        let version = metadata_version(&mut fresh, directory).await?;
-        *connection = Some((fresh, version));
-    }
-    let Some((broker, version)) = connection else {
-        return Err(io::ErrorKind::NotConnected.into());
+/// What one broker told.
+struct Told {
+    asked: Asked,
+    /// Its table of versions, if it was asked for the first time.
+    versions: Option<Bytes>,
+    brokers: Vec<Broker>,
+}
+
+async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::Result<Told> {
+    let (mut asked, versions) = match way {
+        Way::Again(asked) => (asked, None),
+        Way::Anew(place) => {
+            let connected = directory.reach(place, limits, &Login::Proxy).await?;
+            let mut broker = BrokerConnection::new(connected);
+            let (version, table) = metadata_version(&mut broker).await?;
+            (Asked { broker, version }, Some(table))
+        }
     };
     let mut request = MetadataRequest::default();
     request.topics = Some(Vec::new());
     request.allow_auto_topic_creation = false;
+    let Asked { broker, version } = &mut asked;
     let answer: MetadataResponse = broker.call(api::METADATA, *version, &request).await?;
     let brokers = answer.brokers.into_iter().filter_map(|broker| {
         let port = u16::try_from(broker.port).ok()?;
@@ -122,10 +217,11 @@ async fn ask_once(
     if brokers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "Metadata names no broker"));
     }
-    Ok(brokers)
+    Ok(Told { asked, versions, brokers })
 }
 
-async fn metadata_version(broker: &mut BrokerConnection, directory: &Directory) -> io::Result<i16> {
+/// The version of Metadata to ask a broker in, and its table of versions.
+async fn metadata_version(broker: &mut BrokerConnection) -> io::Result<(i16, Bytes)> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let name = StrBytes::from_static_str("firebreak");
     let version = StrBytes::from_static_str(env!("CARGO_PKG_VERSION"));
@@ -143,6 +239,5 @@ async fn metadata_version(broker: &mut BrokerConnection, directory: &Directory) 
     let frame = frame.freeze();
     let range = versions::range(&frame, api::METADATA).map_err(|e| invalid(e.to_string()))?;
     let (min, max) = range.ok_or_else(|| invalid("no Metadata API".to_owned()))?;
-    directory.learn_versions(frame);
-    Ok(max.min(METADATA_VERSION_MAX).max(min))
+    Ok((max.min(METADATA_VERSION_MAX).max(min), frame))
 }

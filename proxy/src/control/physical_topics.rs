@@ -1,4 +1,4 @@
-//! Makes the physical topics of virtual ones, if they are missing; tries until it is done. Then looks
+//! Makes the physical topics of virtual ones, if they are missing; tries until it is done. Looks
 //! out for real topics that a virtual one of the same name hides.
 
 use std::collections::HashSet;

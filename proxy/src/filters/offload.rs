@@ -15,19 +15,21 @@ mod sections;
 use std::io;
 use std::sync::Arc;
 
-use protocol_ext::batch::Caps;
+use protocol_ext::batch::{BatchError, Caps};
+use protocol_ext::codec::CodecError;
 use protocol_ext::reference::{Binding, KeyRing};
 
+use crate::budget::Budget;
 use crate::config::{Config, OffloadRule};
-use crate::data_plane::Budget;
+use crate::inflate::Inflate;
 use crate::limits::RESTORED_BYTES_MAX;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OffloadOp};
 use crate::route::topics::{TopicId, Topics};
-use crate::store::ObjectStore;
+use crate::store::{Failures, ObjectStore};
 use crate::telemetry::LineLimits;
 use parts::Parts;
 pub use produce::Produced;
-pub use sections::TopicRef;
+pub use sections::{TopicRef, produce_sections};
 
 /// Tenant that references are bound to while there is one virtual cluster.
 const TENANT: &str = "";
@@ -45,6 +47,7 @@ pub struct Offload {
     metrics: Arc<Metrics>,
     lines: Arc<LineLimits>,
     caps: Caps,
+    inflate: Arc<Inflate>,
     restored: Budget,
 }
 
@@ -53,11 +56,13 @@ impl Offload {
     pub fn open(
         config: &Config,
         topics: Arc<Topics>,
+        inflate: Arc<Inflate>,
         metrics: Arc<Metrics>,
         lines: Arc<LineLimits>,
     ) -> io::Result<Option<Self>> {
         let Some(store) = &config.store else { return Ok(None) };
-        let object_store = Arc::new(ObjectStore::open(store)?);
+        let failures = Failures { metrics: metrics.clone(), lines: lines.clone() };
+        let object_store = Arc::new(ObjectStore::open(store, failures)?);
         let keys = keys::ring(store)?;
         let body_bytes_max = config.limits.frame_bytes_max;
         let threshold = |rule: &OffloadRule| rule.threshold_bytes;
@@ -75,13 +80,28 @@ impl Offload {
                 body_bytes_max,
                 rewritten_bytes_max: body_bytes_max.max(RESTORED_BYTES_MAX * 2),
             },
-            restored: Budget::new(config.limits.buffered_bytes_max / 2),
+            inflate,
+            restored: Budget::new(config.limits.buffered_bytes_max / 8 * 3),
         }))
     }
 
-    /// Bytes of restored values that are held now.
-    pub fn restored_bytes(&self) -> usize {
-        self.restored.taken()
+    /// Counts a batch that cannot be opened. What becomes too large passes as it came, both ways:
+    /// a batch that was not opened on Produce holds no reference of ours. Damage is the peers' to
+    /// find.
+    fn unopened(&self, error: &BatchError, topic: &str) {
+        if !matches!(error, BatchError::Codec(CodecError::TooLarge { .. })) {
+            return;
+        }
+        self.metrics.offload(OffloadOp::Unopened, 0);
+        if let Some(left_out) = self.lines.allows("offload_unopened") {
+            let why = "batch that inflates beyond limits.frame_bytes_max passes as it came";
+            tracing::warn!(topic, left_out, "{why}");
+        }
+    }
+
+    /// Room for restored values.
+    pub fn restored_room(&self) -> &Budget {
+        &self.restored
     }
 
     /// Whether a Produce request of so many bytes can hold a value that is large by any rule.
@@ -121,18 +141,6 @@ pub fn object_key(cluster: &str, pack_id: &[u8; 16], topic_id: &TopicId, partiti
     let (shard, topic, pack) = (pack_id[0], hex(topic_id), hex(pack_id));
     format!("v1/{shard:02x}/{cluster}/{topic}/{partition}/{pack}")
 }
-
-/// Runs work that may keep a core busy for long without holding up other connections.
-fn busy<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    let many = matches!(
-        tokio::runtime::Handle::current().runtime_flavor(),
-        tokio::runtime::RuntimeFlavor::MultiThread
-    );
-    if many && bytes > BUSY_BYTES { tokio::task::block_in_place(work) } else { work() }
-}
-
-/// Work on more bytes than this leaves the core to others.
-const BUSY_BYTES: usize = 256 * 1024;
 
 /// Whether `text` fits `pattern`, in which `*` stands for anything.
 pub fn glob(pattern: &str, text: &str) -> bool {

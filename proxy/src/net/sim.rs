@@ -5,13 +5,14 @@
 //! whether bytes are there, and a second hand that sees the peer hang up behind unread bytes. Its
 //! writes are cut short by chance, as a full socket buffer cuts them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -21,8 +22,10 @@ use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::random;
 
-/// Most bytes that one write takes.
-const WRITE_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes that one write takes, unless another number is set.
+pub const WRITE_BYTES_MAX: usize = 16 * 1024;
+/// Time that a name takes.
+const LOOK_UP: Duration = Duration::from_millis(1);
 /// One write in so many takes a few bytes only.
 const SHORT_OF: usize = 8;
 /// Most bytes of such a write.
@@ -72,13 +75,13 @@ pub enum Tcp {
 }
 
 impl Tcp {
-    /// Connects to a host by name.
-    pub async fn connect((host, port): (&str, u16)) -> io::Result<Self> {
+    /// Connects to an address.
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         if turmoil::in_simulation() {
-            let stream = turmoil::net::TcpStream::connect((host, port)).await?;
+            let stream = turmoil::net::TcpStream::connect(address).await?;
             return Simulated::new(stream).map(Self::Simulated);
         }
-        TcpStream::connect((host, port)).await.map(Self::Real)
+        TcpStream::connect(address).await.map(Self::Real)
     }
 
     /// Both sides.
@@ -134,8 +137,40 @@ impl Tcp {
     }
 }
 
+/// Addresses of a simulated host; none while names are dark.
+pub(super) async fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
+    tokio::time::sleep(LOOK_UP).await;
+    match DARK.get() {
+        true => Err(io::Error::other("no name server answers")),
+        false => Ok(vec![turmoil::lookup(host)]),
+    }
+}
+
+/// From now on no host has an address, or each has one again.
+pub fn darken(dark: bool) {
+    DARK.set(dark);
+}
+
+/// From now on a write takes so many bytes at most: with the segments that a simulated socket holds
+/// they bound what a peer that does not read lets a writer send.
+pub fn set_write_bytes_max(bytes: usize) {
+    WRITE_MOST.set(bytes);
+}
+
 thread_local! {
     static OPEN: RefCell<Vec<Weak<Mutex<Incoming>>>> = const { RefCell::new(Vec::new()) };
+    static DARK: Cell<bool> = const { Cell::new(false) };
+    static WRITE_MOST: Cell<usize> = const { Cell::new(WRITE_BYTES_MAX) };
+}
+
+/// Enters a connection among the open ones; those that are gone leave now and then.
+fn enter(incoming: &Arc<Mutex<Incoming>>) {
+    OPEN.with_borrow_mut(|open| {
+        if open.len() == open.capacity() {
+            open.retain(|one| one.strong_count() > 0);
+        }
+        open.push(Arc::downgrade(incoming));
+    });
 }
 
 /// Ends the connections between two hosts as a kernel does that sends again and again in vain: a
@@ -176,7 +211,7 @@ impl Simulated {
         let (ahead, end, waker, writer) = (VecDeque::new(), None, None, None);
         let incoming = Incoming { hosts, half, ahead, end, waker, writer };
         let read = Arc::new(Mutex::new(incoming));
-        OPEN.with_borrow_mut(|open| open.push(Arc::downgrade(&read)));
+        enter(&read);
         Ok(Self { write: Outgoing { half: write, read: read.clone() }, read })
     }
 
@@ -292,7 +327,7 @@ fn poll_write_some(
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
     let short = random::below(SHORT_OF) == 0;
-    let most = if short { 1 + random::below(SHORT_BYTES_MAX) } else { WRITE_BYTES_MAX };
+    let most = if short { 1 + random::below(SHORT_BYTES_MAX) } else { WRITE_MOST.get() };
     let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
     let bytes: Vec<u8> = bytes.take(most).collect();
     let mut read = to.read.lock();

@@ -10,12 +10,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use protocol_ext::address::Addresses;
 use tokio::sync::Notify;
 
 use crate::config::{Cluster, Listen, NodeNames, Ports};
 use crate::limits::Limits;
+use crate::net::race;
 use crate::upstream::access::{Access, Connected, Login};
 use crate::upstream::auth::Credentials;
 use crate::{fault, random};
@@ -121,10 +123,15 @@ impl Directory {
         self.ask.notified().await;
     }
 
+    /// Has the brokers asked again.
+    pub fn wake(&self) {
+        self.ask.notify_one();
+    }
+
     /// Has the brokers asked again and waits for the answer, at most `limits.connect`.
     async fn refresh(&self, limits: &Limits) {
         let learned = self.learned.notified();
-        self.ask.notify_one();
+        self.wake();
         let answered = tokio::time::timeout(limits.connect, learned).await;
         tracing::debug!(answered = answered.is_ok(), "brokers asked again");
     }
@@ -179,9 +186,15 @@ impl Directory {
         }
     }
 
-    /// Connects to any broker: the known ones in random order, then the configured ones. Each gets
-    /// a head start over the next, and the first that answers wins.
+    /// Connects to any broker: all places race.
     pub async fn connect_any(&self, limits: &Limits, login: &Login) -> io::Result<Connected> {
+        let places = self.places();
+        let attempts = places.iter().map(|place| self.reach(place, limits, login).boxed());
+        race(attempts.collect()).await
+    }
+
+    /// Where brokers may be: the known ones in random order, then the configured ones.
+    pub fn places(&self) -> Vec<(String, u16)> {
         let known = self.brokers();
         let first = random::below(known.len());
         let known = known.iter().cycle().skip(first).take(known.len());
@@ -191,7 +204,17 @@ impl Directory {
                 places.push(place.clone());
             }
         }
-        race(&self.access, places, limits, login).await
+        places
+    }
+
+    /// Connects to a broker that may be at `place`.
+    pub async fn reach(
+        &self,
+        (host, port): &(String, u16),
+        limits: &Limits,
+        login: &Login,
+    ) -> io::Result<Connected> {
+        self.access.connect((host, *port), limits.connect, login).await
     }
 
     /// Port of a virtual broker; `None` if it has none.
@@ -215,40 +238,6 @@ impl Directory {
     /// Host and port of bootstrap as clients should write it.
     pub fn bootstrap_address(&self) -> String {
         format!("{}:{}", String::from_utf8_lossy(&self.advertise), self.bootstrap_port)
-    }
-}
-
-/// Head start of a connection attempt over the next one (RFC 8305 advises 250 ms).
-const HEAD_START: std::time::Duration = std::time::Duration::from_millis(250);
-
-async fn race(
-    access: &Arc<Access>,
-    places: Vec<(String, u16)>,
-    limits: &Limits,
-    login: &Login,
-) -> io::Result<Connected> {
-    let mut attempts = tokio::task::JoinSet::new();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no broker is configured");
-    let mut places = places.into_iter();
-    loop {
-        let next = places.next();
-        let more = next.is_some();
-        if let Some((host, port)) = next {
-            let (access, limit, login) = (access.clone(), limits.connect, login.clone());
-            attempts.spawn(async move { access.connect((&host, port), limit, &login).await });
-        }
-        let head_start = if more { HEAD_START } else { limits.connect };
-        match tokio::time::timeout(head_start, attempts.join_next()).await {
-            Ok(Some(Ok(Ok(connected)))) => return Ok(connected),
-            Ok(Some(Ok(Err(error)))) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(error);
-            }
-            Ok(Some(Ok(Err(error)))) => last = error,
-            Ok(Some(Err(error))) => last = io::Error::other(error),
-            Ok(None) => return Err(last),
-            Err(_) if more => {}
-            Err(_) => return Err(last),
-        }
     }
 }
 

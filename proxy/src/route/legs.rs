@@ -18,16 +18,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use kafka_protocol::protocol::Encodable;
 use protocol_ext::wire::WireError;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::addresses::{Directory, Door};
+use super::permissions::Refused;
 use super::topics::Topics;
 use super::virtual_topics::VirtualTopics;
-use crate::data_plane::Budget;
-use crate::fault;
+use crate::budget::{Budget, Room};
 use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTES_MAX};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
+use crate::{clock, fault};
 use exact::{Gate, Streams};
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
@@ -36,14 +36,26 @@ pub const NOT_LEADER: i16 = 6;
 /// What a client is told of a partition that does not exist (UNKNOWN_TOPIC_OR_PARTITION).
 pub const UNKNOWN_PARTITION: i16 = 3;
 
-/// Refuses a request that names more partitions than any client does.
-fn bounded(partitions: usize) -> Result<(), WireError> {
+/// What a client is told of a topic id that the cluster does not know (UNKNOWN_TOPIC_ID).
+pub const UNKNOWN_ID: i16 = 100;
+
+/// Refuses a request that names more partitions than any client does, given how many it names of
+/// each topic. A topic counts without any, too.
+pub(super) fn bounded(partitions: impl Iterator<Item = usize>) -> Result<(), WireError> {
     let max = LEG_PARTITIONS_MAX;
-    if partitions > max { Err(WireError::Items { max }) } else { Ok(()) }
+    let named: usize = partitions.map(|partitions| partitions.max(1)).sum();
+    if named > max { Err(WireError::Items { max }) } else { Ok(()) }
+}
+
+/// Whether a partition's error code can mean that another broker leads it now, or that its topic
+/// is another one. Any other error is asked about nowhere else.
+fn doubts_leader(code: i16) -> bool {
+    matches!(code, UNKNOWN_PARTITION | 5 | NOT_LEADER | 56 | 74..=76 | UNKNOWN_ID)
+        || code != 0 && fault::on("any-error-doubts")
 }
 
 /// Whether a topic can have this name: longer ones are not looked for.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
 }
 
@@ -58,7 +70,7 @@ pub struct Leg {
     pub version: i16,
     /// Its body.
     pub body: Bytes,
-    /// Time it may take.
+    /// Time it may take: to connect, to ask and to read, together.
     pub limit: Duration,
 }
 
@@ -91,6 +103,10 @@ pub struct Ways<'a> {
     pub routed: &'a VirtualTopics,
     /// Room for answers. Who holds some waits for no more of it, and for no earlier answer.
     pub room: &'a Budget,
+    /// Topics of the request that its client may not use.
+    pub refused: &'a Refused,
+    /// Bytes that are held beside the answers of legs, and need room with them.
+    pub beside: usize,
 }
 
 /// What came of legs.
@@ -98,7 +114,7 @@ struct Ran {
     /// Their answers, in order.
     answers: Vec<Result<Bytes, LegError>>,
     /// Room that the answers take, for as long as something of them is held.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
 }
 
 impl Legs {
@@ -113,15 +129,25 @@ impl Legs {
     /// read: whoever held room for some and waited for more could wait for ever.
     async fn run_gated(&mut self, ways: Ways<'_>, legs: Vec<Leg>, gate: Option<&Gate<'_>>) -> Ran {
         let open: Vec<_> = legs.iter().map(|leg| self.open.remove(&leg.node)).collect();
-        let asked = legs.iter().zip(open).map(|(leg, open)| ask(ways, leg, open, gate));
+        let begin = clock::since_boot();
+        let asked = legs.iter().zip(open);
+        let asked = asked.map(|(leg, open)| ask(ways, (leg, begin + leg.limit), open, gate));
         let asked = join_all(asked).await;
+        let before = clock::since_boot();
         let bytes: usize = asked.iter().flatten().map(|(length, _)| *length).sum();
+        let bytes = bytes + ways.beside;
         let room = match bytes {
             n if n <= IO_BUFFER_BYTES || fault::on("legs-take-no-room") => None,
             // What is made of the answers is held beside them.
             n => ways.room.take(n * 2).await,
         };
-        let reads = legs.iter().zip(asked).map(|(leg, asked)| read(leg, asked));
+        // Who waits for room waits for nobody's broker.
+        let begin = match fault::on("leg-limits-add-up") {
+            true => clock::since_boot(),
+            false => begin + (clock::since_boot() - before),
+        };
+        let reads =
+            legs.iter().zip(asked).map(|(leg, asked)| read((leg, begin + leg.limit), asked));
         let read = join_all(reads).await;
         let mut answers = Vec::with_capacity(legs.len());
         for (leg, read) in legs.iter().zip(read) {
@@ -137,7 +163,7 @@ impl Legs {
 /// Sends a leg and waits until its answer begins; gives the answer's length.
 async fn ask(
     ways: Ways<'_>,
-    leg: &Leg,
+    (leg, until): (&Leg, Duration),
     open: Option<BrokerConnection>,
     gate: Option<&Gate<'_>>,
 ) -> Result<(usize, BrokerConnection), LegError> {
@@ -145,8 +171,14 @@ async fn ask(
     let mut connection = match open {
         Some(connection) => connection,
         None => {
-            let stream =
-                ways.directory.connect(Door::Node(leg.node), ways.limits, &Login::Proxy).await;
+            let door = Door::Node(leg.node);
+            let connect = ways.directory.connect(door, ways.limits, &Login::Proxy);
+            let late = |_| {
+                // Perhaps the broker moved.
+                ways.directory.wake();
+                LegError::NotSent(io::ErrorKind::TimedOut.into())
+            };
+            let stream = tokio::time::timeout(left(until), connect).await.map_err(late)?;
             BrokerConnection::new(stream.map_err(LegError::NotSent)?)
         }
     };
@@ -158,23 +190,31 @@ async fn ask(
         connection.send(leg.key, leg.version, body).await?;
         connection.answer_bytes().await
     };
-    let length = in_time(leg, asked).await?;
+    let length = in_time(until, asked).await?;
     Ok((length, connection))
 }
 
 /// Reads the answer of a leg.
 async fn read(
-    leg: &Leg,
+    (leg, until): (&Leg, Duration),
     asked: Result<(usize, BrokerConnection), LegError>,
 ) -> Result<(Bytes, BrokerConnection), LegError> {
     let (length, mut connection) = asked?;
-    let answer = in_time(leg, connection.answer(leg.key, leg.version, length)).await?;
+    let answer = in_time(until, connection.answer(leg.key, leg.version, length)).await?;
     Ok((answer, connection))
 }
 
-async fn in_time<T>(leg: &Leg, done: impl Future<Output = io::Result<T>>) -> Result<T, LegError> {
+/// Time until then.
+fn left(until: Duration) -> Duration {
+    until.saturating_sub(clock::since_boot())
+}
+
+async fn in_time<T>(
+    until: Duration,
+    done: impl Future<Output = io::Result<T>>,
+) -> Result<T, LegError> {
     let late = |_| LegError::Unknown(io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(leg.limit, done).await.map_err(late)?.map_err(LegError::Unknown)
+    tokio::time::timeout(left(until), done).await.map_err(late)?.map_err(LegError::Unknown)
 }
 
 fn encoded(key: i16, version: i16, body: &impl Encodable) -> Result<Bytes, WireError> {

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::MetadataResponse;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use parking_lot::RwLock;
 
 use super::addresses::Directory;
@@ -90,8 +90,8 @@ impl Topics {
             let question = self.questions.next().await;
             let answer = question.put(&self.directory, &self.limits, &mut held).await;
             match answer {
-                Ok(answer) => {
-                    self.take(&question.wanted, answer);
+                Ok(topics) => {
+                    self.take(&question.wanted, topics);
                     question.tell(Ok(()));
                 }
                 Err(error) => {
@@ -120,6 +120,12 @@ impl Topics {
         Ok(self.known_name(&id))
     }
 
+    /// Has the names of topics asked for that are not known, all at once.
+    pub async fn want_names(&self, ids: impl Iterator<Item = TopicId>) -> io::Result<()> {
+        let unknown = ids.filter(|id| self.known_name(id).is_none()).map(Wanted::Id);
+        self.questions.ask(unknown).await
+    }
+
     /// The id of a topic; `None` if the cluster has no topic of that name.
     pub async fn id(&self, name: &str) -> io::Result<Option<TopicId>> {
         if let Some(id) = self.pinned.read().get(name) {
@@ -130,15 +136,25 @@ impl Topics {
 
     /// The same of a topic that the cluster has, even if a virtual one has its name.
     pub async fn real_id(&self, name: &str) -> io::Result<Option<TopicId>> {
-        let known = |topics: &Self| {
-            let (id, since) = *topics.ids.read().get(name)?;
-            (clock::now() - since < NAME_AGE_MAX).then_some(id)
-        };
-        if let Some(id) = known(self) {
+        if let Some(id) = self.known_id(name) {
             return Ok(Some(id));
         }
         self.questions.ask([Wanted::Name(name.into())]).await?;
-        Ok(known(self))
+        Ok(self.known_id(name))
+    }
+
+    /// The same of many, asked for all at once; what is not known is left out.
+    pub async fn real_ids(&self, names: &[Arc<str>]) -> Vec<(TopicId, Arc<str>)> {
+        let unknown = names.iter().filter(|name| self.known_id(name).is_none());
+        // Who asks in vain goes on with what is known; the failure has its line in the log.
+        let _ = self.questions.ask(unknown.cloned().map(Wanted::Name)).await;
+        let known = names.iter().filter_map(|name| Some((self.known_id(name)?, name.clone())));
+        known.collect()
+    }
+
+    fn known_id(&self, name: &str) -> Option<TopicId> {
+        let (id, since) = *self.ids.read().get(name)?;
+        (clock::now() - since < NAME_AGE_MAX).then_some(id)
     }
 
     /// The leader of a partition, as far as is known.
@@ -183,10 +199,9 @@ impl Topics {
         self.names.write().insert(id, name.clone());
     }
 
-    fn take(&self, wanted: &[Wanted], answer: MetadataResponse) {
-        self.make_room(wanted.len());
+    fn take(&self, wanted: &[Wanted], topics: Vec<MetadataResponseTopic>) {
         self.note_asked(wanted);
-        for topic in answer.topics {
+        for topic in topics {
             let (0, Some(name)) = (topic.error_code, topic.name) else { continue };
             let name: Arc<str> = name.as_str().into();
             let id = topic.topic_id.into_bytes();
@@ -205,6 +220,7 @@ impl Topics {
 
     /// Topics just asked for are not asked for again at once.
     fn note_asked(&self, wanted: &[Wanted]) {
+        self.make_room(wanted.len());
         let mut leaders = self.leaders.write();
         for wanted in wanted {
             let Wanted::Name(name) = wanted else { continue };

@@ -19,7 +19,9 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
+use super::legs::bounded;
 use super::virtual_topics::VirtualTopics;
+use crate::fault;
 
 /// INVALID_TXN_STATE: no retry helps.
 pub const INVALID_TXN_STATE: i16 = 48;
@@ -35,21 +37,22 @@ pub fn refusal(
     let at = header::request_body_at(head, frame)?;
     if head.api == api::TXN_OFFSET_COMMIT {
         let request = guard::request(head.api, head.version, frame, at)?;
-        let answer = offsets_refused(routed, &request);
+        let answer = offsets_refused(routed, &request)?;
         return answer.map(|answer| reply::frame(head, &answer)).transpose();
     }
     let request = guard::request(head.api, head.version, frame, at)?;
-    let answer = partitions_refused(routed, &request);
+    let answer = partitions_refused(routed, &request)?;
     answer.map(|answer| reply::frame(head, &answer)).transpose()
 }
 
 fn offsets_refused(
     routed: &VirtualTopics,
     request: &TxnOffsetCommitRequest,
-) -> Option<TxnOffsetCommitResponse> {
+) -> Result<Option<TxnOffsetCommitResponse>, WireError> {
     if !request.topics.iter().any(|topic| routed.by_name(&topic.name).is_some()) {
-        return None;
+        return Ok(None);
     }
+    bounded_in_rows(request.topics.iter().map(|topic| topic.partitions.len()))?;
     let topics = request.topics.iter().map(|topic| {
         let rows = topic.partitions.iter().map(|asked| {
             TxnOffsetCommitResponsePartition::default()
@@ -60,30 +63,36 @@ fn offsets_refused(
             .with_name(topic.name.clone())
             .with_partitions(rows.collect())
     });
-    Some(TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+    Ok(Some(TxnOffsetCommitResponse::default().with_topics(topics.collect())))
 }
 
 /// All or nothing, as brokers add partitions.
 fn partitions_refused(
     routed: &VirtualTopics,
     request: &AddPartitionsToTxnRequest,
-) -> Option<AddPartitionsToTxnResponse> {
+) -> Result<Option<AddPartitionsToTxnResponse>, WireError> {
     let of_brokers = request.transactions.iter().flat_map(|transaction| &transaction.topics);
-    let mut topics = request.v3_and_below_topics.iter().chain(of_brokers);
-    if !topics.any(|topic| routed.by_name(&topic.name).is_some()) {
-        return None;
+    let topics = request.v3_and_below_topics.iter().chain(of_brokers);
+    if !topics.clone().any(|topic| routed.by_name(&topic.name).is_some()) {
+        return Ok(None);
     }
+    bounded_in_rows(topics.map(|topic| topic.partitions.len()))?;
     let by_transaction = request.transactions.iter().map(|transaction| {
         AddPartitionsToTxnResult::default()
             .with_transactional_id(transaction.transactional_id.clone())
             .with_topic_results(rows(routed, &transaction.topics))
     });
     let by_topic = rows(routed, &request.v3_and_below_topics);
-    Some(
+    Ok(Some(
         AddPartitionsToTxnResponse::default()
             .with_results_by_transaction(by_transaction.collect())
             .with_results_by_topic_v3_and_below(by_topic),
-    )
+    ))
+}
+
+/// A refusal has a row for each partition: so many times as long as what asked for it.
+fn bounded_in_rows(partitions: impl Iterator<Item = usize>) -> Result<(), WireError> {
+    if fault::on("refusals-unbounded") { Ok(()) } else { bounded(partitions) }
 }
 
 fn rows(

@@ -5,6 +5,7 @@
 //! one that was sent; nothing is ever overwritten.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::limits::{
     STORE_ATTEMPT, STORE_BACKOFF, STORE_BUDGET, STORE_BYTES_PER_SECOND_MIN, STORE_FAILURES_MAX,
     STORE_REST,
 };
+use crate::metrics::{Metrics, StoreOp};
+use crate::telemetry::LineLimits;
 use crate::{clock, fault, random};
 
 /// Bytes at the end of an object that are compared where its key is taken.
@@ -58,10 +61,31 @@ impl Breaker {
     }
 }
 
+/// Where attempts that fail are counted and told.
+#[derive(Debug, Clone, Default)]
+pub struct Failures {
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// How many lines may be written.
+    pub lines: Arc<LineLimits>,
+}
+
+impl Failures {
+    fn note(&self, op: StoreOp, error: &StoreError) {
+        self.metrics.health.store_failure(op, error);
+        // While the store rests nothing is asked.
+        if !matches!(error, StoreError::Resting(_))
+            && let Some(left_out) = self.lines.allows(error.kind())
+        {
+            tracing::warn!(?op, kind = error.kind(), %error, left_out, "object store failed");
+        }
+    }
+}
+
 /// Stores an object, trying again within the budget.
 pub async fn put(store: &ObjectStore, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
     let bytes = object.iter().map(Bytes::len).sum();
-    again(&store.breaker, bytes, || async {
+    again(store, StoreOp::Put, bytes, || async {
         match store.put_once(key, object).await {
             Err(StoreError::Taken(_)) if is_there(store, key, object, bytes).await? => Ok(()),
             done => done,
@@ -77,7 +101,7 @@ pub async fn get(
     offset: u64,
     length: usize,
 ) -> Result<Bytes, StoreError> {
-    again(&store.breaker, length, || async {
+    again(store, StoreOp::Get, length, || async {
         match &store.hedge {
             Some(hedge) => hedge.read(|| store.get_once(key, offset, length)).await,
             None => store.get_once(key, offset, length).await,
@@ -115,19 +139,24 @@ async fn is_there(
 }
 
 async fn again<T, F>(
-    breaker: &Breaker,
+    store: &ObjectStore,
+    op: StoreOp,
     bytes: usize,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    let ObjectStore { breaker, failures, .. } = store;
     let start = clock::now();
     let transfer = Duration::from_secs((bytes / STORE_BYTES_PER_SECOND_MIN) as u64);
     let mut backoff = STORE_BACKOFF;
     let mut last = None;
     loop {
-        breaker.check().map_err(|resting| last.take().unwrap_or(resting))?;
+        if let Err(resting) = breaker.check() {
+            failures.note(op, &resting);
+            return Err(last.take().unwrap_or(resting));
+        }
         let left = (STORE_BUDGET + transfer).saturating_sub(clock::now() - start);
         let limit = (STORE_ATTEMPT + transfer).min(left);
         let done = tokio::time::timeout(limit, attempt()).await;
@@ -139,12 +168,12 @@ where
             }
             Err(error) => error,
         };
+        failures.note(op, &error);
         breaker.note(error.is_transient());
         let pause = random::jittered(backoff);
         if !error.is_transient() || clock::now() - start + pause >= STORE_BUDGET + transfer {
             return Err(error);
         }
-        tracing::debug!(%error, "the object store failed, again");
         last = Some(error);
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(STORE_ATTEMPT);

@@ -101,6 +101,15 @@ pub mod weather {
         PLACE.set(weather.map(|weather| Place { weather: Some(weather), ..Place::default() }));
     }
 
+    /// Objects that are kept, and their bytes.
+    pub fn kept() -> (usize, usize) {
+        PLACE.with_borrow(|place| {
+            let Some(place) = place else { return (0, 0) };
+            let objects = place.objects.read();
+            (objects.len(), objects.values().map(|(bytes, _)| bytes.len()).sum())
+        })
+    }
+
     /// From now on the store does so.
     pub fn set(weather: Weather) {
         PLACE.with_borrow_mut(|place| {

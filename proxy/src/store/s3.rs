@@ -229,6 +229,8 @@ where
         (Some(416), _) => StoreError::Short { key: key.to_owned(), end: 0 },
         // A clock that is off is put right by the SDK for the next attempt.
         (Some(403), "RequestTimeTooSkewed") => StoreError::Busy(text),
+        // Insufficient storage, as MinIO says it.
+        (Some(507), _) => StoreError::Full(text),
         (Some(409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
         // A checksum that does not fit: damaged on the way.
         (Some(400), "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody") => {

@@ -27,6 +27,11 @@ impl ReadAhead {
         Self { tcp, pool: pool.clone(), bytes: None, start: 0, end: 0 }
     }
 
+    /// The socket.
+    pub fn tcp(&self) -> &Tcp {
+        &self.tcp
+    }
+
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
         if let Some(bytes) = self.bytes.take() {

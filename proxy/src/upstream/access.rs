@@ -10,7 +10,7 @@ use super::BrokerConnection;
 use super::auth::{self, Ask, Credentials};
 use crate::buffer::Pool;
 use crate::config::{Cluster, ClusterSasl};
-use crate::net;
+use crate::net::{self, names::Names};
 use crate::secret::Secret;
 use crate::stream::Stream;
 use crate::tls::{self, files};
@@ -21,6 +21,7 @@ use crate::watched::Watched;
 pub struct Access {
     tls: Option<Arc<tls::Client>>,
     own: Option<Arc<Own>>,
+    names: Names,
     pool: Pool,
 }
 
@@ -54,7 +55,7 @@ impl Access {
         let tls = tls.map_err(files::first)?.map(Arc::new);
         let own = cluster.sasl.clone().map(own).transpose();
         let own = own.map_err(|why| ("password_file", why))?.map(Arc::new);
-        Ok(Self { tls, own, pool: pool.clone() })
+        Ok(Self { tls, own, names: Names::default(), pool: pool.clone() })
     }
 
     /// The certificates in use, to be looked at again.
@@ -76,7 +77,7 @@ impl Access {
     ) -> io::Result<Connected> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS or SASL took too long");
         let connect = async {
-            let tcp = net::connect(host, port, limit).await?;
+            let tcp = net::connect(&self.names, (host, port), limit).await?;
             let stream = match &self.tls {
                 None => Stream::Plain(tcp),
                 Some(tls) => tls::connect(tls, host, tcp, &self.pool).await?,

@@ -1,5 +1,6 @@
 //! Brokers that come, move and go while the proxy runs.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer, request_frame};
 use crate::harness::proxy::Setup;
 use crate::harness::records::single;
-use crate::harness::requests::produce;
-use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
+use crate::harness::requests::{metadata, produce};
+use crate::harness::{Checked, Failure, Faults, ensure, ensure_eq, noise, until};
 
 #[tokio::test]
 async fn each_virtual_broker_stands_for_its_own_broker() -> Checked {
@@ -92,16 +93,110 @@ async fn the_cluster_is_found_though_every_broker_of_the_configuration_moved() -
 }
 
 #[tokio::test]
+async fn all_brokers_that_restart_at_once_are_found_where_they_were() -> Checked {
+    let mut brokers = Brokers::start(3).await;
+    let setup = Setup::new(&brokers, None).limit("connect_ms = 1000");
+    let proxy = setup.start().await;
+    let places: Vec<SocketAddr> =
+        brokers.bootstrap().iter().map(|place| place.parse().expect("an address")).collect();
+    for round in 0..2 {
+        let mut clients = Vec::new();
+        for id in 0..3_u16 {
+            let mut client = Client::connect(proxy.node(id)).await?;
+            client.metadata(12).await?;
+            clients.push(client);
+        }
+        (0..3).for_each(|id| brokers.stop(id));
+        for client in &mut clients {
+            ensure!(client.receive_to_end().await?.is_empty(), "bytes of no broker");
+        }
+        // While all are away a client is closed, as a refused connection would be.
+        let mut early = Client::connect(proxy.node(1)).await?;
+        early.send(3, 12, &metadata(12)).await?;
+        ensure!(early.receive_to_end().await?.is_empty(), "an answer of no broker");
+        let failed = "cluster does not answer";
+        until("a failed refresh", async || (proxy.logged(failed) > round).then_some(())).await?;
+        for (id, place) in (0..).zip(&places) {
+            brokers.add_at(id, *place, &place.ip().to_string()).await;
+        }
+        let again = "cluster answers again";
+        until("a refresh", async || (proxy.logged(again) > round).then_some(())).await?;
+    }
+    for id in 0..3_u16 {
+        let mut client = Client::connect(proxy.node(id)).await?;
+        let told = client.metadata(12).await?;
+        ensure_eq!(told.brokers.len(), 3, "brokers told");
+        let asked = brokers.counts(id.into()).received.load(Ordering::Relaxed);
+        ensure!(asked > 0, "broker {id} was not asked");
+    }
+    Ok(())
+}
+
+/// To a client it is a broker that is away, and no stranger on its port.
+pub async fn a_client_without_a_broker_is_reset(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(2).await;
+    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 500").start().await;
+    brokers.stop(1);
+    for node in [1, 4] {
+        let mut client = Client::connect(proxy.node(node)).await?;
+        client.send(3, 12, &metadata(12)).await?;
+        ensure!(client.is_reset().await?, "broker {node} is away and closed in good order");
+    }
+    let mut client = Client::connect(proxy.node(0)).await?;
+    client.metadata(12).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_whose_broker_is_away_is_reset() -> Checked {
+    a_client_without_a_broker_is_reset(None).await
+}
+
+/// The controller goes, another broker takes its place and a new one comes; then the old id comes
+/// back elsewhere. Clients are told of those that are there, at the ports they always had.
+pub async fn ids_come_and_go(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(3).await;
+    let proxy = Setup::new(&brokers, faults).start().await;
+    let told = async |door: u16| {
+        let mut client = Client::connect(proxy.node(door)).await?;
+        let told = client.metadata(12).await?;
+        for broker in &told.brokers {
+            let port = i32::from(proxy.port) + 1 + broker.node_id.0;
+            ensure_eq!(broker.port, port, "port of broker {}", broker.node_id.0);
+        }
+        let ids: Vec<i32> = told.brokers.iter().map(|broker| broker.node_id.0).collect();
+        Ok::<_, Failure>((ids, told.controller_id.0))
+    };
+    ensure_eq!(told(1).await?, (vec![0, 1, 2], 0), "brokers and controller");
+    brokers.retire(0);
+    brokers.add(4).await;
+    ensure_eq!(told(4).await?, (vec![1, 2, 4], 1), "brokers and controller without broker 0");
+    let mut gone = Client::connect(proxy.node(0)).await?;
+    gone.send(3, 12, &metadata(12)).await?;
+    ensure!(gone.receive_to_end().await?.is_empty(), "an answer of a broker that is gone");
+    brokers.retire(1);
+    brokers.add(0).await;
+    ensure_eq!(told(0).await?, (vec![0, 2, 4], 0), "brokers and controller without broker 1");
+    ensure_eq!(told(4).await?, (vec![0, 2, 4], 0), "what broker 4 tells");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ids_that_come_and_go_keep_their_ports() -> Checked {
+    ids_come_and_go(None).await
+}
+
+#[tokio::test]
 async fn a_port_without_a_broker_closes_and_says_so() -> Checked {
     let brokers = Brokers::start(1).await;
     let proxy = Setup::new(&brokers, None).limit("connect_ms = 500").start().await;
     let mut client = Client::connect(proxy.node(5)).await?;
-    client.send(3, 12, &crate::harness::requests::metadata(12)).await?;
+    client.send(3, 12, &metadata(12)).await?;
     ensure!(client.receive_to_end().await?.is_empty(), "an answer of no broker");
     let metric = "firebreak_errors_total{blame=\"upstream\",kind=\"unreachable\"}";
     proxy.metric_becomes(metric, 1.0).await?;
     // The line is written behind the count, and read by a thread of its own.
-    let line = "no way to broker 5";
+    let line = "cannot connect to broker 5";
     until("a line", async || (proxy.logged(line) > 0).then_some(())).await?;
     ensure_eq!(proxy.logged(line), 1, "lines about it");
     Ok(())

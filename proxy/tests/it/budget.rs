@@ -1,15 +1,18 @@
-//! What is held whole is bounded by configuration, however many clients there are.
+//! What is held whole is bounded by configuration, however many clients there are and whatever
+//! batches inflate to.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kafka_protocol::messages::{FetchResponse, ProduceResponse};
+use protocol_ext::codec::{Codec, Framing};
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer};
 use crate::harness::proxy::{Folder, Setup};
-use crate::harness::records::{read, single};
+use crate::harness::records::{batch, read, records, single};
 use crate::harness::requests::{fetch, fetched, produce};
-use crate::harness::{Checked, ensure, ensure_eq, noise, until};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
 const MIB: usize = 1024 * 1024;
 const VALUE: usize = 6 * MIB;
@@ -146,4 +149,80 @@ async fn room_that_a_reader_held_is_given_back_when_it_leaves() -> Checked {
     let (_, error, section) = fetched(answer)?.remove(0);
     ensure_eq!((error, read(&section).len()), (0, 1), "error and values once there is room");
     Ok(())
+}
+
+/// Partitions of a topic whose batches are small and inflate.
+const BOMBS: i32 = 48;
+/// What one of them inflates to: all that a batch may.
+const INFLATED: usize = 8_000_000;
+/// The budget; one batch three times, since that one always has room; and what else a process
+/// needs. All bombs at once would take 380 MB.
+const INFLATED_GROWTH_MAX: usize = (16 + 3 * 8 + 60) * MIB;
+
+/// A batch of some KiB whose second value inflates to so many bytes.
+fn bomb(bytes: usize) -> Bytes {
+    batch(Codec::Zstd, Framing::Plain, &records(&[noise(9, 2000), vec![7; bytes]]))
+}
+
+/// A request of some KiB whose batches become megabytes: they are opened one after the other, on
+/// Produce and on Fetch, and all is stored and restored.
+pub async fn batches_inflate_within_the_budget(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    brokers.cluster().add_topic("wide", 48);
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, faults).limit(BUDGET).offload(&store, 1000).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    client.metadata(12).await?;
+    let before = proxy.resident_bytes();
+    let batches: Vec<_> = (0..BOMBS).map(|n| (n, bomb(INFLATED))).collect();
+    let request = produce(9, -1, "wide", &batches);
+    let answer: ProduceResponse = client.call(0, 9, &request).await?;
+    let codes = answer.responses[0].partition_responses.iter().map(|p| p.error_code);
+    ensure_eq!(codes.filter(|code| *code == 0).count(), 48, "partitions without an error");
+    let growth = proxy.resident_bytes_max().saturating_sub(before);
+    println!("memory grew by {growth} bytes on Produce");
+    ensure!(growth < INFLATED_GROWTH_MAX, "memory grew by {growth} bytes: inflated too much");
+    let inflated = "firebreak_buffered_bytes{what=\"inflated\"}";
+    proxy.metric_becomes(inflated, 0.0).await?;
+
+    for n in 0..BOMBS {
+        let (error, section) = client.fetch(11, "wide", n, 0, 1000).await?;
+        let values: Vec<_> = read(&section).into_iter().filter_map(|r| r.value).collect();
+        ensure_eq!(error, 0, "error of Fetch");
+        ensure!(values == [noise(9, 2000), vec![7; INFLATED]], "other values came");
+    }
+    let growth = proxy.resident_bytes_max().saturating_sub(before);
+    println!("memory grew by {growth} bytes on Fetch");
+    // What the allocator keeps of the values of earlier answers is not given back at once.
+    ensure!(
+        growth < INFLATED_GROWTH_MAX + 120 * MIB,
+        "memory grew by {growth} bytes: inflated too much"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn small_batches_that_inflate_are_opened_within_the_byte_budget() -> Checked {
+    batches_inflate_within_the_budget(None).await
+}
+
+/// What is longer than one batch may be passes as it came, and stays readable.
+#[tokio::test]
+async fn a_batch_that_inflates_beyond_a_frame_passes_and_is_read_as_it_came() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, None).limit(BUDGET).offload(&store, 1000).start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    let sent = bomb(9_000_000);
+    let small = noise(1, 5000);
+    for batch in [sent, single(small.clone())] {
+        let (error, _) = client.produce(9, "t", 0, &batch).await?;
+        ensure_eq!(error, 0, "error of Produce");
+    }
+    let (error, section) = client.fetch(11, "t", 0, 0, i32::MAX).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    let values: Vec<_> = read(&section).into_iter().filter_map(|r| r.value).collect();
+    ensure!(values == [noise(9, 2000), vec![7; 9_000_000], small], "other values came");
+    let passed = "firebreak_offload_objects_total{op=\"unopened\"}";
+    proxy.metric_becomes(passed, 2.0).await
 }

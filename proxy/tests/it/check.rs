@@ -10,6 +10,23 @@ fn firebreak(arguments: &[&str]) -> Output {
     command.output().expect("firebreak runs")
 }
 
+/// The problem lines of a file that is refused.
+fn problems(toml: &str) -> Vec<String> {
+    let (code, out, err) = check(toml);
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    err.lines().skip(1).map(|line| line.trim().to_owned()).collect()
+}
+
+fn told(toml: &str, lines: &[&str]) {
+    let problems = problems(toml);
+    for line in lines {
+        assert!(problems.iter().any(|p| p.starts_with(line)), "{line} is not in {problems:#?}");
+    }
+    assert_eq!(problems.len(), lines.len(), "{problems:#?}");
+}
+
+const CLUSTER: &str = "[[cluster]]\nbootstrap = [\"kafka-1:9092\"]\n";
+
 fn check(toml: &str) -> (Option<i32>, String, String) {
     let folder = Folder::new();
     let file = folder.path().join("firebreak.toml");
@@ -82,4 +99,162 @@ fn wrong_usage_has_exit_code_2_and_help_exit_code_0() {
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8_lossy(&help.stdout);
     assert!(text.contains("Example:") && text.contains("check"), "{text}");
+}
+
+#[test]
+fn virtual_topics_of_clients_that_prove_who_they_are_need_an_identity_of_the_proxy() {
+    let folder = Folder::new();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "alice:x\n").expect("a file");
+    let toml = |sees: &str, own: &str| {
+        format!(
+            "[listen]\nsasl = {{ mechanisms = [\"PLAIN\"], users_file = {users:?}, \
+             brokers_see = \"{sees}\" }}\n[[cluster]]\nbootstrap = [\"k:9092\"]\n{own}\n\
+             [[virtual_topic]]\nname = \"v\"\nregion = {{ header = \"r\" }}\n\
+             [[region]]\nname = \"a\"\n"
+        )
+    };
+    for sees in ["proxy", "client"] {
+        let (code, _, err) = check(&toml(sees, ""));
+        assert_eq!(code, Some(2), "{err}");
+        assert!(err.contains("cluster.sasl: is missing: parts of virtual topics"), "{err}");
+        let own = folder.path().join("own");
+        std::fs::write(&own, "secret\n").expect("a file");
+        let own = format!(
+            "sasl = {{ mechanism = \"PLAIN\", username = \"f\", password_file = {own:?} }}"
+        );
+        let (code, _, err) = check(&toml(sees, &own));
+        assert_eq!(code, Some(0), "{err}");
+    }
+}
+
+#[test]
+fn load_balancers_are_addresses_or_nets() {
+    let toml = |nets: &str| {
+        format!("[listen]\nproxy_protocol_from = {nets}\n[[cluster]]\nbootstrap = [\"k:9092\"]\n")
+    };
+    let (code, _, err) = check(&toml("[\"10.0.1.0/24\", \"::1\"]"));
+    assert_eq!(code, Some(0), "{err}");
+    for bad in ["10.0.1.1/24", "lb.example.org", "10.0.0.0/33"] {
+        let (code, _, err) = check(&toml(&format!("[{bad:?}]")));
+        assert_eq!(code, Some(2), "{err}");
+        let line = format!("listen.proxy_protocol_from: \"{bad}\" is no net");
+        assert!(err.contains(&line), "{err}");
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_read_hide_no_others() {
+    told(
+        "[listen]\nadvertize = \"x\"\nports = 7\n[[cluster]]\nbootstrap = [\"kafka-1\"]\n\
+         [admin]\naddress = \"here\"\n[limits]\nidle_ms = \"long\"\ndrain_ms = 0\n",
+        &[
+            "listen.advertize: unknown field `advertize`, expected one of `bootstrap`",
+            "listen.ports: invalid type: integer `7`, expected a string",
+            "limits.idle_ms: invalid type: string \"long\", expected i64",
+            "cluster.bootstrap: \"kafka-1\" is not HOST:PORT",
+            "admin.address: \"here\" is not ADDRESS:PORT",
+            "limits.drain_ms: 0 is too small: at least 1",
+        ],
+    );
+}
+
+#[test]
+fn ports_that_two_listeners_want_are_told() {
+    let listen = "[listen]\nbootstrap = \"127.0.0.1:19092\"\nports = \"19090-19099\"\n\
+        broker_ports = { 20 = 19095, 21 = 19200, 22 = 19200 }\n\
+        [admin]\naddress = \"0.0.0.0:19097\"\n";
+    told(
+        &format!("{listen}{CLUSTER}"),
+        &[
+            "listen.ports: port 19092 of broker 2 (listen.ports) is taken by the bootstrap",
+            "listen.broker_ports: port 19095 of broker 20 (listen.broker_ports) is taken by br",
+            "listen.broker_ports: port 19200 of broker 22 (listen.broker_ports) is taken by br",
+            "admin.address: port 19097 of the admin port (admin.address) is taken by broker 7",
+        ],
+    );
+    let apart = "[listen]\nbootstrap = \"127.0.0.1:19092\"\n\
+        broker_ports = { 5 = 19098, 205 = 9999 }\n\
+        [admin]\naddress = \"127.0.0.2:19093\"\n";
+    let (code, _, err) = check(&format!("{apart}{CLUSTER}"));
+    // Broker 5 has the place of none: its own in the range is 19098.
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[test]
+fn a_proxy_before_itself_is_told() {
+    let listen = "[listen]\nbootstrap = \"0.0.0.0:19092\"\nadvertise = \"kafka.example.org\"\n";
+    let hosts =
+        "bootstrap = [\"localhost:19092\", \"KAFKA.example.org:19093\", \"10.0.0.1:19092\"]";
+    told(
+        &format!("{listen}[[cluster]]\n{hosts}\n"),
+        &[
+            "cluster.bootstrap: \"localhost:19092\" is the bootstrap listener (listen.bootstrap)",
+            "cluster.bootstrap: \"KAFKA.example.org:19093\" is broker 0 (listen.ports)",
+        ],
+    );
+}
+
+#[test]
+fn names_that_two_things_would_share_are_told() {
+    let regions = "[[region]]\nname = \"c\"\n[[region]]\nname = \"b-c\"\n[[region]]\nname = \"c\"\n\
+        cluster = \"elsewhere\"\n";
+    let topic = |name: &str| {
+        format!("[[virtual_topic]]\nname = \"{name}\"\nregion = {{ header = \"r\" }}\n")
+    };
+    let (a, b) = (topic("a"), topic("a-b"));
+    let twice = "[[cluster]]\nname = \"main\"\nbootstrap = [\"kafka-1:9092\"]\n".repeat(2);
+    told(
+        &format!("{twice}{regions}{a}{b}{a}"),
+        &[
+            "cluster: several clusters",
+            "cluster.name: \"main\" names two clusters",
+            "region[2].name: \"c\" names two regions",
+            "region[2].cluster: \"elsewhere\" names no [[cluster]]",
+            "virtual_topic[1].name: \"a-b-c\" is the physical topic of virtual_topic[0] for b-c",
+            "virtual_topic[2].name: \"a\" is virtual_topic[0] and virtual_topic[2]",
+        ],
+    );
+}
+
+#[test]
+fn files_and_folders_of_the_store_are_looked_at() {
+    told(
+        &format!(
+            "[store]\nkind = \"local\"\npath = \"objects\"\nkey_file = \"/no/such/key\"\n{CLUSTER}"
+        ),
+        &[
+            "store.path: \"objects\" is relative: write a path from / on",
+            "store.key_file: /no/such/key cannot be read: No such file",
+        ],
+    );
+    let folder = Folder::new();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "short").expect("a file");
+    told(
+        &format!("[store]\nkind = \"local\"\npath = \"/o\"\nkey_file = {key:?}\n{CLUSTER}"),
+        &[&format!("store.key_file: {}: the key has 5 bytes, at least", key.display())],
+    );
+}
+
+#[test]
+fn what_the_environment_says_is_checked_too() {
+    let with = |name: &str, value: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        command.args(arguments).env_remove("KAFKA_BOOTSTRAP_SERVERS").env(name, value);
+        let output = command.output().expect("firebreak runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, err) = with("KAFKA_BOOTSTRAP_SERVERS", "", &["check"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("cluster.bootstrap: names no broker"), "{err}");
+    let (code, err) = with("RUST_LOG", "inof", &["check"]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("RUST_LOG: \"inof\" has \"inof\", which is no level"), "{err}");
+    assert!(err.starts_with("configuration has 2 problem(s):"), "{err}");
+    for workers in ["0", "1025", "many"] {
+        let (code, err) = with("RUST_LOG", "info", &["--workers", workers, "--upstream", "a:1"]);
+        assert_eq!(code, Some(2), "{workers}: {err}");
+        assert!(err.contains("--workers"), "{err}");
+    }
 }

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod certs;
 pub mod client;
+pub mod hole;
 pub mod proxy;
 pub mod records;
 pub mod requests;

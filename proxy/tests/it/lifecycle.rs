@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kafka_protocol::messages::{ListOffsetsResponse, MetadataResponse};
+use bytes::Bytes;
+use kafka_protocol::messages::{ListOffsetsResponse, MetadataResponse, ProduceResponse};
 use protocol_ext::fake_broker::Fault;
+use tokio::task::JoinSet;
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer, request_frame};
@@ -73,6 +75,101 @@ async fn a_drain_loses_no_byte_of_an_answer_though_the_client_goes_on_asking() -
     ensure!(rest.is_empty(), "{} bytes behind the answer", rest.len());
     let status = proxy.ended().await?;
     ensure!(status.success(), "the process ended with {status}");
+    Ok(())
+}
+
+/// What one client sent in the order of its counter, and how many of them were answered.
+struct Sent {
+    batches: Vec<Bytes>,
+    answered: usize,
+}
+
+/// Produces with many requests in flight until the connection ends, and checks every answer.
+async fn pipeline(port: u16, seed: u64) -> Checked<Sent> {
+    const IN_FLIGHT: usize = 16;
+    let mut client = Client::connect(port).await?;
+    let mut sent = Sent { batches: Vec::new(), answered: 0 };
+    let mut first = None;
+    loop {
+        while sent.batches.len() < sent.answered + IN_FLIGHT {
+            let batch = single(noise(seed + sent.batches.len() as u64, 400));
+            let request = produce(9, -1, "t", &[(0, batch.clone())]);
+            // The proxy may have closed already: the answers tell.
+            if let Ok(correlation) = client.send(0, 9, &request).await {
+                first.get_or_insert(correlation);
+            }
+            sent.batches.push(batch);
+        }
+        let Some(frame) = client.receive_or_end().await? else { return Ok(sent) };
+        let due = first.unwrap_or(0) + i32::try_from(sent.answered).map_err(failure)?;
+        let told: ProduceResponse = answer(&frame, 9, due)?;
+        ensure_eq!(told.responses[0].partition_responses[0].error_code, 0, "error of Produce");
+        sent.answered += 1;
+    }
+}
+
+/// What reached a broker before the drain ended is answered, every connection ends without a reset,
+/// and what was not answered can be sent again elsewhere: nothing is lost or doubled.
+pub async fn pipelines_survive_a_drain(faults: Faults) -> Checked {
+    const CLIENTS: u64 = 8;
+    let brokers = Brokers::start(1).await;
+    let mut proxy = Setup::new(&brokers, faults).start().await;
+    let other = Setup::new(&brokers, None).start().await;
+    let log = || brokers.cluster().log("t", 0).expect("a log").end();
+    let port = proxy.port;
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
+        clients.spawn(pipeline(port, n * 1_000_000));
+    }
+    until("load", async || (log() > 2000).then_some(())).await?;
+    proxy.terminate();
+    let status = proxy.ended().await?;
+    ensure!(status.success(), "the process ended with {status}");
+    ensure_eq!(proxy.logged("drain_ms ran out"), 0, "lines about a drain that took too long");
+    let mut sent = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        sent.push(client.map_err(failure)??);
+    }
+    let answered: usize = sent.iter().map(|one| one.answered).sum();
+    ensure_eq!(i64::try_from(answered).map_err(failure)?, log(), "answers, batches at the broker");
+    let mut again = Client::connect(other.port).await?;
+    let mut all = 0;
+    for one in &sent {
+        all += one.batches.len();
+        for batch in &one.batches[one.answered..] {
+            ensure_eq!(again.produce(9, "t", 0, batch).await?.0, 0, "error of Produce");
+        }
+    }
+    ensure!(all > answered, "nothing was in flight at the end");
+    ensure_eq!(i64::try_from(all).map_err(failure)?, log(), "batches sent, batches at the broker");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_under_load_loses_and_doubles_nothing() -> Checked {
+    pipelines_survive_a_drain(None).await
+}
+
+/// A connection whose task panics leaves, and takes no place for ever.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_connection_that_panics_gives_its_place_back() -> Checked {
+    let brokers = Brokers::start(1).await;
+    // Any point on the way of a connection does.
+    let panics = Some("silent-client-connects=2*panic");
+    let proxy = Setup::new(&brokers, panics).limit("connections_max = 1").start().await;
+    // The second one comes in only once the first has given its place back.
+    until("two panics", async || {
+        let mut client = Client::connect(proxy.port).await.ok()?;
+        client.receive_to_end().await.ok()?;
+        (proxy.logged("panicked") > 1).then_some(())
+    })
+    .await?;
+    until("a place", async || {
+        let mut client = Client::connect(proxy.port).await.ok()?;
+        client.metadata(12).await.ok()
+    })
+    .await?;
     Ok(())
 }
 
@@ -235,6 +332,49 @@ async fn a_proxy_without_a_broker_is_alive_not_ready_and_says_why() -> Checked {
     Ok(())
 }
 
+/// A cluster of which no broker answers any more makes the proxy not ready, and one that does,
+/// ready again.
+pub async fn a_lost_cluster_is_told(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(2).await;
+    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 300").start().await;
+    proxy.metric_becomes("firebreak_brokers", 2.0).await?;
+    ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness");
+    let port = brokers.cluster().nodes[0].port;
+    brokers.stop(0);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness with one broker");
+    brokers.stop(1);
+    let mut last = String::new();
+    let lost = until("no readiness", async || {
+        let (code, reason) = proxy.admin("/readyz").await.ok()?;
+        last = reason;
+        (code == 503).then_some(())
+    });
+    lost.await.map_err(|_| failure(format!("a lost cluster is still called {last}")))?;
+    ensure!(last.contains("no broker of cluster fake answers for"), "reason: {last}");
+    until("a line", async || (proxy.logged("not ready") > 0).then_some(())).await?;
+    // It comes back where it was configured.
+    let address = format!("{}:{port}", Brokers::host(0)).parse().map_err(failure)?;
+    brokers.add_at(0, address, &Brokers::host(0)).await;
+    let ready = async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(());
+    until("readiness", ready).await?;
+    until("a line", async || (proxy.logged("cluster answers again") == 1).then_some(())).await
+}
+
+#[tokio::test]
+async fn a_proxy_whose_cluster_is_lost_is_not_ready_until_it_is_back() -> Checked {
+    a_lost_cluster_is_told(None).await
+}
+
+#[tokio::test]
+async fn brokers_without_a_port_are_counted() -> Checked {
+    let mut brokers = Brokers::start(1).await;
+    brokers.add(7).await;
+    let proxy = Setup::new(&brokers, None).start().await;
+    proxy.metric_becomes("firebreak_brokers", 2.0).await?;
+    proxy.metric_becomes("firebreak_brokers_without_port", 1.0).await
+}
+
 #[tokio::test]
 async fn clients_beyond_the_limit_are_closed_and_those_before_it_served() -> Checked {
     let brokers = Brokers::start(1).await;
@@ -244,12 +384,16 @@ async fn clients_beyond_the_limit_are_closed_and_those_before_it_served() -> Che
     let mut second = Client::connect(proxy.port).await?;
     second.metadata(12).await?;
     let mut third = Client::connect(proxy.port).await?;
-    ensure!(third.receive_to_end().await?.is_empty(), "bytes for a client too many");
+    ensure!(third.is_reset().await?, "a client too many was closed in good order");
     until("a line", async || (proxy.logged("connections_max reached") > 0).then_some(())).await?;
     drop(first);
     proxy.metric_becomes("firebreak_connections{side=\"client\"}", 1.0).await?;
-    let mut fourth = Client::connect(proxy.port).await?;
-    fourth.metadata(12).await?;
+    // The place is given back a little later than the socket.
+    until("a place", async || {
+        let mut fourth = Client::connect(proxy.port).await.ok()?;
+        fourth.metadata(12).await.ok()
+    })
+    .await?;
     second.metadata(12).await?;
     Ok(())
 }

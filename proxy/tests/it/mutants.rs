@@ -8,8 +8,8 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, exact, hostile, lifecycle, offload, order, overstay, routed, sasl, store,
-    tails, tls, upkeep, versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
+    overstay, permissions, reach, refused, room, routed, sasl, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -84,13 +84,35 @@ fn mutants() -> Vec<Mutant> {
             "connections at the broker"
         ),
         mutant!("overstay-unseen", overstay::a_stuck_request_is_cut_off, "holds a connection"),
+        mutant!("holders-unseen", holders::a_sender_that_keeps_room_is_closed, "keeps its room"),
         mutant!(
             "answers-lost-with-home",
             brokers::answers_of_a_broker_that_ends_arrive,
             "answers that arrived"
         ),
         mutant!("leg-ends-with-home", brokers::a_leg_outlives_an_idle_home, "no answer"),
+        mutant!("lost-cluster-ready", lifecycle::a_lost_cluster_is_told, "still called ready"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
+        mutant!("attempts-one-by-one", reach::dead_bootstraps_are_not_waited_for, "that failed"),
+        mutant!("attempts-one-by-one", reach::a_frozen_broker_is_not_waited_for, "no answer"),
+        mutant!(
+            "attempts-one-by-one",
+            reach::named::dead_addresses_are_not_waited_for,
+            "that failed"
+        ),
+        mutant!(
+            "away-looks-closed",
+            brokers::a_client_without_a_broker_is_reset,
+            "closed in good order"
+        ),
+        mutant!("names-kept", reach::named::a_host_that_moved_is_found, "no answer"),
+        mutant!("moved-broker-ignored", brokers::ids_come_and_go, "no answer"),
+        mutant!(
+            "drain-ignores-in-flight",
+            lifecycle::pipelines_survive_a_drain,
+            "batches at the broker"
+        ),
+        mutant!("drained-for-ever", overstay::a_drain_that_stands_still_ends, "is 1, not 0"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
@@ -125,6 +147,12 @@ fn mutants() -> Vec<Mutant> {
         mutant!("stored-not-kept", store::what_was_just_stored_is_read_from_memory, "reads of"),
         mutant!("gc-forgets-logs", upkeep::gc_deletes_what_nothing_refers_to, "marked by"),
         mutant!("gc-in-one-pass", upkeep::gc_deletes_what_nothing_refers_to, "first pass"),
+        mutant!("lost-key-replaced", offload::a_lost_key_is_not_replaced, "with a new key"),
+        mutant!(
+            "inflate-unbounded",
+            budget::batches_inflate_within_the_budget,
+            "inflated too much"
+        ),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
     ]
 }
@@ -141,6 +169,27 @@ fn mutants_of_security() -> Vec<Mutant> {
             "early-frames-unbounded",
             sasl::requests_before_the_proof_are_closed,
             "was waited for"
+        ),
+        mutant!("strangers-answered", permissions::strangers_get_nothing, "before a login"),
+        mutant!("legs-unasked", permissions::acls_hold_through_legs, "without WRITE"),
+        mutant!(
+            "store-unasked",
+            permissions::values_of_strangers_are_not_stored,
+            "uploads of who may not write"
+        ),
+        mutant!("handshake-0-hidden", sasl::version_0_of_handshakes_is_shown, "versions told"),
+        mutant!("any-header-believed", origin::headers_of_strangers_are_closed, "was believed"),
+        mutant!("header-not-counted", origin::addresses_of_headers_count, "was served"),
+        mutant!(
+            "unproven-for-long",
+            tls::unproven_ends_with_the_handshake,
+            "room beside a silent client"
+        ),
+        mutant!("login-unbounded", sasl::logins_have_a_time, "end of the connection"),
+        mutant!(
+            "session-behind-uploads",
+            sasl::sessions_end_behind_uploads,
+            "kind=\"session_over\""
         ),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
         mutant!("secrets-shown", sasl::secrets_stay_secret, "no secret is masked"),
@@ -168,6 +217,34 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
     ]
 }
 
+/// What is refused here, and what is not.
+fn mutants_of_refusals() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "refusals-forgotten",
+            refused::followers_of_a_refused_batch_are_refused,
+            "answer of batch 1"
+        ),
+        mutant!(
+            "refused-for-others",
+            refused::others_are_written,
+            "answer beside an unknown topic"
+        ),
+        mutant!(
+            "queue-unbounded",
+            refused::refusals_are_bounded_in_number,
+            "requests wait for an answer"
+        ),
+        mutant!(
+            "plain-bytes-uncounted",
+            refused::plain_batches_count,
+            "where 1000000 were asked for"
+        ),
+        mutant!("answers-take-no-room", room::long_answers_take_room, "answers are held"),
+        mutant!("long-questions-taken", room::long_questions_are_refused, "was answered"),
+    ]
+}
+
 /// What clients see of virtual topics.
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
@@ -176,6 +253,37 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
             routed::leaders::a_partition_gets_its_leader_back,
             "errors though there is a leader"
         ),
+        mutant!(
+            "names-beside-ids",
+            routed::leaders::names_and_ids_are_asked_for_apart,
+            "errors of a name"
+        ),
+        mutant!(
+            "parts-by-name",
+            routed::metadata::a_virtual_topic_beside_a_real_one_is_found_by_id,
+            "errors of its partitions"
+        ),
+        mutant!(
+            "questions-unbounded",
+            permissions::questions_are_bounded,
+            "topics in one question"
+        ),
+        mutant!(
+            "attempts-one-by-one",
+            routed::leaders::a_silent_broker_stalls_no_question,
+            "beside a silent broker"
+        ),
+        mutant!(
+            "any-error-doubts",
+            routed::leaders::errors_of_clients_doubt_no_leader,
+            "questions because of errors"
+        ),
+        mutant!(
+            "leg-limits-add-up",
+            routed::leaders::a_slow_leg_has_one_deadline,
+            "beside a slow leg"
+        ),
+        mutant!("refusals-unbounded", routed::transactions::refusals_are_bounded, "a row for each"),
         mutant!(
             "question-asked-once",
             routed::leaders::a_stale_connection_costs_no_request,
@@ -223,6 +331,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
+    mutants.extend(mutants_of_refusals());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     for mutant in &mutants {

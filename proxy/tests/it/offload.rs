@@ -402,3 +402,60 @@ async fn batches_that_are_damaged_are_the_brokers_to_refuse() -> Checked {
     ensure_eq!(error, CORRUPT_MESSAGE, "error of a batch whose CRC does not fit");
     Ok(())
 }
+
+/// Without its key a full store gives nothing back: the process does not start with another one.
+pub async fn a_lost_key_is_not_replaced(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let sent = single(noise(16, 20_000));
+    scene.take(0, &sent).await?;
+    scene.proxy.terminate();
+    ensure!(scene.proxy.ended().await?.success(), "the first process failed");
+    let (key, kept) = (scene.store.path().join("reference.key"), scene.store.path().join("kept"));
+    std::fs::rename(&key, &kept).map_err(failure)?;
+    let setup = Setup::new(&scene.brokers, faults).offload(&scene.store, THRESHOLD).not_ready();
+    let mut proxy = setup.start().await;
+    let ended = until("its end", async || proxy.has_ended().then_some(()));
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), ended).await;
+    ensure!(ended.is_ok() && !key.exists(), "it started with a new key");
+    ensure!(!proxy.ended().await?.success(), "exit code");
+    let log = proxy.log();
+    ensure!(log.contains("reference.key is missing beside objects"), "the log says: {log}");
+
+    std::fs::rename(&kept, &key).map_err(failure)?;
+    let setup = Setup::new(&scene.brokers, None).offload(&scene.store, THRESHOLD);
+    let proxy = setup.start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    let (error, section) = client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    ensure!(read(&section) == read(&sent), "records differ with the key put back");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_whose_key_is_lost_is_refused_and_one_with_its_key_put_back_serves() -> Checked {
+    a_lost_key_is_not_replaced(None).await
+}
+
+#[tokio::test]
+async fn failures_of_the_store_are_counted_by_what_was_asked_and_told() -> Checked {
+    let mut scene = scene(None).await?;
+    let count = |op: &str, kind: &str| {
+        format!("firebreak_store_failures_total{{op=\"{op}\",kind=\"{kind}\"}}")
+    };
+    scene.take(0, &single(noise(17, 20_000))).await?;
+    let objects: Vec<_> = scene.objects().into_keys().collect();
+    std::fs::remove_file(&objects[0]).map_err(failure)?;
+    let (error, _) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
+    ensure_eq!(error, STORAGE_ERROR, "error of a lost object");
+    ensure_eq!(scene.proxy.metric(&count("get", "missing")).await?, 1.0, "lost objects");
+    ensure_eq!(scene.count("damaged").await?, 1.0, "damaged objects");
+    until("a line", async || (scene.proxy.logged("object store failed") > 0).then_some(())).await?;
+
+    std::fs::remove_dir(scene.store.path().join("pending")).map_err(failure)?;
+    let (error, _) = scene.client.produce(9, "t", 0, &single(noise(18, 20_000))).await?;
+    ensure_eq!(error, STORAGE_ERROR, "error of a store that cannot be written");
+    ensure!(scene.proxy.metric(&count("put", "io")).await? >= 5.0, "attempts are not counted");
+    let lines = scene.proxy.logged("object store failed");
+    ensure!(lines <= 14, "{lines} lines about it");
+    Ok(())
+}

@@ -110,6 +110,29 @@ async fn old_connections_close_between_requests() -> Checked {
     Ok(())
 }
 
+/// Nobody answers and nobody asks any more: such a connection drains, and does not for ever.
+pub async fn a_drain_that_stands_still_ends(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let proxy = Setup::new(&brokers, faults).limit("idle_ms = 600\ndrain_ms = 300").start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    client.metadata(12).await?;
+    brokers.cluster().script(2, Fault::Never);
+    client.send(2, 7, &list_offsets("t")).await?;
+    let closed = "firebreak_closed_connections_total{reason=\"idle\"}";
+    proxy.metric_becomes(closed, 1.0).await?;
+    for side in ["client", "broker"] {
+        let open = format!("firebreak_connections{{side=\"{side}\"}}");
+        proxy.metric_becomes(&open, 0.0).await?;
+    }
+    ensure!(client.receive_to_end().await?.is_empty(), "an answer of nobody");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_that_waits_for_a_broker_that_never_answers_ends() -> Checked {
+    a_drain_that_stands_still_ends(None).await
+}
+
 #[tokio::test]
 async fn one_address_has_so_many_connections() -> Checked {
     let brokers = Brokers::start(1).await;
@@ -128,6 +151,11 @@ async fn one_address_has_so_many_connections() -> Checked {
     ensure_eq!(proxy.logged(line), 1, "lines");
     drop(second);
     proxy.metric_becomes("firebreak_connections{side=\"client\"}", 1.0).await?;
-    Client::connect(proxy.port).await?.metadata(12).await?;
+    // The place is given back a little later than the socket.
+    until("a place", async || {
+        let mut third = Client::connect(proxy.port).await.ok()?;
+        third.metadata(12).await.ok()
+    })
+    .await?;
     Ok(())
 }

@@ -5,20 +5,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, SaslAuthenticateRequest, SaslAuthenticateResponse,
-    SaslHandshakeRequest, SaslHandshakeResponse,
+    ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::StrBytes;
+use protocol_ext::fake_broker::Fault;
 use protocol_ext::sasl::scram::{ClientAsks, ITERATIONS_MIN, Keys};
 use protocol_ext::sasl::{Mechanism, plain};
 
 use crate::harness::broker::Brokers;
 use crate::harness::certs::write;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, answer};
 use crate::harness::proxy::{Folder, Proxy, Setup};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, until};
+use crate::harness::records::single;
+use crate::harness::requests::produce;
+use crate::harness::s3::{Fault::Slow, Kind, S3};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 
-const PASSWORD: &str = "wonder,land=7";
+pub const PASSWORD: &str = "wonder,land=7";
 const OWN_PASSWORD: &str = "the proxy's own secret";
 
 async fn handshake(client: &mut Client, version: i16, mechanism: Mechanism) -> Checked {
@@ -39,7 +43,7 @@ async fn authenticate(
 }
 
 /// Logs in and gives the lifetime told; the error code if it fails.
-async fn log_in(
+pub async fn log_in(
     client: &mut Client,
     mechanism: Mechanism,
     user: &str,
@@ -70,7 +74,7 @@ async fn log_in(
 }
 
 /// Brokers that want a login, and a proxy that knows its own.
-async fn brokers() -> Brokers {
+pub async fn brokers() -> Brokers {
     let brokers = Brokers::start(2).await;
     let user = |name: &str, password: &str| (name.to_owned(), password.to_owned());
     brokers.cluster().users =
@@ -78,7 +82,7 @@ async fn brokers() -> Brokers {
     brokers
 }
 
-fn cluster(folder: &Folder, mechanism: Mechanism) -> String {
+pub fn cluster(folder: &Folder, mechanism: Mechanism) -> String {
     let file = write(folder.path(), "own", &format!("{OWN_PASSWORD}\n"));
     format!(
         "sasl = {{ mechanism = \"{mechanism}\", username = \"firebreak\", \
@@ -87,7 +91,7 @@ fn cluster(folder: &Folder, mechanism: Mechanism) -> String {
 }
 
 /// The line of `[listen]`: alice has a password, carol keys made of the same one.
-fn listen(folder: &Folder, more: &str) -> String {
+pub fn listen(folder: &Folder, more: &str) -> String {
     let keys = Keys::derive(Mechanism::ScramSha256, PASSWORD, b"salt", ITERATIONS_MIN);
     let carol =
         if more.contains("client") { String::new() } else { format!("carol:{}", keys.text()) };
@@ -134,18 +138,26 @@ async fn sasl_passes_through_and_is_renewed_where_it_does_not_end_here() -> Chec
 }
 
 #[tokio::test]
-async fn a_handshake_that_raw_tokens_follow_is_not_offered_where_sasl_passes_through() -> Checked {
+async fn a_handshake_that_raw_tokens_follow_is_shown_and_closed_where_sasl_passes_through()
+-> Checked {
+    version_0_of_handshakes_is_shown(None).await
+}
+
+/// librdkafka looks for version 0 and uses version 1; who uses version 0 is closed.
+pub async fn version_0_of_handshakes_is_shown(faults: Faults) -> Checked {
     let brokers = brokers().await;
     let folder = Folder::new();
-    let setup = Setup::new(&brokers, None).cluster(&cluster(&folder, Mechanism::Plain));
+    let setup = Setup::new(&brokers, faults).cluster(&cluster(&folder, Mechanism::Plain));
     let proxy = setup.start().await;
     let mut client = Client::connect(proxy.port).await?;
     let offered: ApiVersionsResponse = client.call(18, 0, &ApiVersionsRequest::default()).await?;
     let row = offered.api_keys.iter().find(|row| row.api_key == 17);
-    ensure_eq!(row.map(|row| (row.min_version, row.max_version)), Some((1, 1)), "versions told");
+    ensure_eq!(row.map(|row| (row.min_version, row.max_version)), Some((0, 1)), "versions told");
     let name = StrBytes::from_static_str("PLAIN");
     client.send(17, 0, &SaslHandshakeRequest::default().with_mechanism(name)).await?;
-    ensure!(client.receive_to_end().await?.is_empty(), "an answer to SaslHandshake version 0");
+    ensure!(!client.receive().await?.is_empty(), "no answer to SaslHandshake version 0");
+    client.send_raw(b"\0\0\0\x0d\0alice\0secret").await?;
+    ensure!(client.receive_to_end().await?.is_empty(), "an answer to a token without a head");
     closed(&proxy, "not_offered", 1.0).await
 }
 
@@ -255,6 +267,83 @@ pub async fn requests_before_the_proof_are_closed(faults: Faults) -> Checked {
     ensure!(closed_at_once.is_ok(), "a long frame before the proof was waited for");
     let now = brokers.counts(0).open.load(Ordering::Relaxed);
     ensure!(now <= open, "connections at the broker: {now}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_silent_or_does_not_finish_has_the_time_of_a_handshake() -> Checked {
+    logins_have_a_time(None).await
+}
+
+/// Silence, half an exchange, and a broker that lets nobody in all end in time.
+pub async fn logins_have_a_time(faults: Faults) -> Checked {
+    let (brokers, folder) = (brokers().await, Folder::new());
+    let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ""));
+    let setup = setup.cluster(&cluster(&folder, Mechanism::ScramSha512)).refresh_ms(60_000);
+    let proxy = setup.limit("handshake_ms = 400").start().await;
+    let mut silent = Client::connect(proxy.port).await?;
+    let mut half = Client::connect(proxy.port).await?;
+    handshake(&mut half, 1, Mechanism::Plain).await?;
+    ensure!(silent.receive_to_end().await?.is_empty(), "an answer to silence");
+    ensure!(half.receive_to_end().await?.is_empty(), "an answer to half an exchange");
+    closed(&proxy, "slow_handshake", 2.0).await?;
+    brokers.cluster().script(17, Fault::Never);
+    // A door that leads to one broker only.
+    let mut stuck = Client::connect(proxy.node(1)).await?;
+    handshake(&mut stuck, 1, Mechanism::Plain).await?;
+    let request =
+        SaslAuthenticateRequest::default().with_auth_bytes(plain("alice", PASSWORD).into());
+    stuck.send(36, 1, &request).await?;
+    closed(&proxy, "slow_handshake", 3.0).await?;
+    ensure!(stuck.receive_to_end().await?.is_empty(), "an answer though no broker let it in");
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(log_in(&mut client, Mechanism::Plain, "alice", PASSWORD).await?, Ok(0), "login");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_renewal_is_told_behind_the_answers_that_are_owed() -> Checked {
+    let brokers = brokers().await;
+    let (_folder, proxy) = ending(None, &brokers, "").await;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(log_in(&mut client, Mechanism::Plain, "alice", PASSWORD).await?, Ok(0), "login");
+    brokers.cluster().script(10, Fault::Delay(Duration::from_millis(700)));
+    let find = FindCoordinatorRequest::default().with_key(StrBytes::from_static_str("g"));
+    let asked = client.send(10, 3, &find).await?;
+    let name = StrBytes::from_static_str("PLAIN");
+    let begun = client.send(17, 1, &SaslHandshakeRequest::default().with_mechanism(name)).await?;
+    let request =
+        SaslAuthenticateRequest::default().with_auth_bytes(plain("alice", "other").into());
+    let refused = client.send(36, 1, &request).await?;
+    let _: FindCoordinatorResponse = answer(&client.receive().await?, 3, asked)?;
+    let _: SaslHandshakeResponse = answer(&client.receive().await?, 1, begun)?;
+    let told: SaslAuthenticateResponse = answer(&client.receive().await?, 1, refused)?;
+    ensure_eq!(told.error_code, 58, "error of the renewal");
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes behind a refusal");
+    closed(&proxy, "authentication", 1.0).await
+}
+
+#[tokio::test]
+async fn a_session_ends_also_while_values_are_under_way_to_the_store() -> Checked {
+    sessions_end_behind_uploads(None).await
+}
+
+/// A request that comes behind an upload comes too late like any other.
+pub async fn sessions_end_behind_uploads(faults: Faults) -> Checked {
+    let (brokers, folder, s3) = (brokers().await, Folder::new(), S3::start().await);
+    brokers.cluster().add_topic("t", 1);
+    let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ", session_ms = 1000"));
+    let setup = setup.cluster(&cluster(&folder, Mechanism::Plain)).offload_s3(&s3, 10_000);
+    let proxy = setup.start().await;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(log_in(&mut client, Mechanism::Plain, "alice", PASSWORD).await?, Ok(1000), "login");
+    s3.script(Kind::Put, &[Slow(Duration::from_millis(2500)), Slow(Duration::ZERO)]);
+    let large = |n| produce(9, -1, "t", &[(0, single(noise(n, 30_000)))]);
+    client.send(0, 9, &large(1)).await?;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    client.send(0, 9, &large(2)).await?;
+    closed(&proxy, "session_over", 1.0).await?;
+    ensure_eq!(s3.count(Kind::Put), 1, "uploads of a session that is over");
     Ok(())
 }
 

@@ -234,6 +234,31 @@ pub async fn slow_handshakes_end(faults: Faults) -> Checked {
     Ok(())
 }
 
+#[tokio::test]
+async fn clients_that_have_nothing_to_prove_leave_room_for_others_after_tls() -> Checked {
+    unproven_ends_with_the_handshake(None).await
+}
+
+/// A client that shook hands and is silent is no longer one of `unproven_max`.
+pub async fn unproven_ends_with_the_handshake(faults: Faults) -> Checked {
+    let (folder, front) = (Folder::new(), Authority::new("front"));
+    let brokers = Brokers::start(1).await;
+    let own = front.sign(&["127.0.0.1"]);
+    let setup = Setup::new(&brokers, faults).listen(&listen(&folder, &own, None));
+    let proxy = setup.limit("unproven_max = 1").start().await;
+    let _silent = connect(&proxy, &front.client(None)).await?;
+    let room = async || served(&proxy, &front.client(None)).await.ok()?.then_some(());
+    until("room beside a silent client", room).await?;
+    let _slow = Client::connect_plain(proxy.port).await?;
+    let full = "firebreak_errors_total{blame=\"client\",kind=\"full\"}";
+    let refused = async || {
+        let _ = served(&proxy, &front.client(None)).await;
+        (proxy.metric(full).await.ok()? > 0.0).then_some(())
+    };
+    let refused = until("a full house", refused).await;
+    refused.map_err(|error| failure(format!("{}, the log: {}", error.0, proxy.log())))
+}
+
 /// What the tests of names start: three brokers behind one port.
 async fn named(faults: Faults, brokers: &Brokers) -> (Folder, Authority, Proxy) {
     let (folder, front) = (Folder::new(), Authority::new("front"));

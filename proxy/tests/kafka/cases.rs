@@ -11,6 +11,8 @@ pub mod librdkafka;
 pub mod mutants;
 pub mod old;
 pub mod records;
+pub mod rolling;
+pub mod security;
 pub mod tails;
 pub mod tools;
 pub mod trouble;

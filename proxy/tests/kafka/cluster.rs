@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::process::{Process, Scratch};
+use crate::rig::Version;
+use crate::secured::Secured;
 use crate::{jars, ports, raw};
 
 /// A running cluster; its processes end and its directories go when it is dropped.
@@ -18,6 +20,8 @@ pub struct Cluster {
     nodes: BTreeMap<i32, Node>,
     copies: usize,
     id: String,
+    /// Its listeners with TLS and SASL, if it has some.
+    pub secured: Option<Secured>,
     dir: Scratch,
 }
 
@@ -29,15 +33,17 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts `brokers` (1 or 3) brokers of `version`, and waits until every one of them is listed.
-    pub fn start(version: &'static str, brokers: usize) -> Self {
+    /// Starts 1 or 3 brokers, and waits until every one of them is listed.
+    pub fn start(Version { name: version, brokers, secured }: Version) -> Self {
+        let dir = Scratch::new(&format!("kafka-{version}"));
         let mut cluster = Self {
             version,
             jars: jars::folder(version),
             nodes: BTreeMap::new(),
             copies: brokers,
             id: cluster_id(),
-            dir: Scratch::new(&format!("kafka-{version}")),
+            secured: secured.then(|| Secured::new(dir.path())),
+            dir,
         };
         let alone = brokers == 1;
         if !alone {
@@ -57,6 +63,18 @@ impl Cluster {
     pub fn bootstrap(&self) -> String {
         let up = self.brokers().into_iter().filter(|id| self.nodes[id].process.is_some());
         up.map(|id| self.address(id)).collect::<Vec<_>>().join(",")
+    }
+
+    /// The addresses of all brokers' listeners for SASL in TLS, or for certificates.
+    pub fn secured_bootstrap(&self, certificates: bool) -> Vec<String> {
+        let more = if certificates { 2 } else { 1 };
+        let address = |id: &i32| format!("{}:{}", self.nodes[id].host, self.nodes[id].port + more);
+        self.brokers().iter().map(address).collect()
+    }
+
+    /// The file of names for Java clients, where there is one.
+    pub fn hosts(&self) -> Option<PathBuf> {
+        self.secured.as_ref().map(Secured::hosts)
     }
 
     /// Where broker `id` listens.
@@ -128,7 +146,8 @@ impl Cluster {
     fn lay_out(&mut self, id: i32, roles: &'static str) {
         let host =
             if id == CONTROLLER { "127.0.0.2".into() } else { format!("127.0.0.{}", id + 1) };
-        let port = ports::free(&[&host], if roles.contains(',') { 2 } else { 1 });
+        let more = if self.secured.is_some() { 2 } else { 0 };
+        let port = ports::free(&[&host], more + if roles.contains(',') { 2 } else { 1 });
         self.nodes.insert(id, Node { host, port, roles, process: None });
         let data = self.dir.path().join(format!("data-{id}"));
         fs::create_dir_all(&data).unwrap();
@@ -156,7 +175,9 @@ impl Cluster {
         };
         let control = quorum.split_once('@').unwrap().1;
         let (roles, address) = (node.roles, self.address(id));
+        let secured = self.secured.as_ref().filter(|_| roles == "broker");
         let listeners = match roles {
+            "broker" if secured.is_some() => Secured::listeners(&node.host, node.port),
             "broker" => format!("PLAINTEXT://{address}"),
             "controller" => format!("CONTROLLER://{control}"),
             _ => format!("PLAINTEXT://{address},CONTROLLER://{control}"),
@@ -164,18 +185,25 @@ impl Cluster {
         let mut lines = format!(
             "process.roles={roles}\nnode.id={id}\ncontroller.quorum.voters={quorum}\n\
              controller.listener.names=CONTROLLER\nlisteners={listeners}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,\
+             SASL_SSL:SASL_SSL,SSL:SSL\n\
              log.dirs={}/data-{id}\n\
              offsets.topic.replication.factor={copies}\n\
              transaction.state.log.replication.factor={copies}\n\
              default.replication.factor={copies}\n",
             self.dir.path().display(),
         );
-        if roles.contains("broker") {
+        if let Some(secured) = secured {
+            lines.push_str(&format!("advertised.listeners={listeners}\n"));
+            lines.push_str(&secured.properties());
+        } else if roles.contains("broker") {
             lines.push_str(&format!("advertised.listeners=PLAINTEXT://{address}\n"));
         }
-        if self.version.starts_with("4.3") {
+        if self.version.starts_with("4.3") || self.secured.is_some() {
             lines.push_str(AUTHORIZER);
+        }
+        if self.secured.is_some() {
+            lines.push_str(SUPER_USERS);
         }
         match &self.version[..3] {
             "3.9" => lines.push_str("group.coordinator.rebalance.protocols=classic,consumer\n"),
@@ -231,6 +259,9 @@ const AUTHORIZER: &str = "\
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 ";
+
+/// Brokers and the harness come without a name; the proxy comes with its own.
+const SUPER_USERS: &str = "super.users=User:ANONYMOUS;User:firebreak;User:CN=firebreak\n";
 
 const SHARE: &str = "\
 group.share.heartbeat.interval.ms=500

@@ -23,10 +23,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn start(version: &str, jars: &Path) -> Self {
+    /// `hosts`: a file with the names that it resolves, in the place of the machine's.
+    pub fn start(version: &str, jars: &Path, hosts: Option<&Path>) -> Self {
         let classes = Scratch::new(&format!("java-{version}"));
         compile(&sources(version), jars, classes.path());
-        let mut command = jars::java(jars, &["-Xmx1g"], Some(classes.path()));
+        let hosts = hosts.map(|file| format!("-Djdk.net.hosts.file={}", file.display()));
+        let options: Vec<&str> = ["-Xmx1g"].into_iter().chain(hosts.as_deref()).collect();
+        let mut command = jars::java(jars, &options, Some(classes.path()));
         command.arg("Cases").stdin(Stdio::piped()).stdout(Stdio::piped());
         let log = classes.path().join("java.log");
         let mut process = Process::start_piped(&mut command, &log);

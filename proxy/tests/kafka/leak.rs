@@ -102,6 +102,9 @@ impl Rules {
         for at in memmem::find_iter(frame, LOOPBACK) {
             let rest = &frame[at + LOOPBACK.len()..];
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            // A port may follow that looks like a digit: the string's length says where it ends.
+            let whole = at > 0 && usize::from(frame[at - 1]) == LOOPBACK.len() + 2;
+            let digits = if whole { digits.min(1) } else { digits };
             if &rest[..digits] != b"1" {
                 leaks.push(format!("text {}", around(frame, at)));
             }

@@ -16,8 +16,12 @@
 
 mod batch;
 mod cases;
+#[path = "../it/harness/certs.rs"]
+#[expect(dead_code, reason = "the suite with a fake broker uses more of it")]
+mod certs;
 mod cluster;
 mod driver;
+mod franz_go;
 mod jars;
 mod leak;
 mod ports;
@@ -26,6 +30,7 @@ mod proxy;
 mod raw;
 mod relay;
 mod rig;
+mod secured;
 
 /// Declares one test per line for one cluster; its rig is shared by them.
 macro_rules! on_kafka {
@@ -76,22 +81,44 @@ macro_rules! every_case_on_kafka {
             trouble_proxy_killed_under_transactions => trouble::proxy_killed_under_transactions,
             trouble_proxy_killed_under_librdkafka => trouble::proxy_killed_under_librdkafka,
             trouble_proxy_drained_under_load => trouble::proxy_drained_under_load,
+            rolling_restart_of_everything => rolling::brokers_and_proxies_one_by_one,
         ]);
     };
 }
 
-const KAFKA_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3 };
-const KAFKA_4_1: rig::Version = rig::Version { name: "4.1.0", brokers: 3 };
-const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3 };
-const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1 };
+/// What clients and brokers prove to each other, and what that permits.
+macro_rules! security_on_kafka {
+    ($module:ident, $version:expr) => {
+        on_kafka!($module, $version, [
+            sasl_passes_through => security::sasl_passes_through,
+            sasl_ends_at_the_proxy => security::sasl_ends_at_the_proxy,
+            sessions_are_renewed_under_load => security::sessions_are_renewed_under_load,
+            certificates_of_clients => security::certificates_of_clients,
+            certificates_rotate_under_load => security::certificates_rotate_under_load,
+            expired_certificates => security::expired_certificates,
+            one_port_with_a_name_for_each_broker => security::one_port_with_names,
+            acls_hold_directly_proxied_and_through_legs => security::acls_hold,
+        ]);
+    };
+}
+
+const KAFKA_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secured: false };
+const KAFKA_4_1: rig::Version = rig::Version { name: "4.1.0", brokers: 3, secured: false };
+const KAFKA_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: false };
+const KAFKA_3_9_ALONE: rig::Version = rig::Version { name: "3.9.1", brokers: 1, secured: false };
+const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secured: true };
+const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, tools, trouble,
+    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, rolling,
+    security, tools, trouble,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
 every_case_on_kafka!(on_4_1_0, KAFKA_4_1);
 every_case_on_kafka!(on_3_9_1, KAFKA_3_9);
+security_on_kafka!(secured_4_3_1, SECURED_4_3);
+security_on_kafka!(secured_3_9_1, SECURED_3_9);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
     no_answer_names_a_broker => addresses::no_answer_names_a_broker,

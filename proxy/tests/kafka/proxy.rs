@@ -9,25 +9,95 @@ use std::time::{Duration, Instant};
 use crate::ports;
 use crate::process::{Process, Scratch, tail};
 
-/// A running proxy. It listens on [`HOST`] and is advertised as 127.0.0.1, where the relay listens.
+/// A running proxy. Unless started elsewhere it listens on [`HOST`] and is advertised as 127.0.0.1,
+/// where the relay listens.
 pub struct Proxy {
+    host: &'static str,
+    advertised: &'static str,
     process: Option<Process>,
     upstream: String,
     failpoints: Option<String>,
+    /// Tables of a configuration file, in the place of flags.
+    tables: Option<Tables>,
     dir: Scratch,
     /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the
     /// run.
     pub port: u16,
 }
 
+/// What a configuration file holds besides addresses and ports.
+pub struct Tables {
+    /// What clients are told.
+    pub advertise: String,
+    /// Lines of `[listen]`.
+    pub listen: String,
+    /// Lines of `[[cluster]]`.
+    pub cluster: String,
+    /// Tables behind them.
+    pub more: String,
+}
+
 impl Proxy {
+    /// Starts it with a configuration file, where no relay stands in front of it.
+    pub fn configured(tables: Tables) -> Self {
+        let port = ports::free(&[HOST], NODES + 3);
+        let dir = Scratch::new("firebreak");
+        let (upstream, tables) = (String::new(), Some(tables));
+        let (process, failpoints) = (None, None);
+        let (host, advertised) = (HOST, HOST);
+        let mut proxy = Self { host, advertised, process, upstream, failpoints, tables, dir, port };
+        proxy.restart();
+        proxy
+    }
+
+    /// Writes its configuration file, if it has one.
+    fn write(&self) -> Option<PathBuf> {
+        let Tables { advertise, listen, cluster, more } = self.tables.as_ref()?;
+        let ports = match listen.contains("sni") {
+            true => String::new(),
+            false => format!("ports = \"{}-{}\"\n", self.port + 1, self.port + NODES),
+        };
+        let text = format!(
+            "[listen]\nbootstrap = \"{HOST}:{}\"\nadvertise = {advertise:?}\n{ports}{listen}\n\
+             [admin]\naddress = {:?}\n[[cluster]]\n{cluster}\n[limits]\nrefresh_ms = 300\n{more}\n",
+            self.port,
+            self.admin(),
+        );
+        let file = self.dir.path().join("firebreak.toml");
+        std::fs::write(&file, text).unwrap();
+        Some(file)
+    }
+
+    /// The value of a metric with its labels; 0 if it is not there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").unwrap();
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.filter_map(|value| value.trim().parse::<f64>().ok()).sum()
+    }
+
     /// Starts it in front of `upstream` and waits until `/readyz` says yes.
     pub fn start(upstream: &str, failpoints: Option<&str>) -> Self {
-        let port = ports::free(&[HOST, ADVERTISED], NODES + 3);
+        Self::start_between(upstream, failpoints, (HOST, ADVERTISED))
+    }
+
+    /// The same with no relay in front: it listens where clients are told.
+    pub fn start_at(upstream: &str, host: &'static str) -> Self {
+        Self::start_between(upstream, None, (host, host))
+    }
+
+    fn start_between(
+        upstream: &str,
+        failpoints: Option<&str>,
+        (host, advertised): (&'static str, &'static str),
+    ) -> Self {
+        let port = ports::free(&[host, advertised], NODES + 3);
         let mut proxy = Self {
+            host,
+            advertised,
             process: None,
             upstream: upstream.to_owned(),
             failpoints: failpoints.map(str::to_owned),
+            tables: None,
             dir: Scratch::new("firebreak"),
             port,
         };
@@ -39,10 +109,14 @@ impl Proxy {
     pub fn restart(&mut self) {
         let (first, last) = (self.port + 1, self.port + NODES);
         let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
-        command.args(["--upstream", &self.upstream, "--advertise", ADVERTISED]);
-        command.args(["--listen", &format!("{HOST}:{}", self.port)]);
-        command.args(["--ports", &format!("{first}-{last}")]);
-        command.args(["--admin", &self.admin()]);
+        if let Some(file) = self.write() {
+            command.arg("--config").arg(file);
+        } else {
+            command.args(["--upstream", &self.upstream, "--advertise", self.advertised]);
+            command.args(["--listen", &self.address()]);
+            command.args(["--ports", &format!("{first}-{last}")]);
+            command.args(["--admin", &self.admin()]);
+        }
         command.current_dir(self.dir.path());
         if let Some(failpoints) = &self.failpoints {
             command.env("FAILPOINTS", failpoints);
@@ -89,8 +163,19 @@ impl Proxy {
         self.dir.path().join("firebreak.log")
     }
 
+    /// Where it listens for bootstraps.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Lines of its log that hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+
     fn admin(&self) -> String {
-        format!("{HOST}:{}", self.port + NODES + 2)
+        format!("{}:{}", self.host, self.port + NODES + 2)
     }
 }
 

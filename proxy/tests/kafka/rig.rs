@@ -18,12 +18,15 @@ use crate::driver::Driver;
 use crate::proxy::{ADVERTISED, Proxy};
 use crate::raw;
 use crate::relay::Relay;
+use crate::secured::{ALICE, FIREBREAK};
 
 /// A Kafka version and the cluster it is tested with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     pub name: &'static str,
     pub brokers: usize,
+    /// Whether it has listeners with TLS and SASL too.
+    pub secured: bool,
 }
 
 /// A cluster, a proxy and a relay in front of it, and the Java clients.
@@ -132,8 +135,13 @@ pub fn tell(line: &str) {
 
 impl Rig {
     fn start(version: Version) -> Self {
-        let cluster = Cluster::start(version.name, version.brokers);
-        let java = Driver::start(version.name, &cluster.jars);
+        let cluster = Cluster::start(version);
+        let mut java = Driver::start(version.name, &cluster.jars, cluster.hosts().as_deref());
+        for (user, password) in [ALICE, FIREBREAK].into_iter().filter(|_| version.secured) {
+            let bootstrap = cluster.bootstrap();
+            let user = json!({"bootstrap": bootstrap, "user": user, "password": password});
+            java.must("scram-user", user);
+        }
         let proxy = Proxy::start(&cluster.bootstrap(), None);
         let relay = Relay::start(proxy.port, cluster.ports());
         Self { cluster, proxy, relay, java, compared: 0, alone: 0, skipped: Vec::new(), topics: 0 }
@@ -161,21 +169,35 @@ impl Rig {
     /// Creates a topic directly; partition `p` is led by broker `p + 1`, wrapping. Returns its id
     /// in hex.
     pub fn create_topic(&mut self, topic: &str, partitions: usize) -> String {
-        let brokers = self.cluster.brokers();
-        let replicas: Vec<Vec<i32>> = (0..partitions)
-            .map(|partition| {
-                let mut all = brokers.clone();
-                all.rotate_left(partition % brokers.len());
-                all
-            })
-            .collect();
+        let replicas = self.replicas_in_turn(partitions);
         self.create_topic_on(topic, &replicas)
+    }
+
+    /// The same with `min.insync.replicas`.
+    pub fn create_safe_topic(&mut self, topic: &str, partitions: usize, min_isr: u32) {
+        let replicas = self.replicas_in_turn(partitions);
+        self.create(topic, &replicas, json!({"min_isr": min_isr}));
+    }
+
+    fn replicas_in_turn(&self, partitions: usize) -> Vec<Vec<i32>> {
+        let brokers = self.cluster.brokers();
+        let turned = (0..partitions).map(|partition| {
+            let mut all = brokers.clone();
+            all.rotate_left(partition % brokers.len());
+            all
+        });
+        turned.collect()
     }
 
     /// Creates a topic with these replicas directly, and waits until every broker tells of it.
     pub fn create_topic_on(&mut self, topic: &str, replicas: &[Vec<i32>]) -> String {
-        let bootstrap = self.cluster.bootstrap();
-        let command = json!({"bootstrap": bootstrap, "topic": topic, "replicas": replicas});
+        self.create(topic, replicas, json!({}))
+    }
+
+    fn create(&mut self, topic: &str, replicas: &[Vec<i32>], mut command: Value) -> String {
+        command["bootstrap"] = json!(self.cluster.bootstrap());
+        command["topic"] = json!(topic);
+        command["replicas"] = json!(replicas);
         let id = self.java.must("create-topic", command).as_str().unwrap().to_owned();
         let until = Instant::now() + Duration::from_secs(30);
         for broker in self.cluster.brokers() {
@@ -248,6 +270,11 @@ impl Rig {
     /// Leaves out a case for the one reason there may be.
     pub fn skip(&mut self, what: &str) {
         self.skipped.push(format!("{what} ({} lacks the API)", self.cluster.version));
+    }
+
+    /// Counts a comparison that a case made itself.
+    pub fn equal(&mut self) {
+        self.compared += 1;
     }
 
     /// Counts a case that is not a comparison: one that asks about the proxy alone.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::proxy::{Features, THRESHOLD_BYTES};
 use crate::records::Numbered;
 use crate::world::World;
 
@@ -130,6 +131,13 @@ impl Reading {
         let last = last.unwrap_or(0).max(record.number);
         self.last.insert((partition, key), last);
         world.count("records read");
+        if split {
+            world.count("records of virtual topics read");
+        }
+        let stored = Features::of(world.seed).offload && topic.starts_with("big-");
+        if stored && record.bytes as usize > THRESHOLD_BYTES {
+            world.count("large values read");
+        }
     }
 
     /// Once all logs were read: what was acknowledged must have come.

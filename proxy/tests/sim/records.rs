@@ -4,6 +4,7 @@ use bytes::Bytes;
 use protocol_ext::batch::{self, BatchHeader, Batches, Caps, Entry, OpenBatch};
 use protocol_ext::codec::{Codec, Framing};
 use protocol_ext::hostile::random::Random;
+use protocol_ext::reference::Reference;
 use protocol_ext::varint::{write_varint, write_varlong};
 
 /// Header that routes records of the virtual topic.
@@ -105,6 +106,13 @@ pub fn batch(records: &[Numbered], sequence: Sequence) -> Bytes {
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     write_varint(out, i32::try_from(bytes.len()).expect("small"));
     out.extend_from_slice(bytes);
+}
+
+/// Records of a batch of which the log has a reference only.
+pub fn references(batch: &Bytes) -> usize {
+    let open = OpenBatch::open(batch.clone(), &CAPS).expect("a batch of a log");
+    let records = open.records().map(|record| record.expect("a record of a log"));
+    records.filter(|record| record.value.is_some_and(Reference::looks_like)).count()
 }
 
 /// Offsets and records of a section of batches, or what is wrong with it.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use firebreak::random;
 use firebreak::store::weather::{self, Weather};
+use protocol_ext::fake_broker::FakeLog;
 use turmoil::{Builder, Sim};
 
 use crate::connection::PROXY;
@@ -13,7 +14,7 @@ use crate::producer::Orders;
 use crate::proxy::Features;
 use crate::trouble::{LATENCY_MAX, Trouble};
 use crate::world::{Counts, Phase, World};
-use crate::{admin, brokers, consumer, producer, proxy};
+use crate::{admin, brokers, consumer, producer, proxy, records};
 
 const CREATE_TOPICS: i16 = 19;
 /// Hosts of clients.
@@ -55,6 +56,11 @@ pub struct Outcome {
 
 /// Runs the simulation of a seed.
 pub fn run(seed: u64) -> Outcome {
+    watched(seed, simulate)
+}
+
+/// Runs some simulation of a seed; what panics in it is seen.
+pub fn watched(seed: u64, simulate: impl FnOnce(&Rc<World>)) -> Outcome {
     random::seed(Some(seed ^ 0x5eed));
     weather::begin(Some(Weather::default()));
     let world = World::new(seed);
@@ -106,9 +112,20 @@ fn simulate(world: &Rc<World>) {
     }
     proxy::check_empty(world, "though all clients are long gone,");
     drain(&mut sim, world);
+    tally(world);
+}
+
+/// Counts what logs and the store hold at the end.
+fn tally(world: &World) {
     let cluster = world.cluster.borrow();
-    let logs = cluster.topics.iter().flat_map(|topic| &topic.logs);
-    world.count_by("duplicates answered", logs.map(|log| log.duplicates as u64).sum());
+    let logs = || cluster.topics.iter().flat_map(|topic| &topic.logs);
+    world.count_by("duplicates answered", logs().map(|log| log.duplicates as u64).sum());
+    let references = logs().flat_map(FakeLog::batches).map(records::references);
+    world.count_by("references in logs", references.sum::<usize>() as u64);
+    world.count_by("objects in the store", weather::kept().0 as u64);
+    let routed = cluster.topics.iter().filter(|topic| topic.name.starts_with("fires-"));
+    let batches = routed.flat_map(|topic| &topic.logs).flat_map(FakeLog::batches);
+    world.count_by("batches of virtual topics", batches.count() as u64);
 }
 
 /// Everything drains while requests are under way.
@@ -171,7 +188,8 @@ fn run_phase(sim: &mut Sim<'_>, world: &Rc<World>, phase: Phase) -> bool {
     true
 }
 
-fn step(sim: &mut Sim<'_>, world: &World) -> bool {
+/// A step of a simulation; false once something is wrong.
+pub fn step(sim: &mut Sim<'_>, world: &World) -> bool {
     let stepped = sim.step();
     world.now.set(sim.elapsed());
     match stepped {

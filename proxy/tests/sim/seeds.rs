@@ -12,7 +12,7 @@ const SEEDS: u64 = 20;
 /// Seeds at once.
 const THREADS: usize = 2;
 /// What must have happened in a run of many seeds.
-const MUST_HAPPEN: [&str; 13] = [
+const MUST_HAPPEN: [&str; 20] = [
     "crashes of brokers",
     "crashes of the proxy",
     "drains",
@@ -26,6 +26,13 @@ const MUST_HAPPEN: [&str; 13] = [
     "batches sent again",
     "duplicates answered",
     "records read",
+    "names lost",
+    "slow brokers",
+    "large values read",
+    "references in logs",
+    "objects in the store",
+    "batches of virtual topics",
+    "records of virtual topics read",
 ];
 
 thread_local! {

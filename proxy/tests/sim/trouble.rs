@@ -27,6 +27,7 @@ enum Broken {
     Slow(String, String),
     Store,
     Pace,
+    Names,
 }
 
 /// Breaks things and repairs them.
@@ -76,7 +77,7 @@ impl<'a> Trouble<'a> {
     fn break_something(&mut self, sim: &mut Sim<'_>) {
         let world = self.world;
         world.calm.set(false);
-        match world.below(14) {
+        match world.below(15) {
             0 | 1 => self.crash_broker(sim),
             2 if !self.is_broken(&Broken::Proxy) => {
                 world.event("trouble", "the proxy crashes", &[]);
@@ -120,6 +121,12 @@ impl<'a> Trouble<'a> {
                 world.pace.set(world.ms(20, 120));
                 self.until(sim, (300, 2000), Broken::Pace);
             }
+            14 if !self.is_broken(&Broken::Names) => {
+                world.event("trouble", "no host has an address", &[]);
+                world.count("names lost");
+                net::sim::darken(true);
+                self.until(sim, (100, 1500), Broken::Names);
+            }
             _ => {}
         }
     }
@@ -149,7 +156,8 @@ impl<'a> Trouble<'a> {
         };
         let taken = |b: &Broken| match b {
             Broken::Cut(_, b) | Broken::Held(_, b) | Broken::Slow(_, b) => *b == other,
-            Broken::Broker(_) | Broken::Proxy | Broken::Store | Broken::Pace => false,
+            Broken::Broker(_) | Broken::Proxy => false,
+            Broken::Store | Broken::Pace | Broken::Names => false,
         };
         if self.broken.iter().any(|(_, b)| taken(b)) {
             return;
@@ -169,7 +177,8 @@ impl<'a> Trouble<'a> {
                 world.count("slow links");
                 sim.set_link_max_message_latency(a.as_str(), b.as_str(), SLOW_LATENCY_MAX);
             }
-            Broken::Broker(_) | Broken::Proxy | Broken::Store | Broken::Pace => {}
+            Broken::Broker(_) | Broken::Proxy => {}
+            Broken::Store | Broken::Pace | Broken::Names => {}
         }
         self.until(sim, (100, 2500), broken);
     }
@@ -206,6 +215,7 @@ impl<'a> Trouble<'a> {
             }
             Broken::Store => weather::set(Weather::default()),
             Broken::Pace => world.pace.set(Duration::from_millis(4)),
+            Broken::Names => net::sim::darken(false),
         }
     }
 

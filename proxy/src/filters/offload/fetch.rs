@@ -5,24 +5,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol_ext::address::Rewrite;
-use protocol_ext::batch::{BatchError, BatchHeader, Batches, Entry, OpenBatch};
-use protocol_ext::codec::{Codec, CodecError};
+use protocol_ext::batch::{BatchHeader, Batches, Entry};
+use protocol_ext::codec::Codec;
 use protocol_ext::header;
 use protocol_ext::records::RecordAt;
 use protocol_ext::reference::{REFERENCE_MAGIC, Reference, ReferenceError};
 use protocol_ext::replace::{Replacement, RewriteOptions};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::Offload;
 use super::parts::{PartFailure, Value, Want};
 use super::sections::{Change, Section, TopicRef, change, sections};
-use super::{Offload, busy};
+use crate::budget::Room;
 use crate::fault;
-use crate::limits::RESTORED_BYTES_MAX;
+use crate::inflate::Opened;
+use crate::limits::{RESTORED_BYTES_MAX, RESTORING_BYTES};
 use crate::metrics::OffloadOp;
 use crate::route::addresses::Directory;
 use crate::store::cache::PartKey;
+use crate::tasks::busy;
 
 /// KAFKA_STORAGE_ERROR: retriable, and what a broker says whose disk fails.
 const STORAGE_ERROR: i16 = 56;
@@ -34,7 +36,7 @@ type Values = HashMap<PartKey, Value>;
 
 /// A batch whose values must be restored.
 struct Referring {
-    open: OpenBatch,
+    open: Opened,
     references: Vec<(RecordAt, Want)>,
     original_bytes: usize,
 }
@@ -43,8 +45,6 @@ struct Referring {
 enum Piece {
     Same(Bytes),
     Refer(Box<Referring>),
-    /// A batch that cannot be opened within bounds, so whether it refers is not known.
-    Shut(BatchError),
 }
 
 /// What to do with a partition's records.
@@ -63,7 +63,7 @@ pub struct Restored {
     /// The frame, without its length, in pieces.
     pub frame: Vec<Bytes>,
     /// Room that the restored values take; held until they are written.
-    pub room: Option<OwnedSemaphorePermit>,
+    pub room: Option<Room>,
 }
 
 impl Offload {
@@ -80,18 +80,20 @@ impl Offload {
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at)?;
-        let mut spent = Spent { left: budget.min(RESTORED_BYTES_MAX), ..Spent::default() };
+        let all = budget.min(RESTORED_BYTES_MAX);
+        let mut spent = Spent { left: all, all, ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
-            let plan = busy(section.records.len(), || self.plan(section, topic.as_deref()));
-            let cut = within(plan, &mut spent);
-            planned.push((topic, cut));
+            let plan = self.plan(section, topic.as_deref(), &mut spent).await;
+            planned.push((topic, plan));
         }
-        let room = match spent.room {
+        let mut room = match spent.room {
             0 => None,
             bytes => self.restored.take(bytes).await,
         };
+        // The store is waited for, and only so long.
+        room.iter_mut().for_each(|room| room.awaits_peer(false));
         let values = self.parts.read(&wanted(&planned)).await;
         let mut changes = Vec::with_capacity(found.len());
         for (section, (topic, plan)) in found.iter().zip(planned) {
@@ -99,6 +101,7 @@ impl Offload {
         }
         let mut rewrite = Rewrite::new(addresses);
         let edits = change(message, version, frame, at, &changes, &mut rewrite)?;
+        room.iter_mut().for_each(|room| room.awaits_peer(true));
         Ok(Restored { frame: edits.chain(frame), room })
     }
 
@@ -121,8 +124,9 @@ impl Offload {
         }
     }
 
-    /// Splits a partition's records into batches that stay and batches that refer.
-    fn plan(&self, section: &Section, topic: Option<&str>) -> Plan {
+    /// Splits a partition's records into batches that stay and batches that refer, up to where the
+    /// answer has no room for more.
+    async fn plan(&self, section: &Section, topic: Option<&str>, spent: &mut Spent) -> Plan {
         if section.records.is_empty() {
             return Plan::Pass;
         }
@@ -133,7 +137,10 @@ impl Offload {
         for entry in Batches::new(&section.records) {
             let (range, piece) = match entry {
                 Ok(Entry::Batch { range, header }) if !header.is_control() => {
-                    let piece = self.piece(section.records.slice(range.clone()), topic);
+                    let batch = section.records.slice(range.clone());
+                    let Some(piece) = self.piece(batch, topic, spent).await else {
+                        return Plan::Pieces(pieces);
+                    };
                     (range, piece)
                 }
                 Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => {
@@ -146,6 +153,14 @@ impl Offload {
                 // What cannot be read goes to the client as it is; it will say so.
                 Err(_) => break,
             };
+            // Where nothing refers, the broker has kept to what the client wants.
+            let fits = match &piece {
+                Piece::Same(bytes) => spent.pass(bytes.len()),
+                Piece::Refer(batch) => spent.admit(batch),
+            };
+            if !fits {
+                return Plan::Pieces(pieces);
+            }
             end = range.end;
             refers |= !matches!(piece, Piece::Same(_));
             pieces.push(piece);
@@ -154,25 +169,37 @@ impl Offload {
         if refers { Plan::Pieces(pieces) } else { Plan::Pass }
     }
 
-    fn piece(&self, batch: Bytes, topic: &str) -> Piece {
-        match self.referring(&batch, topic) {
-            Ok(Some(referring)) => Piece::Refer(Box::new(referring)),
-            Err(error @ BatchError::Codec(CodecError::TooLarge { .. })) => Piece::Shut(error),
-            // A damaged batch is the client's to refuse.
-            Ok(None) | Err(_) => Piece::Same(batch),
+    /// What to do with a batch; `None` if the answer must end before it.
+    async fn piece(&self, batch: Bytes, topic: &str, spent: &mut Spent) -> Option<Piece> {
+        let codec = BatchHeader::parse(&batch).and_then(|header| Ok(header.codec()?));
+        let refers = || memchr::memmem::find(&batch, &REFERENCE_MAGIC).is_some();
+        // What cannot be opened is the client's to refuse.
+        let Ok(codec) = codec else { return Some(Piece::Same(batch)) };
+        if codec == Codec::None && !busy(batch.len(), refers) {
+            return Some(Piece::Same(batch));
         }
+        let opened = match spent.holds_opened {
+            false => Some(self.inflate.open(&batch).await),
+            true => self.inflate.try_open(&batch),
+        };
+        let open = match opened? {
+            Ok(open) => open,
+            Err(error) => {
+                self.unopened(&error, topic);
+                return Some(Piece::Same(batch));
+            }
+        };
+        let Some(referring) = busy(open.batch.body().len(), || self.referring(open, topic)) else {
+            return Some(Piece::Same(batch));
+        };
+        Some(Piece::Refer(Box::new(referring)))
     }
 
-    fn referring(&self, batch: &Bytes, topic: &str) -> Result<Option<Referring>, BatchError> {
-        let plain = BatchHeader::parse(batch)?.codec()? == Codec::None;
-        if plain && memchr::memmem::find(batch, &REFERENCE_MAGIC).is_none() {
-            return Ok(None);
-        }
-        let open = OpenBatch::open(batch.clone(), &self.caps)?;
+    fn referring(&self, open: Opened, topic: &str) -> Option<Referring> {
         let mut references = Vec::new();
         let mut original_bytes = 0;
-        for record in open.records() {
-            let Ok(record) = record else { return Ok(None) };
+        for record in open.batch.records() {
+            let record = record.ok()?;
             let value = record.value.unwrap_or_default();
             if !Reference::looks_like(value) {
                 continue;
@@ -197,7 +224,7 @@ impl Offload {
             }
         }
         let refers = !references.is_empty();
-        Ok(refers.then_some(Referring { open, references, original_bytes }))
+        refers.then_some(Referring { open, references, original_bytes })
     }
 
     /// The new content of one partition.
@@ -215,7 +242,6 @@ impl Offload {
             let restored = match piece {
                 Piece::Same(bytes) => Ok(vec![bytes]),
                 Piece::Refer(referring) => self.rewritten(&referring, values),
-                Piece::Shut(error) => Err(RestoreError::Shut(error)),
             };
             match restored {
                 Ok(batch) => records.extend(batch),
@@ -240,7 +266,8 @@ impl Offload {
 
     fn rewritten(&self, batch: &Referring, values: &Values) -> Result<Vec<Bytes>, RestoreError> {
         let mut replacements = Vec::with_capacity(batch.references.len());
-        let offset = batch.open.header().base_offset;
+        let open = &batch.open.batch;
+        let offset = open.header().base_offset;
         for (record, want) in &batch.references {
             let value = values.get(&want.key()).cloned().unwrap_or(Err(PartFailure::Late));
             let value = value.map_err(|error| RestoreError::At(offset, error))?;
@@ -248,7 +275,7 @@ impl Offload {
         }
         let options = RewriteOptions::default();
         let rewritten = busy(batch.original_bytes, || {
-            batch.open.rewrite_in_pieces(&replacements, &options, &self.caps)
+            open.rewrite_in_pieces(&replacements, &options, &self.caps)
         });
         Ok(rewritten?)
     }
@@ -260,9 +287,6 @@ enum RestoreError {
     /// In the batch at this offset.
     #[error("batch at offset {0}: {1}")]
     At(i64, PartFailure),
-    /// The batch cannot be opened, so what it refers to is not known.
-    #[error("batch cannot be opened: {0}")]
-    Shut(BatchError),
     /// The batch cannot take it.
     #[error(transparent)]
     Rewrite(#[from] protocol_ext::replace::RewriteError),
@@ -285,28 +309,44 @@ fn wanted(planned: &[(Option<Arc<str>>, Plan)]) -> Vec<Want> {
 /// What the batches of one response take so far.
 #[derive(Default)]
 struct Spent {
-    /// Of the client's budget.
+    /// Of the client's budget, and that.
     left: usize,
+    all: usize,
+    /// Whether any batch is taken.
+    has_any: bool,
     /// Of memory.
     room: usize,
+    /// Whether a batch is held that was inflated.
+    holds_opened: bool,
 }
 
-/// Cuts a plan where the budget ends. The first batch of the response that refers is always whole.
-fn within(plan: Plan, spent: &mut Spent) -> Plan {
-    let Plan::Pieces(mut pieces) = plan else { return plan };
-    let mut keep = pieces.len();
-    for (n, piece) in pieces.iter().enumerate() {
-        let Piece::Refer(referring) = piece else { continue };
-        let need = referring.original_bytes;
-        if need > spent.left && spent.room > 0 && !fault::on("budget-ignored") {
-            keep = n;
-            break;
+impl Spent {
+    /// Whether a batch that stays as it is still fits, beside values that the broker does not know
+    /// of.
+    fn pass(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.left || self.room == 0 || fault::on("plain-bytes-uncounted");
+        if fits && !fault::on("plain-bytes-uncounted") {
+            self.left = self.left.saturating_sub(bytes);
+            self.has_any = true;
         }
-        spent.left = spent.left.saturating_sub(need);
-        // What is compressed is built anew beside its values; else values are not copied.
-        let copies = if referring.open.codec() == Codec::None { 1 } else { 3 };
-        spent.room += need * copies;
+        fits
     }
-    pieces.truncate(keep);
-    Plan::Pieces(pieces)
+
+    /// Whether a batch that refers still fits. The first one of the response always does.
+    fn admit(&mut self, batch: &Referring) -> bool {
+        let need = batch.original_bytes;
+        let bytes = need + batch.open.batch.raw().len();
+        // One that never fits comes as the first that refers.
+        let first = self.room == 0 && (!self.has_any || bytes > self.all);
+        if bytes > self.left && !first && !fault::on("budget-ignored") {
+            return false;
+        }
+        self.has_any = true;
+        self.left = self.left.saturating_sub(bytes);
+        // What is compressed is built anew beside its values; else values are not copied.
+        let copies = if batch.open.batch.codec() == Codec::None { 1 } else { 3 };
+        self.room += need * copies + batch.references.len() * RESTORING_BYTES;
+        self.holds_opened |= batch.open.room.is_some();
+        true
+    }
 }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use protocol_ext::reference::{KeyRing, MacKey};
 
 use crate::config::{Store, StoreKind};
-use crate::random;
+use crate::{fault, random};
 
 /// Name of the key that a local store makes for itself.
 const KEY_FILE: &str = "reference.key";
+/// Folder of packs in a local store.
+const OBJECTS: &str = "v1";
 
 /// The keys of a store. A second key, `FILE.previous`, verifies but does not sign.
 pub fn ring(store: &Store) -> io::Result<KeyRing> {
@@ -42,10 +44,38 @@ fn read(path: &Path) -> io::Result<MacKey> {
     MacKey::new(text.trim_ascii()).map_err(|error| named(&error))
 }
 
+/// The first object below a folder, if there is any.
+fn any_object(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let found = if path.is_dir() { any_object(&path)? } else { Some(path) };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The key of a local store. It is made where nothing was stored yet.
 fn own_key(folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join(KEY_FILE);
     if path.exists() {
         return Ok(path);
+    }
+    if !fault::on("lost-key-replaced")
+        && let Some(object) = any_object(&folder.join(OBJECTS))?
+    {
+        return Err(io::Error::other(format!(
+            "{} is missing beside objects such as {}, whose references only that key verifies: \
+             put it back from a backup, or name another key by store.key_file, by which none of \
+             the values stored so far will be restored",
+            path.display(),
+            object.display()
+        )));
     }
     let hex: String = random::key()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let pending = folder.join(format!("{KEY_FILE}.new"));

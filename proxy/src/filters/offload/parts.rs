@@ -16,8 +16,7 @@ use protocol_ext::part::{PartError, decode};
 use protocol_ext::reference::Reference;
 use tokio::sync::oneshot;
 
-use super::busy;
-use crate::data_plane::Budget;
+use crate::budget::Budget;
 use crate::limits::{
     COLD_READ_BYTES_MAX, FETCH_DEADLINE, GAP_BYTES_MAX, HOT, HOT_READ_BYTES_MAX, RANGE_BYTES_MAX,
     RANGES_AT_ONCE,
@@ -25,6 +24,7 @@ use crate::limits::{
 use crate::metrics::{CacheResult, Metrics, OffloadOp};
 use crate::store::cache::{Cache, PartKey};
 use crate::store::{ObjectStore, StoreError};
+use crate::tasks::busy;
 use crate::{clock, fault};
 
 /// Why a value cannot be had.
@@ -42,6 +42,19 @@ pub enum PartFailure {
     /// Not in the time that a client waits.
     #[error("value was not read in time")]
     Late,
+}
+
+impl PartFailure {
+    /// Whether the object is not there or not what it was; else the store may give it later.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Undecodable(..) => true,
+            Self::Store(error) => {
+                matches!(**error, StoreError::Missing(_) | StoreError::Short { .. })
+            }
+            Self::Late => false,
+        }
+    }
 }
 
 /// What became of a value.
@@ -207,7 +220,11 @@ impl Parts {
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             let bytes = lead.want.reference.original_bytes as usize;
-            let op = if value.is_ok() { OffloadOp::Restore } else { OffloadOp::Damaged };
+            let op = match &value {
+                Ok(_) => OffloadOp::Restore,
+                Err(failure) if failure.is_damage() => OffloadOp::Damaged,
+                Err(_) => OffloadOp::Failed,
+            };
             self.metrics.offload(op, bytes);
             if let Ok(value) = &value
                 && hot

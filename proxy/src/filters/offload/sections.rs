@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol_ext::schema::{Message, Role};
+use protocol_ext::header::{self, Head};
+use protocol_ext::schema::{Message, Role, requests};
 use protocol_ext::walk::{Edits, Replace, Value, Visit, walk};
 use protocol_ext::wire::WireError;
 
 use crate::route::topics::TopicId;
 
 /// How a message names a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicRef {
     /// By name.
     Name(Arc<str>),
@@ -62,6 +63,12 @@ pub fn sections(
     if too_many { Err(WireError::Items { max: SECTIONS_MAX }) } else { Ok(found) }
 }
 
+/// The records fields of a Produce request.
+pub fn produce_sections(head: Head, frame: &Bytes) -> Result<Vec<Section>, WireError> {
+    let at = header::request_body_at(head, frame)?;
+    sections(&requests::PRODUCE, head.version, frame, at)
+}
+
 /// New content of one partition: records, and an error that replaces them.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
@@ -105,8 +112,6 @@ pub fn change(
 
 #[cfg(test)]
 mod tests {
-    use protocol_ext::schema::requests;
-
     use super::*;
 
     /// A Produce 9 body of one topic with a long name and so many partitions of six bytes.

@@ -23,7 +23,7 @@ use protocol_ext::{api, guard};
 
 use super::look_up::{Found, Place};
 use super::produce::{CORRUPT, LEG_VERSION, Outcome, Outcomes, TIMED_OUT, leg_body};
-use super::{Leg, LegError, Legs, Ways, by_leader};
+use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
 use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
@@ -269,9 +269,10 @@ impl Legs {
                     judge(row.error_code, row.base_offset, row.log_append_time_ms)
                 });
                 note(metrics, part, judged);
-                if judged == PartAnswer::Again {
+                if row.is_none_or(|row| doubts_leader(row.error_code)) {
                     ways.topics.doubt(&part.physical);
-                } else {
+                }
+                if judged != PartAnswer::Again {
                     part.ended = Some(judged);
                 }
             }

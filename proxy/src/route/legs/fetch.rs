@@ -1,5 +1,6 @@
 //! Fetch: each logical partition is read at the leader of its physical one, and merged.
 //!
+//! Topics that are not virtual are read by the home broker first, as their client. Then:
 //! asked -> questions by leader -> legs, the bytes shared out between them -> rows in the order of
 //! the request, cut to the bytes asked for -> frame. Fetch sessions are not kept for requests with
 //! virtual partitions: the answer carries session 0, so the client sends whole requests. Leader
@@ -22,11 +23,14 @@ use protocol_ext::schema::{Role, responses};
 use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded, is_name};
+use super::{
+    Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+};
+use crate::budget::Room;
 use crate::fault;
-use crate::limits::LEG_FETCH_BYTES_MAX;
+use crate::limits::{IO_BUFFER_BYTES, LEG_FETCH_BYTES_MAX};
+use crate::route::virtual_topics::Routed;
 
 /// Version of the legs: the newest that names topics.
 const LEG_VERSION: i16 = 12;
@@ -47,32 +51,74 @@ struct Question {
 pub fn asked(ways: Ways<'_>, head: Head, frame: &Bytes) -> Result<Option<FetchRequest>, WireError> {
     let at = header::request_body_at(head, frame)?;
     let request: FetchRequest = guard::request(api::FETCH, head.version, frame, at)?;
-    let is_virtual = |topic: &FetchTopic| {
-        let routed = ways.routed.by_name(&topic.topic);
-        routed.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes())).is_some()
-    };
-    if !request.topics.iter().any(is_virtual) {
+    if !request.topics.iter().any(|topic| routed(ways, topic).is_some()) {
         return Ok(None);
     }
-    bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+    bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
     Ok(Some(request))
+}
+
+/// The part of such a request that is for the home broker: it waits for nothing, and asks for few
+/// bytes, since its answer is held without room until the legs take theirs. A broker gives its
+/// first batch whole all the same.
+pub fn rest(
+    ways: Ways<'_>,
+    head: Head,
+    frame: &Bytes,
+    request: &FetchRequest,
+) -> Result<Option<Bytes>, WireError> {
+    let is_plain = |topic: &&FetchTopic| routed(ways, topic).is_none();
+    let topics: Vec<_> = request.topics.iter().filter(is_plain).cloned().collect();
+    if topics.is_empty() || is_in_session(request) {
+        return Ok(None);
+    }
+    let rest = request
+        .clone()
+        .with_topics(topics)
+        .with_forgotten_topics_data(Vec::new())
+        .with_session_id(0)
+        .with_session_epoch(-1)
+        .with_max_wait_ms(0)
+        .with_max_bytes(REST_BYTES_MAX.min(request.max_bytes / 2));
+    let at = header::request_body_at(head, frame)?;
+    let mut frame = BytesMut::from(&frame[..at]);
+    frame.extend_from_slice(&encoded(api::FETCH, head.version, &rest)?);
+    Ok(Some(frame.freeze()))
+}
+
+fn routed<'a>(ways: Ways<'a>, topic: &FetchTopic) -> Option<&'a Routed> {
+    let by_name = ways.routed.by_name(&topic.topic);
+    by_name.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes()))
+}
+
+fn is_in_session(request: &FetchRequest) -> bool {
+    request.session_id != 0 && request.session_epoch > 0
 }
 
 impl Legs {
     /// Answers a Fetch request that names a virtual topic; gives the frame and the room it takes.
+    /// `beside` is what the home broker answered to the rest of the request.
     pub async fn fetch(
         &mut self,
         ways: Ways<'_>,
         head: Head,
         request: &FetchRequest,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), WireError> {
+        beside: Option<Bytes>,
+    ) -> Result<(Bytes, Option<Room>), WireError> {
         let mut answer = FetchResponse::default();
-        if request.session_id != 0 && request.session_epoch > 0 {
+        if is_in_session(request) {
             answer.error_code = NO_SESSION;
             return Ok((reply::frame(head, &answer)?, None));
         }
-        let questions = questions(ways, request, &mut answer).await;
-        let room = self.read(ways, request, questions, &mut answer).await?;
+        let questions = questions(ways, request, &mut answer);
+        let mut waits = Waits { ms: request.max_wait_ms, bytes: request.max_bytes };
+        let ways = Ways { beside: beside.as_ref().map_or(0, Bytes::len), ..ways };
+        if let Some(frame) = beside {
+            let at = header::response_body_at(api::FETCH, head.version, &frame)?;
+            let told: FetchResponse = guard::response(api::FETCH, head.version, &frame, at)?;
+            put_beside(&mut answer, told, &mut waits);
+        }
+        let room = self.read(ways, (request, waits), questions, &mut answer).await?;
         cut(&mut answer, request);
         let frame = reply::frame(head, &answer)?;
         drop(answer);
@@ -82,20 +128,21 @@ impl Legs {
     async fn read(
         &mut self,
         ways: Ways<'_>,
-        request: &FetchRequest,
+        (request, waits): (&FetchRequest, Waits),
         questions: Vec<Question>,
         answer: &mut FetchResponse,
-    ) -> Result<Option<OwnedSemaphorePermit>, WireError> {
+    ) -> Result<Option<Room>, WireError> {
         let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
-        let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
+        let wait = u64::try_from(waits.ms).unwrap_or(0);
         let limit = Duration::from_millis(wait) + ways.limits.connect * 3;
         let room = i32::try_from(ways.room.bytes() / 2).unwrap_or(i32::MAX);
-        let most = request.max_bytes.min(room).min(LEG_BYTES_MAX);
+        let most = waits.bytes.min(room).min(LEG_BYTES_MAX);
         let parts = i32::try_from(led.len()).unwrap_or(i32::MAX).max(1);
         let most = if fault::on("bytes-unbounded") { i32::MAX } else { most / parts };
+        let waits = Waits { bytes: most, ..waits };
         let mut legs = Vec::with_capacity(led.len());
         for (node, questions) in &led {
-            let body = encoded(api::FETCH, LEG_VERSION, &leg_request(request, most, questions))?;
+            let body = encoded(api::FETCH, LEG_VERSION, &leg_request(request, waits, questions))?;
             legs.push(Leg { node: *node, key: api::FETCH, version: LEG_VERSION, body, limit });
         }
         let ran = self.run(ways, legs).await;
@@ -106,7 +153,7 @@ impl Legs {
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
             for Question { of: (topic, row), physical, partition, .. } in questions {
                 let found = rows.get(&(&*physical, partition));
-                if found.is_none_or(|found| found.error_code != 0) {
+                if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
                 }
                 if let Some(found) = found {
@@ -122,30 +169,63 @@ impl Legs {
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const LEG_BYTES_MAX: i32 = LEG_FETCH_BYTES_MAX as i32;
 
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const REST_BYTES_MAX: i32 = (IO_BUFFER_BYTES / 2) as i32;
+
+/// How long legs may wait for records, and for how many bytes they may ask.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    ms: i32,
+    bytes: i32,
+}
+
+/// Puts the rows of the home broker in. Legs wait for nothing if there are records in them.
+fn put_beside(answer: &mut FetchResponse, told: FetchResponse, waits: &mut Waits) {
+    answer.throttle_time_ms = told.throttle_time_ms;
+    answer.error_code = told.error_code;
+    let mut rows = HashMap::new();
+    for topic in told.responses {
+        for row in topic.partitions {
+            let bytes = row.records.as_ref().map_or(0, Bytes::len);
+            if bytes > 0 {
+                waits.ms = 0;
+                let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+                // A broker gives its first batch whole, however long it is.
+                waits.bytes = waits.bytes.saturating_sub(bytes).max(0);
+            }
+            rows.insert((topic.topic.clone(), topic.topic_id, row.partition_index), row);
+        }
+    }
+    for topic in &mut answer.responses {
+        for row in &mut topic.partitions {
+            let place = (topic.topic.clone(), topic.topic_id, row.partition_index);
+            if let Some(told) = rows.remove(&place) {
+                // Without hints to new leaders: the client asks for metadata.
+                *row = told.with_current_leader(LeaderIdAndEpoch::default());
+            }
+        }
+    }
+}
+
 /// The partitions to read. The answer gets a row for each, in the order of the request, that says
 /// what is told without an answer.
-async fn questions(
-    ways: Ways<'_>,
-    request: &FetchRequest,
-    answer: &mut FetchResponse,
-) -> Vec<Question> {
+fn questions(ways: Ways<'_>, request: &FetchRequest, answer: &mut FetchResponse) -> Vec<Question> {
     let mut questions = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
-        let id = topic.topic_id.into_bytes();
-        let routed = ways.routed.by_name(&topic.topic).or_else(|| ways.routed.by_id(&id));
-        let own: Option<Arc<str>> = match (routed, topic.topic.is_empty()) {
-            (Some(_), _) => None,
-            (None, true) => ways.topics.name(id).await.ok().flatten(),
-            (None, false) => is_name(&topic.topic).then(|| topic.topic.as_str().into()),
-        };
+        let routed = routed(ways, topic);
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition;
-            let place = match routed {
-                None => own.clone().map(|name| (name, q)),
-                Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),
-            };
-            let code = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
+            // The home broker refuses topics of its own in its own words.
+            if let Some(code) = routed.and_then(|_| ways.refused.code(t)) {
+                rows.push(failed(q, code));
+                continue;
+            }
+            let place = routed.and_then(|routed| {
+                routed.place(q).map(|(slot, p)| (routed.physical[slot].clone(), p))
+            });
+            let unknown = routed.is_some() && place.is_none();
+            let code = if unknown { UNKNOWN_PARTITION } else { NOT_LEADER };
             rows.push(failed(q, code));
             questions.extend(place.map(|(physical, partition)| Question {
                 of: (t, row),
@@ -165,7 +245,7 @@ async fn questions(
     questions
 }
 
-fn leg_request(request: &FetchRequest, bytes_max: i32, questions: &[Question]) -> FetchRequest {
+fn leg_request(request: &FetchRequest, waits: Waits, questions: &[Question]) -> FetchRequest {
     let topics = questions.chunk_by(|a, b| a.physical == b.physical).map(|of_topic| {
         let name = TopicName(StrBytes::from_string(of_topic[0].physical.to_string()));
         let partitions = of_topic.iter().map(|q| {
@@ -181,9 +261,9 @@ fn leg_request(request: &FetchRequest, bytes_max: i32, questions: &[Question]) -
     });
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_max_wait_ms(request.max_wait_ms)
+        .with_max_wait_ms(waits.ms)
         .with_min_bytes(request.min_bytes)
-        .with_max_bytes(bytes_max)
+        .with_max_bytes(waits.bytes)
         .with_isolation_level(request.isolation_level)
         .with_session_epoch(-1)
         .with_topics(topics.collect())

@@ -1,9 +1,10 @@
-//! ListOffsets: each logical partition is asked at the leader of its physical one.
+//! ListOffsets: each logical partition is asked at the leader of its physical one. Topics that are
+//! not virtual are asked of the home broker first, as their client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -14,39 +15,77 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
-use super::{Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded, is_name};
+use super::{
+    Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+};
 
 /// Version of the legs: the newest without special timestamps that segments cannot answer.
 const LEG_VERSION: i16 = 7;
 
 /// One partition asked for: where the answer goes, and where the question.
 struct Question {
-    /// Topic and partition of the request.
+    /// Topic and partition of the answer.
     of: (usize, usize),
     timestamp: i64,
     physical: Arc<str>,
     partition: i32,
 }
 
+/// A ListOffsets request that names a virtual topic; `None` for any other.
+pub fn asked(
+    ways: Ways<'_>,
+    head: Head,
+    frame: &Bytes,
+) -> Result<Option<ListOffsetsRequest>, WireError> {
+    let at = header::request_body_at(head, frame)?;
+    let request: ListOffsetsRequest = guard::request(api::LIST_OFFSETS, head.version, frame, at)?;
+    if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
+        return Ok(None);
+    }
+    bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
+    Ok(Some(request))
+}
+
+/// The part of such a request that is for the home broker.
+pub fn rest(
+    ways: Ways<'_>,
+    head: Head,
+    frame: &Bytes,
+    request: &ListOffsetsRequest,
+) -> Result<Option<Bytes>, WireError> {
+    let is_plain = |topic: &&ListOffsetsTopic| ways.routed.by_name(&topic.name).is_none();
+    let topics: Vec<_> = request.topics.iter().filter(is_plain).cloned().collect();
+    if topics.is_empty() {
+        return Ok(None);
+    }
+    let at = header::request_body_at(head, frame)?;
+    let mut frame = BytesMut::from(&frame[..at]);
+    let rest = request.clone().with_topics(topics);
+    frame.extend_from_slice(&encoded(api::LIST_OFFSETS, head.version, &rest)?);
+    Ok(Some(frame.freeze()))
+}
+
 impl Legs {
-    /// Answers a ListOffsets request that names a virtual topic; `None` if it names none.
+    /// Answers a ListOffsets request that names a virtual topic. `beside` is what the home broker
+    /// answered to the rest of it.
     pub async fn list_offsets(
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        frame: &Bytes,
-    ) -> Result<Option<Bytes>, WireError> {
-        let at = header::request_body_at(head, frame)?;
-        let request: ListOffsetsRequest =
-            guard::request(api::LIST_OFFSETS, head.version, frame, at)?;
-        if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
-            return Ok(None);
-        }
-        bounded(request.topics.iter().map(|topic| topic.partitions.len()).sum())?;
+        request: &ListOffsetsRequest,
+        beside: Option<Bytes>,
+    ) -> Result<Bytes, WireError> {
         let mut answer = ListOffsetsResponse::default();
-        let questions = questions(ways, &request, &mut answer);
-        self.ask(ways, &request, questions, &mut answer).await?;
-        Ok(Some(reply::frame(head, &answer)?))
+        let questions = questions(ways, request, &mut answer);
+        self.ask(ways, request, questions, &mut answer).await?;
+        if let Some(frame) = beside {
+            let at = header::response_body_at(api::LIST_OFFSETS, head.version, &frame)?;
+            let told: ListOffsetsResponse =
+                guard::response(api::LIST_OFFSETS, head.version, &frame, at)?;
+            answer.throttle_time_ms = told.throttle_time_ms;
+            answer.topics.extend(told.topics);
+        }
+        reply::frame(head, &answer)
     }
 
     async fn ask(
@@ -72,7 +111,7 @@ impl Legs {
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
             for Question { of: (topic, row), physical, partition, .. } in questions {
                 let found = rows.get(&(&*physical, partition)).copied();
-                if found.is_none_or(|found| found.error_code != 0) {
+                if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
                 }
                 if let Some(found) = found {
@@ -95,19 +134,20 @@ fn questions(
 ) -> Vec<Question> {
     let mut questions = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
-        let routed = ways.routed.by_name(&topic.name);
-        let own: Option<Arc<str>> = is_name(&topic.name).then(|| topic.name.as_str().into());
+        let Some(routed) = ways.routed.by_name(&topic.name) else { continue };
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition_index;
-            let place = match routed {
-                None => own.clone().map(|name| (name, q)),
-                Some(r) => r.place(q).map(|(slot, p)| (r.physical[slot].clone(), p)),
-            };
+            if let Some(code) = ways.refused.code(t) {
+                rows.push(failed(q, code));
+                continue;
+            }
+            let place = routed.place(q);
+            let place = place.map(|(slot, p)| (routed.physical[slot].clone(), p));
             let code = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
             rows.push(failed(q, code));
             questions.extend(place.map(|(physical, partition)| Question {
-                of: (t, row),
+                of: (answer.topics.len(), row),
                 timestamp: asked.timestamp,
                 physical,
                 partition,

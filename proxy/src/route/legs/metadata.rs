@@ -1,6 +1,7 @@
 //! Metadata: virtual names are asked of the brokers as their physical topics, and merged back.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -14,8 +15,11 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
-use super::{UNKNOWN_PARTITION, encoded};
+use super::{UNKNOWN_ID, UNKNOWN_PARTITION, encoded};
+use crate::fault;
 use crate::route::addresses::Directory;
+use crate::route::permissions::FORBIDDEN;
+use crate::route::topics::{TopicId, Topics};
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
 /// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
@@ -26,8 +30,12 @@ const LEADER_NOT_AVAILABLE: i16 = 5;
 pub struct Asked {
     /// Every topic.
     pub all: bool,
-    /// Ids of virtual topics.
-    pub virtual_topics: Vec<[u8; 16]>,
+    /// Ids of virtual topics, and whether they were asked for by id.
+    pub virtual_topics: Vec<([u8; 16], bool)>,
+    /// Parts of virtual topics that were asked for by their ids.
+    pub parts: Vec<(TopicId, Arc<str>)>,
+    /// Of all topics those are shown whose parts are all there: the client may see no others.
+    pub only_whole: bool,
     /// Names that clients must not see.
     pub hidden: Vec<String>,
     /// Version that the client is told in; the broker may be asked in another one.
@@ -38,8 +46,9 @@ pub struct Asked {
 const WITHOUT_MAKING: i16 = 4;
 
 /// The request to forward in the place of `frame`; `None` if it asks for nothing virtual.
-pub fn request(
+pub async fn request(
     routed: &VirtualTopics,
+    topics_of_brokers: &Topics,
     head: Head,
     frame: &Bytes,
 ) -> Result<Option<(Bytes, Asked)>, WireError> {
@@ -49,18 +58,15 @@ pub fn request(
     let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
         return Ok(Some((frame.clone(), Asked { all: true, ..asked })));
     };
-    let mut ask = Vec::with_capacity(topics.len());
+    let (mut ask, mut parts) = (Vec::with_capacity(topics.len()), Vec::new());
     for topic in topics {
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
         match found {
-            Some(found) if asked.virtual_topics.contains(&found.id) => {}
+            Some(found) if asked.virtual_topics.iter().any(|(id, _)| *id == found.id) => {}
             Some(found) => {
-                asked.virtual_topics.push(found.id);
-                ask.extend(found.physical.iter().map(|name| {
-                    let name = TopicName(StrBytes::from_string(name.to_string()));
-                    MetadataRequestTopic::default().with_name(Some(name))
-                }));
+                asked.virtual_topics.push((found.id, topic.name.is_none()));
+                parts.extend(found.physical.iter().cloned());
             }
             None if routed.hides(&name) => asked.hidden.push(name),
             None => ask.push(topic),
@@ -68,6 +74,20 @@ pub fn request(
     }
     if asked.virtual_topics.is_empty() && asked.hidden.is_empty() {
         return Ok(None);
+    }
+    let by_id = ask.iter().any(|topic| topic.name.is_none()) && !fault::on("parts-by-name");
+    if by_id {
+        // A broker that is asked for an id looks at no name.
+        asked.parts = topics_of_brokers.real_ids(&parts).await;
+        ask.extend(asked.parts.iter().map(|(id, _)| {
+            let id = uuid::Uuid::from_bytes(*id);
+            MetadataRequestTopic::default().with_name(None).with_topic_id(id)
+        }));
+    } else {
+        ask.extend(parts.iter().map(|name| {
+            let name = TopicName(StrBytes::from_string(name.to_string()));
+            MetadataRequestTopic::default().with_name(Some(name))
+        }));
     }
     body.topics = Some(ask);
     body.allow_auto_topic_creation = false;
@@ -97,7 +117,12 @@ pub fn response(
     let mut physical = HashMap::new();
     let mut shown = Vec::with_capacity(body.topics.len());
     for topic in std::mem::take(&mut body.topics) {
-        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        let named = topic.name.as_ref().map(|name| name.to_string());
+        let name = named.filter(|name| !name.is_empty()).or_else(|| {
+            let part = asked.parts.iter().find(|(id, _)| id == topic.topic_id.as_bytes());
+            part.map(|(_, name)| name.to_string())
+        });
+        let name = name.unwrap_or_default();
         if routed.hides(&name) {
             physical.insert(name, topic);
         } else if routed.by_name(&name).is_none() {
@@ -105,8 +130,14 @@ pub fn response(
         }
     }
     for topic in routed.all() {
-        if asked.all || asked.virtual_topics.contains(&topic.id) {
-            shown.push(merged(topic, &physical));
+        let wanted = asked.virtual_topics.iter().find(|(id, _)| *id == topic.id);
+        let parts = topic.physical.iter().map(|part| physical.get(&**part));
+        let forbidden = parts.clone().flatten().any(|part| part.error_code == FORBIDDEN);
+        let whole = parts.clone().all(|part| part.is_some());
+        match wanted {
+            Some((id, by_id)) if forbidden => shown.push(unseen(topic, asked.version, *id, *by_id)),
+            None if !asked.all || asked.only_whole && (forbidden || !whole) => {}
+            Some(_) | None => shown.push(merged(topic, &physical)),
         }
     }
     for name in &asked.hidden {
@@ -120,6 +151,19 @@ pub fn response(
     Ok(new.freeze())
 }
 
+/// What a broker says of a topic that the client may not see.
+fn unseen(topic: &Routed, version: i16, id: [u8; 16], by_id: bool) -> MetadataResponseTopic {
+    let name = if by_id { String::new() } else { topic.name.to_string() };
+    let name = Some(TopicName(StrBytes::from_string(name)));
+    // The first version whose names may be absent.
+    let unseen =
+        MetadataResponseTopic::default().with_name(name.filter(|_| !by_id || version < 12));
+    match by_id {
+        true => unseen.with_topic_id(uuid::Uuid::from_bytes(id)).with_error_code(UNKNOWN_ID),
+        false => unseen.with_error_code(FORBIDDEN),
+    }
+}
+
 /// One virtual topic from the physical topics of its slots. The leader epoch is always -1, so
 /// that clients never see one go back.
 fn merged(
@@ -130,12 +174,13 @@ fn merged(
     let mut merged = MetadataResponseTopic::default()
         .with_name(Some(name))
         .with_topic_id(uuid::Uuid::from_bytes(topic.id));
+    // What a client may do is what it may do with every part.
+    let parts = topic.physical.iter().filter_map(|part| physical.get(&**part));
+    let operations = parts.map(|part| part.topic_authorized_operations).reduce(|a, b| a & b);
+    merged.topic_authorized_operations = operations.unwrap_or(i32::MIN);
     for q in 0..topic.logical() {
         let place = topic.place(q);
         let slot = place.and_then(|(slot, p)| Some((physical.get(&*topic.physical[slot])?, p)));
-        if let Some((slot, _)) = slot {
-            merged.topic_authorized_operations = slot.topic_authorized_operations;
-        }
         let found = slot.and_then(|(slot, p)| {
             slot.partitions.iter().find(|partition| partition.partition_index == p)
         });

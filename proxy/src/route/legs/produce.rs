@@ -1,7 +1,7 @@
 //! Produce: batches are split by slot, each part goes to the leader of its physical partition.
 //!
-//! Topics that are not virtual go on to the home broker, in the order of the connection and with all
-//! that the request says of itself; what was answered to the others is put beside its answer.
+//! Topics that are not virtual go on to the home broker, in the order of the connection and with
+//! all that the request says of itself; what others were told is put beside its answer.
 //!
 //! Batches with sequence numbers go on in `exact.rs`. A partition is acknowledged when all its
 //! parts are. Brokers take one batch a partition and request, so parts that meet at the same
@@ -26,7 +26,8 @@ use protocol_ext::{api, guard, reply};
 
 use super::exact::Batch;
 use super::{
-    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, encoded,
+    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
+    encoded,
 };
 use crate::fault;
 use crate::metrics::Metrics;
@@ -104,7 +105,7 @@ impl Legs {
         if ours.is_empty() {
             return Ok(Produced::Untouched);
         }
-        bounded(ours.iter().map(|topic| topic.partition_data.len()).sum())?;
+        bounded(ours.iter().map(|topic| topic.partition_data.len()))?;
         request.topic_data = ours;
         let told = self.write(ways, caps, metrics, client, &request).await?;
         if rest.is_empty() {
@@ -135,7 +136,11 @@ impl Legs {
             let Some(routed) = routed(ways, topic) else { continue };
             for (p, data) in topic.partition_data.iter().enumerate() {
                 let mut outcome = Outcome::new(data.index);
-                match taken(routed, caps, metrics, (t, p), data) {
+                let taken = match ways.refused.code(t) {
+                    Some(code) => Err(Refusal { code, message: None }),
+                    None => taken(routed, caps, metrics, (t, p), data),
+                };
+                match taken {
                     Ok(Taken::Parts(new)) => parts.extend(new),
                     Ok(Taken::Exact(batch)) => exact.push(*batch),
                     Err(refusal) => {
@@ -185,11 +190,12 @@ impl Legs {
                 Err(LegError::Unknown(_)) => (None, TIMED_OUT),
             };
             for part in parts {
-                match answer.as_ref().and_then(|answer| find(answer, &part)) {
+                let row = answer.as_ref().and_then(|answer| find(answer, &part));
+                match row {
                     Some(row) => settle(outcomes, &part, row),
                     None => fail(outcomes, &part, code),
                 }
-                if outcomes.get(&part.of).is_none_or(|outcome| outcome.code != 0) {
+                if row.is_none_or(|row| doubts_leader(row.error_code)) {
                     ways.topics.doubt(&part.physical);
                 }
             }
@@ -349,7 +355,16 @@ pub fn joined(
         node.host = StrBytes::try_from(host).unwrap_or_default();
         node.port = i32::from(port);
     }
-    answer.responses.extend(told);
+    let named = |topic: &TopicProduceResponse| (topic.name.clone(), topic.topic_id);
+    let places = answer.responses.iter().map(named).zip(0..);
+    let places: HashMap<_, usize> = places.collect();
+    for mut topic in told {
+        // Some partitions of a topic may be told of here, and others by the broker.
+        match places.get(&named(&topic)).and_then(|at| answer.responses.get_mut(*at)) {
+            Some(there) => there.partition_responses.append(&mut topic.partition_responses),
+            None => answer.responses.push(topic),
+        }
+    }
     let mut new = BytesMut::from(&frame[..at]);
     new.extend_from_slice(&encoded(api::PRODUCE, version, &answer)?);
     Ok(new.freeze())

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +31,7 @@ pub struct Counts {
     /// Bytes that the kernel took.
     pub sent: AtomicUsize,
     hang_up: Notify,
+    frozen: AtomicBool,
 }
 
 /// Takes a request frame for a node and says what to do on the wire.
@@ -105,8 +106,13 @@ impl Brokers {
     /// Starts a node, or starts it again on another port.
     pub async fn add(&mut self, id: i32) {
         let last = u8::try_from(FIRST_HOST + id).expect("few nodes");
-        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)).await;
-        let listener = listener.expect("a loopback port");
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+        self.add_at(id, address, &Self::host(id)).await;
+    }
+
+    /// Starts a node at an address, under a host name; gives its port.
+    pub async fn add_at(&mut self, id: i32, address: SocketAddr, host: &str) -> u16 {
+        let listener = TcpListener::bind(address).await.expect("a loopback port");
         let port = listener.local_addr().expect("bound").port();
         let counts = Arc::new(Counts::default());
         let mut tasks = JoinSet::new();
@@ -114,8 +120,20 @@ impl Brokers {
         self.nodes.insert(id, (counts, tasks));
         let mut cluster = self.cluster();
         cluster.nodes.retain(|node| node.id != id);
-        cluster.nodes.push(FakeNode { id, host: Self::host(id), port });
+        cluster.nodes.push(FakeNode { id, host: host.to_owned(), port });
         cluster.nodes.sort_by_key(|node| node.id);
+        port
+    }
+
+    /// Takes a node away for good: the others do not tell of it any more.
+    pub fn retire(&mut self, id: i32) {
+        self.stop(id);
+        self.cluster().nodes.retain(|node| node.id != id);
+    }
+
+    /// From now on a node takes connections and requests, and answers none.
+    pub fn freeze(&self, id: i32) {
+        self.counts(id).frozen.store(true, Ordering::Relaxed);
     }
 
     /// Takes a node's listener and connections away; the others go on telling of it.
@@ -182,6 +200,9 @@ where
     let mut session = FakeSession::default();
     loop {
         let frame = read_frame(&mut stream, counts).await?;
+        if counts.frozen.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let mut receive = |cluster: &mut FakeCluster| cluster.receive_in(&mut session, id, &frame);
         let steps = receive(&mut shared.cluster.lock().expect("not poisoned"));
         for step in steps {

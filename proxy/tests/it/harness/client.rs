@@ -34,6 +34,29 @@ impl Client {
         Ok(Self { stream: Box::new(stream), correlation: 100 })
     }
 
+    /// Connects from this loopback address.
+    pub async fn connect_from(last: u8, port: u16) -> Checked<Self> {
+        let socket = TcpSocket::new_v4().map_err(failure)?;
+        socket.bind(([127, 0, 0, last], 0).into()).map_err(failure)?;
+        let stream = within("connect", socket.connect(([127, 0, 0, 1], port).into())).await?;
+        Ok(Self { stream: Box::new(stream.map_err(failure)?), correlation: 100 })
+    }
+
+    /// Connects in TLS behind a header of the PROXY protocol.
+    pub async fn connect_tls_behind(
+        header: &[u8],
+        port: u16,
+        host: &str,
+        tls: &Arc<ClientConfig>,
+    ) -> Checked<Self> {
+        let tcp = within("connect", TcpStream::connect(("127.0.0.1", port))).await?;
+        let mut tcp = tcp.map_err(failure)?;
+        tcp.write_all(header).await.map_err(failure)?;
+        let host = ServerName::try_from(host.to_owned()).map_err(failure)?;
+        let stream = within("TLS", TlsConnector::from(tls.clone()).connect(host, tcp)).await?;
+        Ok(Self { stream: Box::new(stream.map_err(failure)?), correlation: 100 })
+    }
+
     /// Connects to a port of the proxy and speaks no TLS, even where every client does.
     pub async fn connect_plain(port: u16) -> Checked<Self> {
         Self::connect(port).await
@@ -92,10 +115,28 @@ impl Client {
         self.stream.shutdown().await.map_err(failure)
     }
 
+    /// Reads the next frame, or the end of the stream where one may begin: no reset.
+    pub async fn receive_or_end(&mut self) -> Checked<Option<Bytes>> {
+        let mut first = [0; 1];
+        let read = within("answer", self.stream.read(&mut first)).await?;
+        match read.map_err(|error| failure(format!("no clean end: {error}")))? {
+            0 => Ok(None),
+            _ => self.receive_behind(&first).await.map(Some),
+        }
+    }
+
     /// Reads the next frame, without its length.
     pub async fn receive(&mut self) -> Checked<Bytes> {
+        self.receive_behind(&[]).await
+    }
+
+    /// The same if its first bytes were read already.
+    async fn receive_behind(&mut self, before: &[u8]) -> Checked<Bytes> {
         let read = async {
-            let length = self.stream.read_i32().await?;
+            let mut length = [0; 4];
+            length[..before.len()].copy_from_slice(before);
+            self.stream.read_exact(&mut length[before.len()..]).await?;
+            let length = i32::from_be_bytes(length);
             let length = usize::try_from(length).map_err(std::io::Error::other)?;
             let mut frame = BytesMut::with_capacity(length);
             while frame.len() < length {
@@ -123,6 +164,15 @@ impl Client {
         };
         within("bytes of an answer", read).await?.map_err(failure)?;
         Ok(bytes.freeze())
+    }
+
+    /// Waits for the end of a connection on which nothing comes, and tells whether it was a reset.
+    pub async fn is_reset(&mut self) -> Checked<bool> {
+        match within("end of the connection", self.stream.read(&mut [0])).await? {
+            Ok(0) => Ok(false),
+            Ok(_) => Err(failure("bytes where a reset was due")),
+            Err(error) => Ok(error.kind() == std::io::ErrorKind::ConnectionReset),
+        }
     }
 
     /// Reads to the end of the stream; a reset counts as the end.

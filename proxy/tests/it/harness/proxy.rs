@@ -41,6 +41,7 @@ pub struct Setup {
     rule: String,
     cache_bytes: usize,
     faults: Faults,
+    names: Option<PathBuf>,
     ready: bool,
 }
 
@@ -60,8 +61,22 @@ impl Setup {
             rule: String::new(),
             cache_bytes: 0,
             faults,
+            names: None,
             ready: true,
         }
+    }
+
+    /// Where brokers are asked for first, in the place of where they are.
+    pub fn bootstrap(mut self, places: &[String]) -> Self {
+        self.bootstrap = places.to_vec();
+        self
+    }
+
+    /// Addresses of hosts, `ADDRESS HOST` a line; only with the feature `failpoints`.
+    #[cfg(feature = "failpoints")]
+    pub fn names(mut self, file: PathBuf) -> Self {
+        self.names = Some(file);
+        self
     }
 
     /// The host that clients are told.
@@ -183,6 +198,7 @@ impl Setup {
             Some(faults) => command.env("FAILPOINTS", faults),
             None => command.env_remove("FAILPOINTS"),
         };
+        command.envs(self.names.iter().map(|file| ("FIREBREAK_NAMES", file)));
         let mut child = command.stderr(Stdio::piped()).spawn().expect("firebreak starts");
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(String::new()));
@@ -272,6 +288,11 @@ impl Proxy {
         std::fs::write(&file, change(text)).expect("a file");
         let killed = Command::new("kill").arg("-HUP").arg(self.child.id().to_string()).status();
         assert!(killed.expect("kill runs").success());
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// Waits for its end and the last line of its log.

@@ -1,14 +1,19 @@
 //! Fetch of virtual topics keeps to the bytes asked for, and waits for its turn.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::messages::{
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+};
+use kafka_protocol::protocol::Decodable;
 use protocol_ext::fake_broker::Fault;
+use protocol_ext::header::{self, Head};
 
 use super::{NORCAL, OTHER, TOPIC, located, start};
+use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer};
 use crate::harness::proxy::Folder;
 use crate::harness::records::{read, single};
-use crate::harness::requests::{fetch, fetched};
+use crate::harness::requests::{fetch, fetched, list_offsets};
 use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, noise, until};
 
 const FETCH: i16 = 1;
@@ -108,6 +113,67 @@ async fn a_reader_of_small_answers_sees_every_record_once() -> Checked {
         from.rotate_left(1);
         seen.rotate_left(1);
     }
+    Ok(())
+}
+
+/// Names of topics in the requests of that API that came from this client.
+fn topics_asked_by(brokers: &Brokers, client: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (_, frame) in &brokers.cluster().kept {
+        if header::client_id(frame) == client {
+            let head = Head::parse(frame).expect("a head");
+            let mut body = frame.slice(header::request_body_at(head, frame).expect("a body")..);
+            let topics: Vec<_> = if head.api == FETCH {
+                let asked = FetchRequest::decode(&mut body, head.version).expect("a request");
+                asked.topics.into_iter().map(|topic| topic.topic).collect()
+            } else {
+                let asked = ListOffsetsRequest::decode(&mut body, head.version).expect("a request");
+                asked.topics.into_iter().map(|topic| topic.name).collect()
+            };
+            names.extend(topics.into_iter().map(|name| name.to_string()));
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The proxy may read more than its clients: what is not virtual is read as the client.
+#[tokio::test]
+async fn topics_that_are_not_virtual_are_read_as_their_client() -> Checked {
+    let (brokers, proxy) = start(None, |setup| setup).await;
+    for (topic, seed) in [("t", 1), (NORCAL, 2), (OTHER, 3)] {
+        let batch = located(None, noise(seed, 2000));
+        brokers.cluster().log(topic, 0).expect("a log").append(&batch).expect("a batch");
+    }
+    let mut client = Client::connect(proxy.node(0)).await?;
+    client.metadata(12).await?;
+    brokers.cluster().keeping = Some(FETCH);
+    for version in [4, 7, VERSION] {
+        brokers.cluster().kept.clear();
+        let mut request = fetch(version, "t", &[(0, 0)], i32::MAX);
+        request.topics.extend(fetch(version, TOPIC, &ALL, i32::MAX).topics);
+        let told: FetchResponse = client.call(FETCH, version, &request).await?;
+        let records = told.responses.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|row| row.records.as_ref().map_or(0, Bytes::len))
+        });
+        let whole: Vec<_> = records.map(|bytes| bytes > 2000).collect();
+        ensure_eq!(whole, [true, true, false, true, false], "rows with records, {version}");
+        ensure_eq!(topics_asked_by(&brokers, "it"), ["t"], "topics asked for as the client");
+        let own = topics_asked_by(&brokers, "firebreak");
+        ensure_eq!(own, [NORCAL, OTHER], "topics asked for as the proxy");
+    }
+    brokers.cluster().keeping = Some(2);
+    brokers.cluster().kept.clear();
+    let mut request = list_offsets("t");
+    request.topics.extend(list_offsets(TOPIC).topics);
+    let told: ListOffsetsResponse = client.call(2, 5, &request).await?;
+    let ends = told.topics.iter().map(|topic| (topic.name.to_string(), topic.partitions[0].offset));
+    let mut ends: Vec<_> = ends.collect();
+    ends.sort_unstable();
+    ensure_eq!(ends, [(TOPIC.to_owned(), 1), ("t".to_owned(), 1)], "ends");
+    ensure_eq!(topics_asked_by(&brokers, "it"), ["t"], "topics asked about as the client");
+    ensure_eq!(topics_asked_by(&brokers, "firebreak"), [NORCAL], "asked about as the proxy");
     Ok(())
 }
 

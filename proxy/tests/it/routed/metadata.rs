@@ -6,8 +6,8 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 
 use super::{TOPIC, start};
 use crate::harness::client::Client;
-use crate::harness::requests::name;
-use crate::harness::{Checked, ensure, ensure_eq, until};
+use crate::harness::requests::{id, name};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
 
 const METADATA: i16 = 3;
 
@@ -96,4 +96,32 @@ async fn a_name_that_is_asked_for_often_is_asked_on_once() -> Checked {
     let bytes: usize = brokers.cluster().seen.iter().map(|seen| seen.bytes).sum();
     ensure!(bytes < 200, "{bytes} bytes went on");
     Ok(())
+}
+
+/// Brokers that are asked for an id look at no name.
+pub async fn a_virtual_topic_beside_a_real_one_is_found_by_id(faults: Faults) -> Checked {
+    let (_brokers, proxy) = start(faults, |setup| setup).await;
+    let mut client = Client::connect(proxy.port).await?;
+    let ours = firebreak::route::virtual_topics::id_of(TOPIC);
+    let ids = [uuid::Uuid::from_bytes(ours), id("t")];
+    let topics =
+        ids.map(|id| MetadataRequestTopic::default().with_name(None).with_topic_id(id)).to_vec();
+    let request = MetadataRequest::default().with_topics(Some(topics));
+    for version in [12, 13] {
+        let answer: MetadataResponse = client.call(METADATA, version, &request).await?;
+        let mut rows = rows(&answer);
+        rows.sort_unstable();
+        let expected = [(TOPIC.to_owned(), 0, 4), ("t".to_owned(), 0, 3)];
+        ensure_eq!(rows, expected, "topics by id in version {version}");
+        let virtual_topic = answer.topics.iter().find(|topic| topic.topic_id == ids[0]);
+        let partitions = &virtual_topic.expect("just seen").partitions;
+        let codes: Vec<i16> = partitions.iter().map(|row| row.error_code).collect();
+        ensure_eq!(codes, [0; 4], "errors of its partitions in version {version}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn virtual_and_real_topics_are_found_by_id_together() -> Checked {
+    a_virtual_topic_beside_a_real_one_is_found_by_id(None).await
 }

@@ -73,8 +73,7 @@ pub fn lists_the_cluster(rig: &mut Rig) {
 }
 
 fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(install);
+    available();
     let mut command = Command::new("timeout");
     command.args(["60", "kcat", "-b", bootstrap]).args(arguments.concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -84,6 +83,12 @@ fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
     let errors = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{command:?}: {}\n{errors}", done.status);
     String::from_utf8(done.stdout).unwrap()
+}
+
+/// Installs kcat if it is not there.
+pub fn available() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(install);
 }
 
 fn install() {

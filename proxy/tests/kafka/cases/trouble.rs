@@ -94,7 +94,7 @@ pub fn proxy_drained_under_load(rig: &mut Rig) {
     rig.executed();
 }
 
-fn start_load(rig: &mut Rig, place: &Place, transactional: bool) {
+pub(super) fn start_load(rig: &mut Rig, place: &Place, transactional: bool) {
     let load = json!({"partitions": 3, "producers": 2, "transactional": transactional});
     rig.java.must("load-start", command(place, &load));
 }
@@ -116,6 +116,12 @@ fn wait_for_acks(rig: &mut Rig, place: &Place, more: u64) {
 
 /// Ends the load; the part of the verdict that must be equal everywhere.
 fn stop_load(rig: &mut Rig, place: &Place) -> Value {
+    let verdict = verdict(rig, place);
+    json!({"errors": verdict["errors"]})
+}
+
+/// Ends the load: nothing is lost, doubled or reordered; everything that it counted.
+pub(super) fn verdict(rig: &mut Rig, place: &Place) -> Value {
     let bootstrap = rig.cluster.bootstrap();
     let verdict = rig.java.must("load-stop", json!({"bootstrap": bootstrap, "topic": place.topic}));
     tell(&format!("{}: {verdict}", place.topic));
@@ -123,7 +129,7 @@ fn stop_load(rig: &mut Rig, place: &Place) -> Value {
         expect(&verdict, &format!("/{promise}"), 0);
     }
     assert!(verdict["acked"].as_u64() > Some(0));
-    json!({"errors": verdict["errors"]})
+    verdict
 }
 
 /// A broker that joins later is listed, served on its own port, and can lead.
@@ -174,7 +180,11 @@ pub fn proxy_killed_under_librdkafka(rig: &mut Rig) {
     rig.executed();
 }
 
-fn send_until(stop: &AtomicBool, producer: &ThreadedProducer<Acks>, topic: &str) -> usize {
+pub(super) fn send_until(
+    stop: &AtomicBool,
+    producer: &ThreadedProducer<Acks>,
+    topic: &str,
+) -> usize {
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         let key = format!("key-{sent}");
@@ -189,7 +199,7 @@ fn send_until(stop: &AtomicBool, producer: &ThreadedProducer<Acks>, topic: &str)
 
 /// How often each key is in the topic, read directly until `expected` records and the ends are
 /// reached.
-fn count(bootstrap: &str, topic: &str, expected: usize) -> HashMap<String, usize> {
+pub(super) fn count(bootstrap: &str, topic: &str, expected: usize) -> HashMap<String, usize> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
@@ -221,12 +231,14 @@ fn count(bootstrap: &str, topic: &str, expected: usize) -> HashMap<String, usize
 
 /// Keys of acknowledged records, and how many were not.
 #[derive(Default)]
-struct Acks(std::sync::Mutex<Acked>);
+pub(super) struct Acks(pub std::sync::Mutex<Acked>);
 
 #[derive(Default)]
-struct Acked {
-    acked: std::collections::HashSet<String>,
-    failed: usize,
+pub(super) struct Acked {
+    pub acked: std::collections::HashSet<String>,
+    pub failed: usize,
+    /// Messages put on the wire, each time anew; only with `statistics.interval.ms`.
+    pub sent: u64,
 }
 
 impl Acks {
@@ -240,7 +252,11 @@ impl Acks {
     }
 }
 
-impl ClientContext for Acks {}
+impl ClientContext for Acks {
+    fn stats(&self, told: rdkafka::Statistics) {
+        self.0.lock().unwrap().sent = u64::try_from(told.txmsgs).unwrap_or(0);
+    }
+}
 
 impl ProducerContext for Acks {
     type DeliveryOpaque = ();

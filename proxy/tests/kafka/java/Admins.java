@@ -49,7 +49,11 @@ final class Admins {
         }
         String topic = in.get("topic").asText();
         try (Admin admin = Admin.create(Cases.properties(in))) {
-            var result = admin.createTopics(List.of(new NewTopic(topic, replicas)));
+            NewTopic wanted = new NewTopic(topic, replicas);
+            if (in.has("min_isr")) {
+                wanted.configs(Map.of("min.insync.replicas", in.get("min_isr").asText()));
+            }
+            var result = admin.createTopics(List.of(wanted));
             result.all().get();
             while (!ready(admin, topic, replicas.size())) {
                 Thread.sleep(20);

@@ -52,6 +52,9 @@ public final class Cases {
         COMMANDS.put("load-start", Load::start);
         COMMANDS.put("load-acked", Load::acked);
         COMMANDS.put("load-stop", Load::stop);
+        COMMANDS.put("scram-user", Security::scramUser);
+        COMMANDS.put("deny", Security::deny);
+        COMMANDS.put("round", Security::round);
         optional("share", "Share", "run");
         ExecutorService threads =
                 Executors.newCachedThreadPool(

@@ -37,6 +37,7 @@ final class Load {
     private final ConcurrentLinkedQueue<String> errors = new ConcurrentLinkedQueue<>();
     private final AtomicLong commits = new AtomicLong();
     private final AtomicLong aborts = new AtomicLong();
+    private final AtomicLong retries = new AtomicLong();
     private volatile boolean stopped;
 
     private Load(JsonNode in) {
@@ -107,7 +108,18 @@ final class Load {
                         });
                 pace(i);
             }
+            producer.flush();
+            retries.addAndGet(retried(producer));
         }
+    }
+
+    /** Records that a producer had to send again. */
+    private static long retried(KafkaProducer<byte[], byte[]> producer) {
+        return producer.metrics().entrySet().stream()
+                .filter(metric -> metric.getKey().name().equals("record-retry-total"))
+                .filter(metric -> metric.getKey().group().equals("producer-metrics"))
+                .mapToLong(metric -> ((Number) metric.getValue().metricValue()).longValue())
+                .sum();
     }
 
     /** Five records a transaction; every seventh is aborted on purpose. */
@@ -211,6 +223,7 @@ final class Load {
         out.put("aborted but read", aborted.stream().filter(times::containsKey).count());
         out.put("commits", commits.get());
         out.put("aborts", aborts.get());
+        out.put("retries", retries.get());
         out.put(
                 "errors",
                 new TreeMap<>(

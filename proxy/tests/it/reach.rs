@@ -1,0 +1,135 @@
+//! Brokers behind names and addresses of which some are dead: nobody waits for those.
+//!
+//! A dead place is one of three: it refuses, it does not answer at all ([`Hole`]), or it takes
+//! connections and says nothing (a node that is frozen).
+
+use std::net::SocketAddr;
+
+use crate::harness::broker::Brokers;
+use crate::harness::client::Client;
+use crate::harness::hole::Hole;
+use crate::harness::proxy::{Proxy, Setup};
+use crate::harness::{Checked, Faults, ensure_eq, until};
+
+/// What the proxy logs when a whole attempt at the cluster failed.
+const FAILED: &str = "cluster does not answer";
+
+/// Waits until the cluster was reached, in the first attempt.
+async fn reached_at_once(proxy: &Proxy) -> Checked {
+    let seen = async || (proxy.logged(" ready ") + proxy.logged(FAILED) > 0).then_some(());
+    until("the cluster", seen).await?;
+    ensure_eq!(proxy.logged(FAILED), 0, "attempts at the cluster that failed");
+    Ok(())
+}
+
+/// Of four places to ask first three are dead.
+pub async fn dead_bootstraps_are_not_waited_for(faults: Faults) -> Checked {
+    let brokers = Brokers::start(2).await;
+    let (_hole, hole) = Hole::at(SocketAddr::from(([127, 0, 0, 40], 0)));
+    let refuses = "127.0.0.41:1".to_owned();
+    let [frozen, lives] = brokers.bootstrap().try_into().expect("two places");
+    brokers.freeze(0);
+    let places = [refuses, hole.to_string(), frozen, lives];
+    let setup = Setup::new(&brokers, faults).bootstrap(&places).not_ready();
+    let proxy = setup.limit("connect_ms = 4000").start().await;
+    reached_at_once(&proxy).await?;
+    let mut client = Client::connect(proxy.node(1)).await?;
+    client.metadata(12).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_bootstraps_do_not_delay_the_start() -> Checked {
+    dead_bootstraps_are_not_waited_for(None).await
+}
+
+/// The broker that the proxy asks falls silent; what the others know is learned from them.
+pub async fn a_frozen_broker_is_not_waited_for(faults: Faults) -> Checked {
+    let mut brokers = Brokers::start(2).await;
+    let setup = Setup::new(&brokers, faults).refresh_ms(600_000).limit("connect_ms = 4000");
+    let proxy = setup.start().await;
+    // With nobody known yet, the first of the configuration was asked.
+    brokers.freeze(0);
+    brokers.add(2).await;
+    let mut client = Client::connect(proxy.node(2)).await?;
+    ensure_eq!(client.metadata(12).await?.brokers.len(), 3, "brokers told");
+    ensure_eq!(proxy.logged(FAILED), 0, "attempts at the cluster that failed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frozen_broker_does_not_delay_what_is_learned() -> Checked {
+    a_frozen_broker_is_not_waited_for(None).await
+}
+
+/// Hosts whose addresses are in a file, which the binary reads with the feature `failpoints` only.
+#[cfg(feature = "failpoints")]
+pub mod named {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+    use crate::harness::ensure;
+    use crate::harness::proxy::Folder;
+
+    const HOST: &str = "kafka.test";
+
+    fn write(folder: &Folder, addresses: &[IpAddr]) -> std::path::PathBuf {
+        let file = folder.path().join("names");
+        let lines = addresses.iter().map(|ip| format!("{ip} {HOST}\n"));
+        std::fs::write(&file, lines.collect::<String>()).expect("a file");
+        file
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        Ipv4Addr::new(127, 0, 0, last).into()
+    }
+
+    /// One host, five addresses of two families, one of them alive and not the first of any.
+    pub async fn dead_addresses_are_not_waited_for(faults: Faults) -> Checked {
+        let mut brokers = Brokers::start(0).await;
+        let port = brokers.add_at(0, SocketAddr::new(ip(2), 0), HOST).await;
+        let dead = [Ipv6Addr::LOCALHOST.into(), ip(40), ip(41)];
+        let _holes = dead.map(|ip| Hole::at(SocketAddr::new(ip, port)));
+        let folder = Folder::new();
+        let names = write(&folder, &[dead[0], dead[1], ip(42), dead[2], ip(2)]);
+        let setup = Setup::new(&brokers, faults).names(names).limit("connect_ms = 4000");
+        let proxy = setup.not_ready().start().await;
+        reached_at_once(&proxy).await?;
+        let mut client = Client::connect(proxy.node(0)).await?;
+        client.metadata(12).await?;
+        let log = proxy.log();
+        ensure!(log.contains("upstream=kafka.test:"), "broker 0 is known by its address: {log}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn dead_addresses_of_a_host_do_not_delay_a_connection() -> Checked {
+        dead_addresses_are_not_waited_for(None).await
+    }
+
+    /// A host gets another address and keeps name and port, as in a rolled stateful set.
+    pub async fn a_host_that_moved_is_found(faults: Faults) -> Checked {
+        let mut brokers = Brokers::start(0).await;
+        let port = brokers.add_at(0, SocketAddr::new(ip(2), 0), HOST).await;
+        let folder = Folder::new();
+        let names = write(&folder, &[ip(2)]);
+        let setup = Setup::new(&brokers, faults).names(names).limit("connect_ms = 2000");
+        let proxy = setup.refresh_ms(600_000).start().await;
+        for last in [3, 4] {
+            let mut client = Client::connect(proxy.node(0)).await?;
+            client.metadata(12).await?;
+            brokers.stop(0);
+            ensure!(client.receive_to_end().await?.is_empty(), "bytes from a broker that is gone");
+            write(&folder, &[ip(last)]);
+            brokers.add_at(0, SocketAddr::new(ip(last), port), HOST).await;
+        }
+        let mut client = Client::connect(proxy.node(0)).await?;
+        client.metadata(12).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_host_is_looked_up_anew_for_every_connection() -> Checked {
+        a_host_that_moved_is_found(None).await
+    }
+}

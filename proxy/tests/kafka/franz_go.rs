@@ -1,0 +1,55 @@
+//! franz-go: a program in `franz-go/`, built by `go`, that produces and reads until told to stop.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::process::{Process, Scratch};
+
+/// The program at work; ends when dropped.
+pub struct FranzGo {
+    process: Process,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    _folder: Scratch,
+}
+
+impl FranzGo {
+    /// Builds it and starts its load on `topic`.
+    pub fn start(bootstrap: &str, topic: &str, partitions: usize) -> Self {
+        let folder = Scratch::new("franz-go");
+        let program = folder.path().join("rolling");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&program).arg(".");
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/franz-go"));
+        let built = build.output().expect("go (Debian: golang-go) is needed");
+        assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        let mut command = Command::new(&program);
+        command.args([bootstrap, topic, &partitions.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start_piped(&mut command, &folder.path().join("franz-go.log"));
+        let commands = process.child().stdin.take().unwrap();
+        let answers = BufReader::new(process.child().stdout.take().unwrap());
+        Self { process, commands, answers, _folder: folder }
+    }
+
+    /// Records acknowledged so far.
+    pub fn acked(&mut self) -> u64 {
+        self.ask("acked").as_u64().unwrap()
+    }
+
+    /// Ends the load and tells everything.
+    pub fn stop(mut self) -> Value {
+        self.ask("stop")
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        let mut answer = String::new();
+        let asked = writeln!(self.commands, "{line}");
+        let read = asked.and_then(|()| self.answers.read_line(&mut answer));
+        let told = serde_json::from_str(&answer);
+        told.unwrap_or_else(|_| panic!("{line}: {read:?}:\n{}", self.process.log_tail()))
+    }
+}
