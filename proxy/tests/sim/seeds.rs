@@ -1,6 +1,7 @@
 //! Many seeds: what every change must pass, and the long run.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, RwLock};
 
@@ -9,6 +10,8 @@ use crate::world::Counts;
 
 /// Seeds of every change.
 const SEEDS: u64 = 20;
+/// First of the seeds that run twice: others than those of every change.
+const TWICE_FIRST: u64 = 1_000_000;
 /// Seeds at once.
 const THREADS: usize = 2;
 /// What must have happened in a run of many seeds.
@@ -138,12 +141,26 @@ fn promises_hold_whatever_breaks() {
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     let _none = FAULTS.read();
-    // With and without a store and virtual topics.
-    for seed in 0..8 {
-        let (first, second) = (run_one(seed), run_one(seed));
-        println!("seed {seed}: trace {:016x}, twice", first.trace);
-        assert_eq!(first, second, "seed {seed}");
-    }
-    let (one, other) = (run_one(8), run_one(9));
-    assert_ne!(one.trace, other.trace, "two seeds are two runs");
+    let n = given("FIREBREAK_SIM_TWICE").unwrap_or(SEEDS);
+    let next = AtomicU64::new(TWICE_FIRST);
+    let traces = Mutex::new(BTreeSet::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= TWICE_FIRST + n {
+                return;
+            }
+            let (first, second) = (run_one(seed), run_one(seed));
+            println!("seed {seed} trace {:016x} {:016x}", first.trace, second.trace);
+            assert_eq!(first, second, "seed {seed}");
+            traces.lock().expect("whole").insert(first.trace);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(work);
+        }
+    });
+    let traces = traces.into_inner().expect("whole").len() as u64;
+    assert_eq!(traces, n, "two seeds are two runs");
 }
