@@ -53,11 +53,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Connects to `host:port` within `limit`: all addresses of the host race.
-pub async fn connect(
-    names: &Names,
-    (host, port): (&str, u16),
-    limit: Duration,
-) -> io::Result<Tcp> {
+pub async fn connect(names: &Names, (host, port): (&str, u16), limit: Duration) -> io::Result<Tcp> {
     let connect = async {
         let addresses = names.of(host).await?;
         let attempts = addresses.into_iter().map(|ip| open(SocketAddr::new(ip, port)).boxed());

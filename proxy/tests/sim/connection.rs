@@ -199,25 +199,28 @@ fn decoded<A>(state: &State, api: i16, version: i16, frame: &Bytes) -> Result<A,
 where
     A: Decodable + HeaderVersion,
 {
+    decoded_body(version, frame).map_err(|why| {
+        state.world.violate(format!("{}: answer of {api} v{version}: {why}", state.name));
+        Lost
+    })
+}
+
+/// Reads the answer that a frame holds, behind its length.
+pub fn decoded_body<A>(version: i16, frame: &Bytes) -> Result<A, String>
+where
+    A: Decodable + HeaderVersion,
+{
     let mut left = frame.clone();
     let read = ResponseHeader::decode(&mut left, A::header_version(version));
-    let read = read.and_then(|_| A::decode(&mut left, version));
-    match read {
-        Ok(answer) if left.remaining() == 0 => Ok(answer),
-        Ok(_) => {
-            let left = left.remaining();
-            state.world.violate(format!("{}: {left} bytes behind an answer of {api}", state.name));
-            Err(Lost)
-        }
-        Err(error) => {
-            let name = &state.name;
-            state.world.violate(format!("{name}: answer of {api} v{version} not read: {error}"));
-            Err(Lost)
-        }
+    let answer = read.and_then(|_| A::decode(&mut left, version)).map_err(|e| e.to_string())?;
+    match left.remaining() {
+        0 => Ok(answer),
+        left => Err(format!("{left} bytes behind it")),
     }
 }
 
-fn frame<Q>(client: &str, api: i16, version: i16, correlation: i32, request: &Q) -> Bytes
+/// The frame of a request, with its length.
+pub fn frame<Q>(client: &str, api: i16, version: i16, correlation: i32, request: &Q) -> Bytes
 where
     Q: Encodable + HeaderVersion,
 {

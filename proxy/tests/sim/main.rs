@@ -13,8 +13,9 @@ mod admin;
 mod brokers;
 mod connection;
 mod consumer;
+mod crowd;
 mod ledger;
-#[cfg(feature = "failpoints")]
+mod memory;
 mod mutants;
 mod producer;
 mod proxy;

@@ -55,17 +55,19 @@ fn key_file() -> PathBuf {
     path
 }
 
+/// Bounds of a simulation full of trouble.
+pub const LIMITS: &str = "frame_bytes_max = 1000000\nbuffered_bytes_max = 4000000\n\
+     first_request_ms = 5000\nframe_progress_ms = 3000\nidle_ms = 6000";
+
 /// The configuration of a simulation.
-pub fn config(features: Features) -> Config {
+pub fn config(features: Features, limits: &str) -> Config {
     let bootstrap: Vec<String> =
         (0..brokers::HOSTS).map(|n| format!("{}:{}", brokers::host(n), brokers::PORT)).collect();
     let last = i32::from(FIRST) + brokers::IDS - 1;
     let mut text = format!(
         "[listen]\nbootstrap = \"0.0.0.0:{BOOTSTRAP}\"\nadvertise = \"{PROXY}\"\n\
          ports = \"{FIRST}-{last}\"\n[[cluster]]\nname = \"main\"\nbootstrap = {bootstrap:?}\n\
-         [limits]\nframe_bytes_max = 1000000\nbuffered_bytes_max = 4000000\nconnect_ms = 1000\n\
-         first_request_ms = 5000\nframe_progress_ms = 3000\nidle_ms = 6000\ndrain_ms = {}\n\
-         refresh_ms = {}\n",
+         [limits]\n{limits}\nconnect_ms = 1000\ndrain_ms = {}\nrefresh_ms = {}\n",
         DRAIN.as_millis(),
         REFRESH.as_millis(),
     );
@@ -87,8 +89,7 @@ pub fn config(features: Features) -> Config {
 }
 
 /// Serves until it is asked to drain.
-pub async fn run(world: Rc<World>, features: Features) -> turmoil::Result {
-    let config = config(features);
+pub async fn run(world: Rc<World>, config: Config) -> turmoil::Result {
     let doors = accept::bind(&config.listen).map_err(|(address, e)| format!("{address}: {e}"))?;
     let serving = Serving::start(&config, doors)?;
     let plane = serving.plane.clone();
@@ -129,8 +130,9 @@ pub async fn run(world: Rc<World>, features: Features) -> turmoil::Result {
 /// Nothing may be held for connections that are gone.
 pub fn check_empty(world: &World, when: &str) {
     let Some(plane) = world.plane.borrow().clone() else { return };
-    let restored = plane.offload.as_ref().map_or(0, |offload| offload.restored_bytes());
-    let held = [plane.requests.taken(), plane.responses.taken(), restored];
+    let restored =
+        plane.offload.as_ref().map_or(0, |offload| offload.restored_room().taken_bytes());
+    let held = [plane.requests.taken_bytes(), plane.responses.taken_bytes(), restored];
     let open = [Side::Client, Side::Broker].map(|side| plane.metrics.open_connections(side));
     if held != [0; 3] || open != [0; 2] {
         world.violate(format!(

@@ -78,7 +78,7 @@ pub fn watched(seed: u64, simulate: impl FnOnce(&Rc<World>)) -> Outcome {
 
 fn simulate(world: &Rc<World>) {
     let features = Features::of(world.seed);
-    prepare(world, features);
+    prepare(world, features, 2);
     let mut sim = Builder::new()
         .rng_seed(world.seed)
         .tick_duration(TICK)
@@ -201,11 +201,12 @@ pub fn step(sim: &mut Sim<'_>, world: &World) -> bool {
     }
 }
 
-fn prepare(world: &World, features: Features) {
+/// The cluster before the simulation begins, with so many partitions for large values.
+pub fn prepare(world: &World, features: Features, partitions: usize) {
     let mut cluster = world.cluster.borrow_mut();
     cluster.strict = true;
     cluster.add_topic("t", 3);
-    cluster.add_topic("big-x", 2);
+    cluster.add_topic("big-x", partitions);
     if features.routed {
         cluster.versions.push((CREATE_TOPICS, 2, 7));
         cluster.add_topic("fires-norcal", 2);
@@ -234,7 +235,8 @@ fn hosts(sim: &mut Sim<'_>, world: &Rc<World>, features: Features) {
         sim.host(brokers::host(n), move || brokers::run(world.clone(), n));
     }
     let of_proxy = world.clone();
-    sim.host(PROXY, move || proxy::run(of_proxy.clone(), features));
+    let config = proxy::config(features, proxy::LIMITS);
+    sim.host(PROXY, move || proxy::run(of_proxy.clone(), config.clone()));
     let mut topics = vec![("t".to_owned(), false), ("big-x".to_owned(), features.offload)];
     let mut read = vec![("t".to_owned(), false), ("big-x".to_owned(), false)];
     if features.routed {

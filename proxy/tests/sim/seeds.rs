@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, RwLock};
 
+use crate::crowd::{self, Size};
 use crate::scenario::{self, Outcome};
 use crate::world::Counts;
 
@@ -63,6 +64,12 @@ pub fn take_panics() -> Vec<String> {
 pub fn run_one(seed: u64) -> Outcome {
     note_panics();
     std::thread::spawn(move || scenario::run(seed)).join().expect("panics are caught inside")
+}
+
+/// Runs a crowd on a thread of its own.
+pub fn run_crowd(seed: u64, size: Size) -> Outcome {
+    note_panics();
+    std::thread::spawn(move || crowd::run(seed, size)).join().expect("panics are caught inside")
 }
 
 /// A number that the environment gives.
@@ -136,6 +143,22 @@ fn promises_hold_whatever_breaks() {
     for what in MUST_HAPPEN {
         assert!(totals.get(what).is_some_and(|n| *n > 0), "no {what} in {n} seeds");
     }
+}
+
+/// The crowd of every change.
+pub const CROWD: Size = Size { clients: 20_000, buffered_bytes_max: 64 << 20 };
+
+#[test]
+fn a_crowd_half_of_which_is_slow_or_silent_is_served_within_the_bounds() {
+    // What it holds is that of the whole process.
+    let _alone = FAULTS.write();
+    let clients = given("FIREBREAK_SIM_CLIENTS").and_then(|n| usize::try_from(n).ok());
+    let size = Size { clients: clients.unwrap_or(CROWD.clients), ..CROWD };
+    let outcome = run_crowd(given("FIREBREAK_SIM_SEED").unwrap_or(0), size);
+    for (what, count) in &outcome.counts {
+        println!("{count:>12} {what}");
+    }
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
 }
 
 #[test]
