@@ -10,11 +10,11 @@ use crate::world::World;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
     /// Every record once, in order: sequences, acks=all.
-    ExactlyOnce,
+    Exactly,
     /// Every record that was acknowledged, the first copies in order: one request at a time.
-    AtLeastOnce,
+    AtLeast,
     /// No record twice: acks=0.
-    AtMostOnce,
+    AtMost,
 }
 
 /// What one producer sent to one partition.
@@ -114,19 +114,19 @@ impl Reading {
         let key = (record.producer, topic.to_owned(), record.partition);
         let copies = self.copies.entry(key.clone()).or_default().entry(record.number).or_default();
         *copies += 1;
-        if *copies > 1 && promise != Promise::AtLeastOnce {
+        if *copies > 1 && promise != Promise::AtLeast {
             wrong("came twice");
         }
         let first = *copies == 1;
         let last = self.last.get(&(partition, key.clone())).copied();
         let next = last.map_or(0, |last| last + 1);
         match promise {
-            Promise::ExactlyOnce if split && record.number < next => wrong("came out of order"),
-            Promise::ExactlyOnce if !split && record.number != next => wrong("came out of order"),
+            Promise::Exactly if split && record.number < next => wrong("came out of order"),
+            Promise::Exactly if !split && record.number != next => wrong("came out of order"),
             // Of the first copies only: a late second one may come at any time.
-            Promise::AtLeastOnce if first && record.number < next => wrong("came out of order"),
-            Promise::AtLeastOnce if !split && record.number > next => wrong("came too early"),
-            Promise::ExactlyOnce | Promise::AtLeastOnce | Promise::AtMostOnce => {}
+            Promise::AtLeast if first && record.number < next => wrong("came out of order"),
+            Promise::AtLeast if !split && record.number > next => wrong("came too early"),
+            Promise::Exactly | Promise::AtLeast | Promise::AtMost => {}
         }
         let last = last.unwrap_or(0).max(record.number);
         self.last.insert((partition, key), last);

@@ -86,14 +86,14 @@ pub async fn run(world: Rc<World>, orders: Orders) {
     let client = Client::new(&world, &format!("p{}", orders.number));
     let topics: Vec<String> = orders.topics.iter().map(|(topic, _)| topic.clone()).collect();
     client.learn(&topics).await;
-    if orders.promise == Promise::AtMostOnce {
+    if orders.promise == Promise::AtMost {
         fire(&world, &client, &orders).await;
         world.busy.set(world.busy.get() - 1);
         return;
     }
     let id = match orders.promise {
-        Promise::ExactlyOnce => producer_id(&world, &client).await,
-        Promise::AtLeastOnce | Promise::AtMostOnce => -1,
+        Promise::Exactly => producer_id(&world, &client).await,
+        Promise::AtLeast | Promise::AtMost => -1,
     };
     let mut producer = Producer {
         version: i16::try_from(world.between(9, 13)).expect("small"),
@@ -179,8 +179,8 @@ impl Producer {
         }
         let first = self.sequences.entry((topic, partition)).or_default();
         let sequence = match self.orders.promise {
-            Promise::ExactlyOnce => Sequence { id: self.id, epoch: 0, first: *first },
-            Promise::AtLeastOnce | Promise::AtMostOnce => NO_SEQUENCE,
+            Promise::Exactly => Sequence { id: self.id, epoch: 0, first: *first },
+            Promise::AtLeast | Promise::AtMost => NO_SEQUENCE,
         };
         *first += i32::try_from(records.len()).expect("few");
         let bytes = batch(&records, sequence);
@@ -200,8 +200,8 @@ impl Producer {
         let before = queue.iter().take(next);
         let same = |batch: &Batch| matches!(batch.state, State::Flying(c, _) if c == connection);
         let most = match self.orders.promise {
-            Promise::ExactlyOnce => IN_FLIGHT_MAX,
-            Promise::AtLeastOnce | Promise::AtMostOnce => 1,
+            Promise::Exactly => IN_FLIGHT_MAX,
+            Promise::AtLeast | Promise::AtMost => 1,
         };
         let sound = next < most && before.clone().all(same) && queue[next].state == State::New;
         sound.then_some(next)

@@ -243,8 +243,7 @@ fn hosts(sim: &mut Sim<'_>, world: &Rc<World>, features: Features) {
         topics.push(("fires".to_owned(), false));
         read.push(("fires".to_owned(), true));
     }
-    let promises =
-        [Promise::ExactlyOnce, Promise::AtLeastOnce, Promise::ExactlyOnce, Promise::AtMostOnce];
+    let promises = [Promise::Exactly, Promise::AtLeast, Promise::Exactly, Promise::AtMost];
     world.busy.set(promises.len());
     for host in 0..CLIENTS {
         let (world, topics, read) = (world.clone(), topics.clone(), read.clone());

@@ -98,7 +98,7 @@ pub fn run_many(first: u64, n: u64) -> Result<Counts, Outcome> {
             let outcome = run_one(first + at);
             if n <= SEEDS {
                 println!("seed {} trace {:016x}", outcome.seed, outcome.trace);
-            } else if (at + 1) % 50 == 0 {
+            } else if (at + 1).is_multiple_of(50) {
                 println!("{} of {n} seeds", at + 1);
             }
             if outcome.violations.is_empty() {

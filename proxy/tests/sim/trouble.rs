@@ -91,9 +91,9 @@ impl<'a> Trouble<'a> {
                 // Some drains are cut off by a crash.
                 self.until(sim, (300, 9000), Broken::Proxy);
             }
-            4 | 5 => self.link(sim, |a, b| Broken::Cut(a, b)),
-            6 | 7 => self.link(sim, |a, b| Broken::Held(a, b)),
-            8 => self.link(sim, |a, b| Broken::Slow(a, b)),
+            4 | 5 => self.link(sim, Broken::Cut),
+            6 | 7 => self.link(sim, Broken::Held),
+            8 => self.link(sim, Broken::Slow),
             9 => {
                 world.event("trouble", "leaders move", &[]);
                 brokers::lead(world, 2);
