@@ -6,6 +6,7 @@
 
 mod alter_configs;
 mod api_versions;
+mod create_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_producers;
@@ -97,6 +98,9 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
+    /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
+    /// sequence is checked.
+    pub strict: bool,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
     /// Frames of this API are kept.
@@ -114,6 +118,8 @@ pub struct FakeCluster {
     pub allowed: Vec<(String, String, i32)>,
     /// Who asks now.
     asking: Option<String>,
+    /// The broker that is asked now.
+    at: i32,
     faults: VecDeque<(i16, Fault)>,
     held: Option<Bytes>,
     producer_ids: i64,
@@ -151,6 +157,7 @@ impl FakeCluster {
             refusing: Vec::new(),
             leaderless: Vec::new(),
             configs: Vec::new(),
+            strict: false,
             seen: Vec::new(),
             keeping: None,
             kept: Vec::new(),
@@ -159,6 +166,7 @@ impl FakeCluster {
             logins: Vec::new(),
             allowed: Vec::new(),
             asking: None,
+            at: -1,
             faults: VecDeque::new(),
             held: None,
             producer_ids: 1000,
@@ -207,6 +215,7 @@ impl FakeCluster {
             return vec![Step::Close];
         }
         self.asking.clone_from(&session.user);
+        self.at = node;
         let request = Request { head, frame };
         let answer = match head.api {
             17 => sasl::handshake(session, &request).map(Some),
@@ -232,6 +241,7 @@ impl FakeCluster {
             2 => list_offsets::answer(self, &request)?,
             3 => metadata::answer(self, &request)?,
             10 => find_coordinator::answer(self, &request)?,
+            19 => create_topics::answer(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
@@ -266,17 +276,42 @@ impl FakeCluster {
         self.allowed(topic) == Some(0)
     }
 
-    /// Error code and new leader of a partition, if it moved.
-    fn moved_partition(&self, partition: i32) -> Option<(i16, i32)> {
-        let moved = self.moved.as_ref().filter(|moved| moved.partition == partition)?;
-        Some((moved.error, moved.endpoints.first().map_or(-1, |node| node.id)))
+    /// Why the broker that is asked does not serve a partition: error code, new leader, epoch.
+    fn moved_partition(&self, partition: i32, log: Option<&FakeLog>) -> Option<(i16, i32, i32)> {
+        if let Some(moved) = self.moved.as_ref().filter(|moved| moved.partition == partition) {
+            let leader = moved.endpoints.first().map_or(-1, |node| node.id);
+            return Some((moved.error, leader, MOVED_EPOCH));
+        }
+        let (leader, epoch) = self.leader(partition, log.filter(|_| self.strict)?);
+        (leader != self.at).then_some((NOT_LEADER_OR_FOLLOWER, leader, epoch))
     }
 
-    /// The endpoints of tails.
-    fn endpoints(&self) -> &[FakeNode] {
-        self.moved.as_ref().map_or(&[], |moved| &moved.endpoints)
+    /// Leader and epoch of a partition; no leader (-1) if the one it had is away.
+    fn leader(&self, partition: i32, log: &FakeLog) -> (i32, i32) {
+        let nodes = &self.nodes;
+        match log.leader {
+            Some((leader, epoch)) if nodes.iter().any(|node| node.id == leader) => (leader, epoch),
+            Some((_, epoch)) => (-1, epoch),
+            None => {
+                let at = usize::try_from(partition).unwrap_or(0) % nodes.len().max(1);
+                (nodes.get(at).map_or(-1, |node| node.id), 0)
+            }
+        }
+    }
+
+    /// The endpoints of a tail in which partitions name these new leaders.
+    fn endpoints(&self, leaders: impl Iterator<Item = i32>) -> Vec<FakeNode> {
+        if let Some(moved) = &self.moved {
+            return moved.endpoints.clone();
+        }
+        let leaders: Vec<i32> = leaders.collect();
+        self.nodes.iter().filter(|node| leaders.contains(&node.id)).cloned().collect()
     }
 }
+
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Epoch of the leader of a partition that a test has moved.
+const MOVED_EPOCH: i32 = 9;
 
 struct Request<'a> {
     head: Head,

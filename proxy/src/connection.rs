@@ -26,7 +26,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 
 use crate::buffer::Buffer;
@@ -35,7 +34,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
-use crate::net::Line;
+use crate::net::{Line, Tcp};
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -63,7 +62,7 @@ impl Patience {
 
 /// Serves one client until either side closes, an error, or a drain.
 pub async fn serve(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: Arc<DataPlane>,
     handle: Arc<Handle>,
@@ -82,6 +81,9 @@ pub async fn serve(
     };
     let held = (line, unproven);
     let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
+    if matches!(served, Err(ConnectionError::BrokerIo(_))) && fault::on("home-death-unseen") {
+        std::future::pending::<()>().await;
+    }
     let away = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
     // An end as the first thing that a client reads is taken for a wrong protocol, and some do not
     // come again; a reset is a broker that is away.
@@ -161,7 +163,7 @@ fn unproven(plane: &DataPlane) -> Result<Option<SemaphorePermit<'_>>, Connection
 /// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.
 /// `None` if a drain begins before.
 async fn admitted(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: &DataPlane,
     handle: &Handle,
@@ -170,6 +172,7 @@ async fn admitted(
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
+        biased;
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
         () = handle.drained() => Ok(None),
         () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
@@ -209,6 +212,7 @@ async fn first_head(
         Ok(true)
     };
     tokio::select! {
+        biased;
         head = head => head,
         () = handle.drained() => Ok(false),
         () = tokio::time::sleep(limit) => Err(ConnectionError::Silent(limit)),

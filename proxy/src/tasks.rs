@@ -27,6 +27,7 @@ impl Tasks {
         let cut = self.cut.clone();
         self.tracker.spawn(async move {
             tokio::select! {
+                biased;
                 () = job => {}
                 () = cut.cancelled() => {}
             }

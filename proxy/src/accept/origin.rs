@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use protocol_ext::proxy_header::{HEADER_BYTES_MAX, HeaderError, Read, read};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use crate::error::ConnectionError;
 use crate::fault;
+use crate::net::Tcp;
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub fn is_balancer(balancers: &[Net], peer: SocketAddr) -> bool {
 /// Reads the header in front of a connection: the address of the client, or of the balancer `peer`
 /// if the connection is its own.
 pub async fn read_from(
-    stream: &mut TcpStream,
+    stream: &mut Tcp,
     peer: SocketAddr,
     limit: Duration,
 ) -> Result<SocketAddr, ConnectionError> {

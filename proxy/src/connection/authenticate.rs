@@ -72,6 +72,7 @@ impl Entrance<'_, '_> {
     ) -> Result<Option<Admitted>, ConnectionError> {
         let entered = Box::pin(self.enter());
         tokio::select! {
+            biased;
             entered = entered => entered,
             () = handle.drained() => Ok(None),
             () = tokio::time::sleep(limit), if !fault::on("login-unbounded") => {

@@ -374,6 +374,11 @@ impl<'a> Responses<'a> {
         if fault::on("drop-answer") {
             return Ok(());
         }
+        if fault::on("wrong-correlation") {
+            let mut wrong = BytesMut::from(&frame[..]);
+            wrong.iter_mut().skip(3).take(1).for_each(|byte| *byte ^= 1);
+            return self.write(&framed(vec![wrong.freeze()])).await;
+        }
         self.write(&framed(vec![frame])).await
     }
 

@@ -4,7 +4,7 @@
 //! epoch, so a broker that led before does not answer for the one that leads now.
 //! Invariant: a partition whose leader did not answer all three is missing from the result.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ const LATEST: i64 = -1;
 const WATERMARKS_MAX: u32 = 8;
 const WATERMARK_PAUSE: Duration = Duration::from_millis(25);
 
-type Led = HashMap<i32, Vec<(Place, Leader)>>;
+type Led = BTreeMap<i32, Vec<(Place, Leader)>>;
 
 impl Legs {
     /// Looks at all `places`.
