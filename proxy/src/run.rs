@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -56,15 +57,19 @@ pub enum RunError {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
-pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
+/// Clients are served on the runtime `of_clients`, all other jobs run here.
+pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bind = |(address, error)| RunError::Bind { address, error };
-    let doors = accept::bind(&config.listen).map_err(bind)?;
+    let doors = {
+        let _within = of_clients.enter();
+        accept::bind(&config.listen).map_err(bind)?
+    };
     let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
 
-    let mut serving = Serving::start(&config, doors)?;
+    let mut serving = Serving::start(&config, doors, of_clients)?;
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
@@ -116,15 +121,20 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Begins to learn the cluster and to accept clients.
-    pub fn start(config: &Config, doors: Vec<(Door, Listener)>) -> Result<Self, RunError> {
+    /// Begins to learn the cluster here, and to accept clients on the runtime `of_clients`: one
+    /// that keeps no time of its own waits for its sockets alone, which costs less.
+    pub fn start(
+        config: &Config,
+        doors: Vec<(Door, Listener)>,
+        of_clients: &Handle,
+    ) -> Result<Self, RunError> {
         let metrics = Arc::new(Metrics::new());
         let pool = Pool::default();
         let Secrets { access, tls, sasl, watched } = secrets(config, &pool)?;
         let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
         let plane = DataPlane::new(config, directory.clone(), pool, (tls, sasl), metrics.clone());
         let plane = Arc::new(plane.map_err(RunError::Store)?);
-        let (jobs, connections) = (Tasks::default(), Tasks::default());
+        let (jobs, connections) = (Tasks::default(), Tasks::on(of_clients));
         let clients = Clients::new(plane.clone(), connections.clone());
         let (known_to, known) = watch::channel(Known::NotYet("just started".to_owned()));
         let limits = config.limits.clone();
@@ -134,7 +144,7 @@ impl Serving {
         jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
-        let accepting = Tasks::default();
+        let accepting = Tasks::on(of_clients);
         for (door, listener) in doors {
             accepting.spawn_until_cut(clients.clone().accept(door, listener));
         }

@@ -161,9 +161,7 @@ impl<'a> Responses<'a> {
             Answer::Restore(message, _) if n < REFERRING_BYTES_MIN => {
                 self.tail(message, &exchange, n).await
             }
-            Answer::Restore(message, budget) => {
-                self.restored(message, &exchange, n, budget).await
-            }
+            Answer::Restore(message, budget) => self.restored(message, &exchange, n, budget).await,
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let Some(ways) = self.plane.ways() else {
