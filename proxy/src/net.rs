@@ -10,12 +10,13 @@ mod race;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream};
 
 use names::Names;
@@ -79,6 +80,25 @@ pub fn poll_read_ready(half: &ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Re
     return half.poll_read_ready(cx);
     #[cfg(not(feature = "sim"))]
     half.as_ref().poll_read_ready(cx)
+}
+
+/// Reads what is there, and keeps the socket for ready until a read finds nothing: in the midst of
+/// something long more has mostly come meanwhile, and the kernel need not tell.
+pub fn poll_read_on(
+    half: &mut ReadHalf<'_>,
+    cx: &mut Context<'_>,
+    space: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    #[cfg(feature = "sim")]
+    return Pin::new(half).poll_read(cx, space);
+    #[cfg(not(feature = "sim"))]
+    loop {
+        ready!(half.as_ref().poll_read_ready(cx))?;
+        match half.try_read(space.initialize_unfilled()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read.map(|n| space.advance(n))),
+        }
+    }
 }
 
 /// A second hand on a connection, to ask whether its peer is still there.

@@ -25,7 +25,7 @@ use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, reload};
+use crate::{clock, net, open_files, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,7 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
 /// Clients are served on the runtime `of_clients`, all other jobs run here.
 pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
+    open_files::raise(&config);
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -405,8 +405,8 @@ impl<'a> Requests<'a> {
             return Ok(Some(RequestEnd::Drained));
         }
         self.handle.waits(between && self.input.is_empty());
-        let fill = self.input.fill(&mut self.from_client);
         let read = if between {
+            let fill = self.input.fill(&mut self.from_client);
             tokio::select! {
                 biased;
                 read = fill => read,
@@ -417,7 +417,7 @@ impl<'a> Requests<'a> {
                 }
             }
         } else {
-            fill.await
+            self.input.fill_within(&mut self.from_client, self.passing).await
         };
         match read.map_err(ConnectionError::ClientIo)? {
             0 => Ok(Some(RequestEnd::HungUp)),

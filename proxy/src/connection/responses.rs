@@ -17,7 +17,7 @@ use super::forced;
 use super::frames::{framed, gather, length_at, write_chain_telling};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, is_long};
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
@@ -252,7 +252,7 @@ impl<'a> Responses<'a> {
         let mut before = 4;
         if exact {
             while self.output.len() < 4 + frame_bytes {
-                self.read().await?;
+                self.read(0).await?;
             }
         }
         let tail_bytes = loop {
@@ -261,7 +261,7 @@ impl<'a> Responses<'a> {
                 Scanned::More(n) => {
                     self.pass(before + n).await?;
                     before = 0;
-                    self.read().await?;
+                    self.read(scan.left()).await?;
                 }
                 Scanned::Tail(n) if exact => {
                     before += n;
@@ -284,7 +284,7 @@ impl<'a> Responses<'a> {
             return Err(response_error(key, WireError::Trailing { left }));
         }
         while self.output.len() < before + tail_bytes {
-            self.read().await?;
+            self.read(0).await?;
         }
         self.write_tail(message, exchange, before, tail_bytes).await
     }
@@ -411,10 +411,10 @@ impl<'a> Responses<'a> {
         Ok(())
     }
 
-    /// Reads more of a response that has begun.
-    async fn read(&mut self) -> Result<(), ConnectionError> {
+    /// Reads more of a response that has begun, of which so many bytes are still to come.
+    async fn read(&mut self, left: usize) -> Result<(), ConnectionError> {
         self.handle.waits_for_broker(false);
-        let read = self.output.fill(&mut self.from_home).await;
+        let read = self.output.fill_within(&mut self.from_home, left).await;
         match read.map_err(ConnectionError::BrokerIo)? {
             0 => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
             n => {
@@ -442,7 +442,7 @@ impl<'a> Responses<'a> {
             if *home_left {
                 return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
             }
-            let n = ready!(output.poll_fill(cx, from_home))?;
+            let n = ready!(output.poll_fill(cx, from_home, is_long(*passing)))?;
             *home_left = n == 0 && making && output.is_empty() && !fault::on("leg-ends-with-home");
             if *home_left { Poll::Pending } else { Poll::Ready(Ok(Some(n))) }
         });

@@ -43,6 +43,7 @@ pub struct Setup {
     faults: Faults,
     names: Option<PathBuf>,
     ready: bool,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             faults,
             names: None,
             ready: true,
+            open_files: None,
         }
     }
 
@@ -115,6 +117,12 @@ impl Setup {
     pub fn cluster(mut self, line: &str) -> Self {
         self.cluster.push_str(line);
         self.cluster.push('\n');
+        self
+    }
+
+    /// Starts under this soft limit of open files.
+    pub fn open_files(mut self, soft: u32) -> Self {
+        self.open_files = Some(soft);
         self
     }
 
@@ -189,7 +197,7 @@ impl Setup {
         let folder = Folder::new();
         let file = folder.0.join("firebreak.toml");
         std::fs::write(&file, self.toml(first)).expect("a configuration file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        let mut command = self.command();
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
         command.env_remove("MINIO_ENDPOINT").env_remove("USE_AWS_S3");
@@ -211,6 +219,14 @@ impl Setup {
             }
         });
         Proxy { child, port: first, admin: first + 1 + NODES, log, reader: Some(reader), folder }
+    }
+
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_firebreak");
+        let Some(soft) = self.open_files else { return Command::new(binary) };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -Sn {soft} && exec \"$0\" \"$@\"")).arg(binary);
+        shell
     }
 
     fn toml(&self, first: u16) -> String {
