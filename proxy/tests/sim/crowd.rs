@@ -1,8 +1,8 @@
 //! A crowd: more clients at once than a machine has ports for, half of them slow or silent. Those
 //! that do as clients do are served, and what the process holds keeps to its bounds.
 //!
-//! All connect; most ask something. Then the storm: some send half a request and wait, some ask for
-//! much and do not read, and come again whenever they are cut off; the others go on with their work.
+//! All connect; most ask something. Then the storm: some send half a request and wait, some ask
+//! for much and do not read, and come again whenever they are cut off; the others go on as before.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub struct Size {
 const HOSTS: usize = 20;
 const PARTITIONS: usize = 8;
 /// Time in which all come.
-const GATHERING: (u64, u64) = (1000, 6000);
+const GATHERING: (u64, u64) = (1000, 5500);
 /// When the storm begins, and how long it takes to grow.
 const STORM: Duration = Duration::from_secs(8);
 const GROWS_MS: u64 = 3000;
@@ -115,6 +115,7 @@ pub fn run(seed: u64, size: Size) -> Outcome {
 
 fn simulate(world: &Rc<World>, size: Size) {
     set_write_bytes_max(SEGMENT_BYTES);
+    world.idle.set(LATEST * 2);
     let features = Features { offload: true, routed: false };
     prepare(world, features, PARTITIONS);
     let mut sim = Builder::new()
