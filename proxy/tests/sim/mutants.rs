@@ -9,7 +9,7 @@ use crate::seeds::{FAULTS, run_crowd, run_one};
 /// Seeds in which a fault must be seen.
 const SEEDS: u64 = 40;
 /// A crowd in which one must be.
-const CROWD: Size = Size { clients: 3200, buffered_bytes_max: 10 << 20 };
+const CROWD: Size = Size { clients: 3200, buffered_bytes_max: 64 << 20 };
 
 /// A fault, and what some seed must complain of.
 struct Mutant {

@@ -153,7 +153,7 @@ fn promises_hold_whatever_breaks() {
 }
 
 /// The crowd of every change.
-pub const CROWD: Size = Size { clients: 20_000, buffered_bytes_max: 64 << 20 };
+pub const CROWD: Size = Size { clients: 20_000, buffered_bytes_max: 400 << 20 };
 
 #[test]
 fn a_crowd_half_of_which_is_slow_or_silent_is_served_within_the_bounds() {
