@@ -2,8 +2,8 @@
 //! depends on whether a simulation runs on this thread.
 //!
 //! A simulated socket does what the data path counts on and turmoil has not: vectored writes, a
-//! look whether bytes are there, and a second hand that sees the peer hang up behind unread bytes. Its
-//! writes are cut short by chance, as a full socket buffer cuts them.
+//! look whether bytes are there, and a second hand that sees the peer hang up behind unread bytes.
+//! Its writes are cut short by chance, as a full socket buffer cuts them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
