@@ -1,13 +1,14 @@
 //! Sockets of a simulated network (crate turmoil), beside the real ones: which of them is opened
 //! depends on whether a simulation runs on this thread.
 //!
-//! A simulated socket does what the data path counts on and turmoil has not: vectored writes, a look
-//! whether bytes are there, and a second hand that sees the peer hang up behind unread bytes. Its
-//! writes are cut short by chance, as a full socket buffer cuts them.
+//! A simulated socket does what the data path counts on and turmoil has not: vectored writes, a
+//! look whether bytes are there, and a second hand that sees the peer hang up behind unread bytes.
+//! Its writes are cut short by chance, as a full socket buffer cuts them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -238,8 +239,8 @@ struct Incoming {
 impl Incoming {
     /// Takes what is there, at most one piece.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut bytes = [0; READ_BYTES];
-        let mut space = ReadBuf::new(&mut bytes);
+        let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+        let mut space = ReadBuf::uninit(&mut bytes);
         match ready!(Pin::new(&mut self.half).poll_read(cx, &mut space)) {
             Ok(()) if space.filled().is_empty() => self.end = Some(None),
             Ok(()) => self.ahead.extend(space.filled()),
@@ -268,9 +269,11 @@ impl Incoming {
         {
             return Poll::Ready(Err(kind.into()));
         }
-        for byte in self.ahead.drain(..n) {
-            buffer.put_slice(&[byte]);
-        }
+        let (first, second) = self.ahead.as_slices();
+        let m = n.min(first.len());
+        buffer.put_slice(&first[..m]);
+        buffer.put_slice(&second[..n - m]);
+        self.ahead.drain(..n);
         Poll::Ready(Ok(()))
     }
 }
@@ -328,8 +331,11 @@ fn poll_write_some(
 ) -> Poll<io::Result<usize>> {
     let short = random::below(SHORT_OF) == 0;
     let most = if short { 1 + random::below(SHORT_BYTES_MAX) } else { WRITE_MOST.get() };
-    let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
-    let bytes: Vec<u8> = bytes.take(most).collect();
+    let mut bytes = Vec::new();
+    for slice in slices {
+        let n = slice.len().min(most - bytes.len());
+        bytes.extend_from_slice(&slice[..n]);
+    }
     let mut read = to.read.lock();
     if let Some(Some(kind)) = read.end {
         return Poll::Ready(Err(kind.into()));

@@ -22,8 +22,6 @@ pub const IDS: i32 = 7;
 pub const PORT: u16 = 9092;
 /// One answer in so many comes in pieces.
 const PIECES_OF: usize = 6;
-/// Time without a request after which a broker closes a connection.
-const IDLE: Duration = Duration::from_secs(9);
 /// Requests of one API that are answered at once.
 const API_VERSIONS: i16 = 18;
 
@@ -110,7 +108,7 @@ async fn serve(world: &Rc<World>, mut stream: TcpStream, id: i32) -> std::io::Re
     let name = format!("broker {id}");
     loop {
         // A partition hides the end of a connection, so idle ones are closed.
-        let length = tokio::time::timeout(IDLE, stream.read_i32()).await;
+        let length = tokio::time::timeout(world.idle.get(), stream.read_i32()).await;
         let length = length.map_err(|_| std::io::ErrorKind::TimedOut)?;
         let length = usize::try_from(length?).map_err(std::io::Error::other)?;
         let mut frame = BytesMut::zeroed(length);

@@ -6,7 +6,8 @@
 //! ([`ledger`]), and the proxy drains. What must not be is written down in [`world`] as it is seen.
 //!
 //! `FIREBREAK_SIM_SEEDS=N` runs so many seeds, `FIREBREAK_SIM_SEED=S` only this one (with
-//! `FIREBREAK_SIM_TRACE=1` event by event); `compose/sim.sh` does both.
+//! `FIREBREAK_SIM_TRACE=1` event by event, with `RUST_LOG=debug` as the proxy tells it);
+//! `compose/sim.sh` does both.
 #![cfg(test)]
 
 mod admin;

@@ -2,20 +2,38 @@
 //!
 //! Runs with `--features failpoints`; `FIREBREAK_MUTANT=NAME` runs one of them.
 
-use crate::seeds::{FAULTS, run_one};
+use crate::crowd::Size;
+use crate::scenario::Outcome;
+use crate::seeds::{FAULTS, run_crowd, run_one};
 
 /// Seeds in which a fault must be seen.
 const SEEDS: u64 = 40;
+/// A crowd in which one must be.
+const CROWD: Size = Size { clients: 3200, buffered_bytes_max: 64 << 20 };
 
 /// A fault, and what some seed must complain of.
 struct Mutant {
     name: &'static str,
     complaints: &'static [&'static str],
+    /// What sees it.
+    run: fn(u64) -> Outcome,
+    seeds: u64,
 }
 
 macro_rules! mutant {
     ($name:literal, $($complaint:literal),+) => {
-        Mutant { name: $name, complaints: &[$($complaint),+] }
+        Mutant { name: $name, complaints: &[$($complaint),+], run: run_one, seeds: SEEDS }
+    };
+}
+
+macro_rules! crowd_mutant {
+    ($name:literal, $($complaint:literal),+) => {
+        Mutant {
+            name: $name,
+            complaints: &[$($complaint),+],
+            run: |seed| run_crowd(seed, CROWD),
+            seeds: 1,
+        }
     };
 }
 
@@ -39,6 +57,8 @@ fn mutants() -> Vec<Mutant> {
         mutant!("address-describe-configs", "names a broker"),
         mutant!("address-produce-tail", "names a broker", "is at"),
         mutant!("address-fetch-tail", "names a broker", "is at"),
+        crowd_mutant!("room-unbounded", "bytes held in the storm"),
+        crowd_mutant!("holders-unseen", "no answer to"),
     ]
 }
 
@@ -52,10 +72,11 @@ fn every_fault_is_seen_by_some_seed() {
     let mut survived = Vec::new();
     for mutant in &mutants {
         fail::cfg(mutant.name, "return").expect("a fault");
-        let seen = (0..SEEDS).map(run_one).find(|outcome| !outcome.violations.is_empty());
+        let runs = (0..mutant.seeds).map(mutant.run);
+        let seen = runs.into_iter().find(|outcome| !outcome.violations.is_empty());
         fail::remove(mutant.name);
         let Some(outcome) = seen else {
-            survived.push(format!("{}: not seen in {SEEDS} seeds", mutant.name));
+            survived.push(format!("{}: not seen in {} seeds", mutant.name, mutant.seeds));
             continue;
         };
         let first = &outcome.violations[0];

@@ -1,4 +1,4 @@
-//! Records that say who sent them: producer, partition and number, and bytes that follow from these.
+//! Records that say who sent them: producer, partition, number, and bytes that follow from these.
 
 use bytes::Bytes;
 use protocol_ext::batch::{self, BatchHeader, Batches, Caps, Entry, OpenBatch};
@@ -38,8 +38,9 @@ impl Numbered {
         let seed = u64::from(self.producer) << 32 | u64::from(self.number);
         let mut noise = Random::new(seed, u64::from(self.partition.unsigned_abs()));
         while value.len() < self.bytes as usize {
-            value.push(noise.byte());
+            value.extend(noise.draw().to_le_bytes());
         }
+        value.truncate((self.bytes as usize).max(HEAD_BYTES));
         value
     }
 

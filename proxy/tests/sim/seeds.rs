@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, RwLock};
 
+use firebreak::cli::LogFormat;
+use firebreak::telemetry;
+
 use crate::crowd::{self, Size};
 use crate::scenario::{self, Outcome};
 use crate::world::Counts;
@@ -47,6 +50,10 @@ thread_local! {
 fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        if std::env::var_os("RUST_LOG").is_some() {
+            fail::cfg("lines-unlimited", "return").expect("a fault");
+            telemetry::start(LogFormat::Text);
+        }
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
@@ -146,7 +153,7 @@ fn promises_hold_whatever_breaks() {
 }
 
 /// The crowd of every change.
-pub const CROWD: Size = Size { clients: 20_000, buffered_bytes_max: 64 << 20 };
+pub const CROWD: Size = Size { clients: 20_000, buffered_bytes_max: 400 << 20 };
 
 #[test]
 fn a_crowd_half_of_which_is_slow_or_silent_is_served_within_the_bounds() {

@@ -29,6 +29,8 @@ pub enum Phase {
 /// What happened, for the totals that a long run prints.
 pub type Counts = BTreeMap<&'static str, u64>;
 
+/// Time without a request after which a broker closes a connection, unless another is set.
+const IDLE: Duration = Duration::from_secs(9);
 /// Violations kept; more of a run add nothing.
 const VIOLATIONS_MAX: usize = 8;
 
@@ -60,6 +62,8 @@ pub struct World {
     pub cuts: Cell<usize>,
     /// Brokers take up to so long for an answer.
     pub pace: Cell<Duration>,
+    /// Time without a request after which a broker closes a connection.
+    pub idle: Cell<Duration>,
     /// Connections that clients opened so far.
     pub connections: Cell<usize>,
     /// Connections open at brokers of those that were used while the proxy drains.
@@ -75,6 +79,17 @@ pub struct World {
     loud: bool,
     counts: RefCell<Counts>,
     violations: RefCell<Vec<String>>,
+}
+
+/// A hash with some bytes more in it, and their number.
+fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut add =
+        |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
+    rest.iter().for_each(|byte| add(u64::from(*byte)));
+    add(bytes.len() as u64);
+    hash
 }
 
 impl World {
@@ -94,6 +109,7 @@ impl World {
             ids: RefCell::default(),
             cuts: Cell::new(0),
             pace: Cell::new(Duration::from_millis(4)),
+            idle: Cell::new(IDLE),
             connections: Cell::new(0),
             open_at_brokers: Cell::new(0),
             owed: RefCell::default(),
@@ -112,9 +128,8 @@ impl World {
         let now = turmoil::sim_elapsed().unwrap_or(self.now.get());
         let ms = now.as_micros();
         let mut hash = self.trace.get();
-        let all = who.bytes().chain(what.bytes()).chain(ms.to_be_bytes());
-        for byte in all.chain(bytes.iter().copied()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        for part in [who.as_bytes(), what.as_bytes(), &ms.to_be_bytes(), bytes] {
+            hash = hashed(hash, part);
         }
         self.trace.set(hash);
         if self.loud {
