@@ -10,7 +10,7 @@ mod race;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -90,10 +90,10 @@ pub fn poll_read_on(
     space: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
     #[cfg(feature = "sim")]
-    return Pin::new(half).poll_read(cx, space);
+    return tokio::io::AsyncRead::poll_read(std::pin::Pin::new(half), cx, space);
     #[cfg(not(feature = "sim"))]
     loop {
-        ready!(half.as_ref().poll_read_ready(cx))?;
+        std::task::ready!(half.as_ref().poll_read_ready(cx))?;
         match half.try_read(space.initialize_unfilled()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => return Poll::Ready(read.map(|n| space.advance(n))),

@@ -99,6 +99,6 @@ fn partition(
     answer
         .with_high_watermark(log.end())
         .with_last_stable_offset(log.end())
-        .with_log_start_offset(0)
+        .with_log_start_offset(log.start())
         .with_records(Some(log.read(asked.fetch_offset, max, first)))
 }

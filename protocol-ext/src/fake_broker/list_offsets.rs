@@ -1,4 +1,4 @@
-//! ListOffsets: the start (0) or the end of a log.
+//! ListOffsets: the start or the end of a log.
 
 use bytes::Bytes;
 use kafka_protocol::messages::list_offsets_response::{
@@ -27,7 +27,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                     answer.with_error_code(NOT_LEADER_OR_FOLLOWER)
                 }
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
-                Some(_) if asked.timestamp == EARLIEST => answer.with_offset(0),
+                Some(log) if asked.timestamp == EARLIEST => answer.with_offset(log.start()),
                 Some(log) => answer.with_offset(log.end()),
             }
         });

@@ -14,6 +14,7 @@ const OLDER_EPOCH: i16 = 47;
 #[derive(Debug, Clone, Default)]
 pub struct FakeLog {
     batches: Vec<(Range<i64>, Bytes)>,
+    start: i64,
     end: i64,
     producers: BTreeMap<i64, Producer>,
     /// Leader and its epoch, where a test sets them; else the brokers share the partitions out.
@@ -102,6 +103,23 @@ impl FakeLog {
     /// Offset behind the last record.
     pub fn end(&self) -> i64 {
         self.end
+    }
+
+    /// Deletes what lies before an offset, -1 being the end; gives the new start, `None` beyond
+    /// the end.
+    pub(super) fn shorten(&mut self, offset: i64) -> Option<i64> {
+        let offset = if offset == -1 { self.end } else { offset };
+        if offset < 0 || offset > self.end {
+            return None;
+        }
+        self.start = self.start.max(offset);
+        self.batches.retain(|(offsets, _)| offsets.end > self.start);
+        Some(self.start)
+    }
+
+    /// Offset of the first record.
+    pub fn start(&self) -> i64 {
+        self.start
     }
 
     /// The batches as they are stored.

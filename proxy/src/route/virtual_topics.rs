@@ -1,16 +1,17 @@
 //! Virtual topics: which physical topic-partition holds a record of a logical one.
 //!
 //! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
+//! Beside its physical topics each has a carrier: a real and empty topic of its name, whose id is
+//! the id that clients see, and whose partitions are those that groups assign and commit.
 //! Invariant: the slot is a pure function of the record's content and the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol_ext::records::RecordView;
-use sha2::{Digest, Sha256};
 
 use super::producers::Producers;
-use super::topics::TopicId;
+use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
 
 /// One virtual topic.
@@ -18,8 +19,8 @@ use crate::config::VirtualTopic;
 pub struct Routed {
     /// The name clients use.
     pub name: Arc<str>,
-    /// Its id: derived from the name, so that it never changes.
-    pub id: TopicId,
+    /// Its place among all virtual topics.
+    pub number: usize,
     /// Partitions of each slot.
     pub partitions: i32,
     /// The physical topic of each slot.
@@ -29,12 +30,12 @@ pub struct Routed {
 }
 
 impl Routed {
-    fn new(config: &VirtualTopic) -> Self {
+    fn new((number, config): (usize, &VirtualTopic)) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
-            id: id_of(&name),
             name,
+            number,
             partitions: config.partitions,
             physical,
             header: config.header.clone().into_bytes(),
@@ -66,24 +67,25 @@ impl Routed {
 #[derive(Debug)]
 pub struct VirtualTopics {
     topics: Vec<Routed>,
+    of_brokers: Arc<Topics>,
     names: HashMap<Arc<str>, usize>,
-    ids: HashMap<TopicId, usize>,
     physical: HashMap<Arc<str>, usize>,
     /// Producers with sequences that write to them.
     pub producers: Producers,
 }
 
 impl VirtualTopics {
-    /// The virtual topics of a configuration; `None` if there are none.
-    pub fn new(config: &[VirtualTopic]) -> Option<Self> {
-        let topics: Vec<Routed> = config.iter().map(Routed::new).collect();
+    /// The virtual topics of a configuration; `None` if there are none. `of_brokers` knows the ids
+    /// of their carriers.
+    pub fn new(config: &[VirtualTopic], of_brokers: Arc<Topics>) -> Option<Self> {
+        let topics: Vec<Routed> = config.iter().enumerate().map(Routed::new).collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
-        let ids = topics.iter().enumerate().map(|(n, t)| (t.id, n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
-        let physical = physical.collect();
+        let physical: HashMap<Arc<str>, usize> = physical.collect();
+        of_brokers.keep_rows(physical.keys().cloned());
         let producers = Producers::default();
-        (!topics.is_empty()).then_some(Self { topics, names, ids, physical, producers })
+        (!topics.is_empty()).then_some(Self { topics, of_brokers, names, physical, producers })
     }
 
     /// All of them.
@@ -96,9 +98,9 @@ impl VirtualTopics {
         self.names.get(name).map(|n| &self.topics[*n])
     }
 
-    /// The virtual topic of an id.
+    /// The virtual topic whose carrier has this id, as far as is known.
     pub fn by_id(&self, id: &TopicId) -> Option<&Routed> {
-        self.ids.get(id).map(|n| &self.topics[*n])
+        self.by_name(&self.of_brokers.known_name(id)?)
     }
 
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
@@ -107,27 +109,18 @@ impl VirtualTopics {
     }
 }
 
-/// A version 8 UUID (RFC 9562) of a virtual topic's name.
-pub fn id_of(name: &str) -> TopicId {
-    let digest = Sha256::new().chain_update(b"firebreak virtual topic\0").chain_update(name);
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.finalize()[..16]);
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
-    id
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn routed() -> Routed {
-        Routed::new(&VirtualTopic {
+        let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
             header: "region".to_owned(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
-        })
+        };
+        Routed::new((0, &config))
     }
 
     #[test]
@@ -137,12 +130,5 @@ mod tests {
         let inside = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
         assert_eq!(places[1..7], inside.map(Some));
         assert_eq!((places[0], places[7]), (None, None));
-    }
-
-    #[test]
-    fn the_id_is_a_function_of_the_name_alone() {
-        assert_eq!(id_of("fires"), routed().id);
-        assert_ne!(id_of("fires"), id_of("fire"));
-        assert_eq!(uuid::Uuid::from_bytes(id_of("fires")).get_version_num(), 8);
     }
 }

@@ -28,7 +28,6 @@ use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::producers::Producers;
-use crate::route::topics::TopicId;
 use crate::route::virtual_topics::Routed;
 use crate::{clock, fault, random};
 
@@ -41,7 +40,7 @@ const MESSAGE_TOO_LARGE: i16 = 10;
 
 /// Streams of one connection, by virtual topic and logical partition.
 pub(super) type Streams = HashMap<Key, Stream>;
-pub(super) type Key = (TopicId, i32, StreamId);
+pub(super) type Key = (usize, i32, StreamId);
 
 /// Until when, and for whom, parts may still be sent.
 #[derive(Debug)]
@@ -79,7 +78,7 @@ pub(super) struct Batch<'a> {
 
 impl Batch<'_> {
     fn key(&self) -> Key {
-        (self.routed.id, self.q, self.id)
+        (self.routed.number, self.q, self.id)
     }
 
     /// Base sequence and records.
