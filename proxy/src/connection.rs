@@ -82,9 +82,6 @@ pub async fn serve(
     };
     let held = (line, unproven);
     let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
-    if matches!(served, Err(ConnectionError::BrokerIo(_))) && fault::on("home-death-unseen") {
-        std::future::pending::<()>().await;
-    }
     let away = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
     // An end as the first thing that a client reads is taken for a wrong protocol, and some do not
     // come again; a reset is a broker that is away.

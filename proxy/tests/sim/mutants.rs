@@ -45,7 +45,6 @@ fn mutants() -> Vec<Mutant> {
         mutant!("acks0-answered", "nothing is broken", "was due"),
         mutant!("refused-unanswered", "was due", "not done"),
         mutant!("room-leaked", "bytes of requests"),
-        mutant!("home-death-unseen", "connections of clients", "cut off"),
         mutant!("drain-ignores-in-flight", "no answer came"),
         mutant!("ack-before-durable", "not done", "not as it was sent"),
         mutant!("stale-crc", "error 2"),
