@@ -9,6 +9,7 @@ use std::sync::Arc;
 use protocol_ext::records::RecordView;
 use sha2::{Digest, Sha256};
 
+use super::placement::{Placement, Placements};
 use super::producers::Producers;
 use super::topics::TopicId;
 use crate::config::VirtualTopic;
@@ -16,27 +17,33 @@ use crate::config::VirtualTopic;
 /// One virtual topic.
 #[derive(Debug)]
 pub struct Routed {
+    /// Its place among all virtual topics.
+    pub index: usize,
     /// The name clients use.
     pub name: Arc<str>,
     /// Its id: derived from the name, so that it never changes.
     pub id: TopicId,
     /// Partitions of each slot.
     pub partitions: i32,
-    /// The physical topic of each slot.
+    /// The physical topic of each slot; with days what the names of its segments start with.
     pub physical: Vec<Arc<str>>,
+    /// Its slots have a new segment every day.
+    pub days: bool,
     header: Vec<u8>,
     slots: Vec<String>,
 }
 
 impl Routed {
-    fn new(config: &VirtualTopic) -> Self {
+    fn new(index: usize, config: &VirtualTopic) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
+            index,
             id: id_of(&name),
             name,
             partitions: config.partitions,
             physical,
+            days: config.days,
             header: config.header.clone().into_bytes(),
             slots: config.slots.clone(),
         }
@@ -51,6 +58,17 @@ impl Routed {
     pub fn place(&self, q: i32) -> Option<(usize, i32)> {
         let slot = usize::try_from(q.checked_div(self.partitions)?).ok()?;
         (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
+    }
+
+    /// The name of a slot.
+    pub fn slot_name(&self, slot: usize) -> Option<&str> {
+        self.slots.get(slot).map(String::as_str)
+    }
+
+    /// Whether a topic has the name of a segment of this one.
+    pub fn owns(&self, topic: &str) -> bool {
+        let mut slots = self.physical.iter().filter(|_| self.days);
+        slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
     }
 
     /// The slot of a record: the one its header names, else the last, `other`.
@@ -69,6 +87,7 @@ pub struct VirtualTopics {
     names: HashMap<Arc<str>, usize>,
     ids: HashMap<TopicId, usize>,
     physical: HashMap<Arc<str>, usize>,
+    placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
 }
@@ -76,14 +95,22 @@ pub struct VirtualTopics {
 impl VirtualTopics {
     /// The virtual topics of a configuration; `None` if there are none.
     pub fn new(config: &[VirtualTopic]) -> Option<Self> {
-        let topics: Vec<Routed> = config.iter().map(Routed::new).collect();
+        let topics: Vec<Routed> =
+            config.iter().enumerate().map(|(n, topic)| Routed::new(n, topic)).collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
         let ids = topics.iter().enumerate().map(|(n, t)| (t.id, n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical = physical.collect();
-        let producers = Producers::default();
-        (!topics.is_empty()).then_some(Self { topics, names, ids, physical, producers })
+        let (placements, producers) = (Placements::default(), Producers::default());
+        placements.swap(Placement::new(&topics, |_, _| None));
+        let all = Self { topics, names, ids, physical, placements, producers };
+        (!all.topics.is_empty()).then_some(all)
+    }
+
+    /// Which segments hold what.
+    pub fn placements(&self) -> &Placements {
+        &self.placements
     }
 
     /// All of them.
@@ -104,7 +131,26 @@ impl VirtualTopics {
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
         self.physical.contains_key(name)
+            || self.topics.iter().any(|topic| topic.owns(name))
+            || self.topics.iter().any(|topic| topic.days) && name == PLACEMENT_TOPIC
+            || self.placements.now().names(name)
     }
+}
+
+/// The topic of the cluster that holds the placement of topics with days.
+pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
+/// the second one of a day.
+fn is_day(end: &str) -> bool {
+    let (day, nth) = end.split_once('.').map_or((end, None), |(day, nth)| (day, Some(nth)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = day.len() == "-2025-01-05".len()
+        && (0..).zip(day.bytes()).all(|(n, byte)| match n {
+            0 | 5 | 8 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    fits && nth.is_none_or(digits)
 }
 
 /// A version 8 UUID (RFC 9562) of a virtual topic's name.
@@ -122,9 +168,11 @@ mod tests {
     use super::*;
 
     fn routed() -> Routed {
-        Routed::new(&VirtualTopic {
+        Routed::new(0, &VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
+            days: true,
+            retention_days: 30,
             header: "region".to_owned(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
         })
@@ -137,6 +185,18 @@ mod tests {
         let inside = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
         assert_eq!(places[1..7], inside.map(Some));
         assert_eq!((places[0], places[7]), (None, None));
+    }
+
+    #[test]
+    fn names_of_segments_are_known_by_their_day() {
+        let routed = routed();
+        for name in ["fires-norcal-2025-01-05", "fires-other-2025-01-05.2"] {
+            assert!(routed.owns(name), "{name}");
+        }
+        for end in ["", "-2025-01-05.", "-2025-1-05", "-2025-01-055", "-2025-01-05.x", "x"] {
+            assert!(!routed.owns(&format!("fires-norcal{end}")), "{end}");
+        }
+        assert!(!routed.owns("fires-socal-2025-01-05"));
     }
 
     #[test]
