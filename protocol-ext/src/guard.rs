@@ -50,6 +50,7 @@ pub fn response<T: Decodable>(
         api::LIST_OFFSETS => &responses::LIST_OFFSETS,
         api::METADATA => &responses::METADATA,
         api::CREATE_TOPICS => &responses::CREATE_TOPICS,
+        api::DESCRIBE_CONFIGS => &responses::DESCRIBE_CONFIGS,
         api::DESCRIBE_PRODUCERS => &responses::DESCRIBE_PRODUCERS,
         api::API_VERSIONS if version == 0 => {
             let mut read = Reader::new(frame, at);

@@ -52,12 +52,6 @@ impl Placement {
     pub fn names(&self, topic: &str) -> bool {
         self.names.contains(topic)
     }
-
-    /// Whether the open segment of a slot has a greater number than this.
-    fn is_beyond(&self, topic: &Routed, slot: usize, number: u32) -> bool {
-        let newest = self.chain(topic, slot).and_then(Chain::newest);
-        newest.is_some_and(|newest| newest.number > number)
-    }
 }
 
 /// The placement in force.
@@ -75,14 +69,11 @@ impl Placements {
         self.0.borrow().clone()
     }
 
-    /// Waits until a segment of a slot is not the open one any more; whether that came in time.
-    pub async fn moved_on(
-        &self,
-        (topic, slot, number): (&Routed, usize, u32),
-        time: Duration,
-    ) -> bool {
+    /// Waits until another one is in force than the one seen, or the time is over.
+    pub async fn wait(&self, seen: &Arc<Placement>, time: Duration) {
         let mut placements = self.0.subscribe();
-        let moved = placements.wait_for(|placement| placement.is_beyond(topic, slot, number));
-        tokio::time::timeout(time, moved).await.is_ok_and(|moved| moved.is_ok())
+        let other = placements.wait_for(|placement| !Arc::ptr_eq(placement, seen));
+        // Whether it came or not, the caller looks again.
+        let _ = tokio::time::timeout(time, other).await;
     }
 }

@@ -30,10 +30,9 @@ use crate::route::placement::Placement;
 /// Version of the legs: the newest without special timestamps that segments cannot answer.
 const LEG_VERSION: i16 = 7;
 
-/// Timestamps that ask for the end, the start, and the largest timestamp.
+/// Timestamps that ask for the end and the start.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
-
 
 /// One segment of a partition asked for: where the answer goes, and where the question.
 struct Question {
@@ -209,8 +208,7 @@ fn chosen(timestamp: i64, told: Told) -> Option<ListOffsetsPartitionResponse> {
         }
         let first = timestamp >= 0 && row.offset >= 0 && !fault::on("later-segment-first");
         let larger = best.as_ref().is_none_or(|best| row.timestamp > best.timestamp);
-        // Of all that have not the time asked for, any says so.
-        if first || larger || best.as_ref().is_some_and(|best| best.offset < 0) {
+        if first || larger {
             best = Some(row);
         }
         if first {
