@@ -22,7 +22,7 @@ mod sasl;
 mod share_acknowledge;
 mod share_fetch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -56,6 +56,8 @@ pub struct FakeTopic {
     pub id: Uuid,
     /// One log a partition.
     pub logs: Vec<FakeLog>,
+    /// What is set for it, by name.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// A request that came.
@@ -172,7 +174,14 @@ impl FakeCluster {
             id[n % 16] ^= byte.rotate_left(u32::try_from(n / 16).unwrap_or(0) % 8);
         }
         let logs = vec![FakeLog::default(); partitions];
-        self.topics.push(FakeTopic { name: name.to_owned(), id: Uuid::from_bytes(id), logs });
+        let (name, id, configs) = (name.to_owned(), Uuid::from_bytes(id), BTreeMap::new());
+        self.topics.push(FakeTopic { name, id, logs, configs });
+    }
+
+    /// Sets something for a topic.
+    pub fn configure(&mut self, topic: &str, name: &str, value: &str) {
+        let topics = self.topics.iter_mut().filter(|t| t.name == topic);
+        topics.for_each(|t| drop(t.configs.insert(name.to_owned(), value.to_owned())));
     }
 
     /// The log of a partition, for tests that look at or put batches there.

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::control::cluster::Known;
 use crate::data_plane::DataPlane;
 use crate::metrics::Side;
+use crate::placement::tail::Read;
 
 /// What the admin port shows.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Admin {
     pub known: watch::Receiver<Known>,
     /// Whether the process drains.
     pub draining: watch::Receiver<bool>,
+    /// How far the placement log was read; `None`: no topic has days.
+    pub placed: Option<watch::Receiver<Read>>,
     /// When the process started.
     pub started: Tick,
 }
@@ -53,6 +56,9 @@ impl Admin {
         if let Some((silent, why)) = known.lost(&config.limits, clock::now()) {
             let seconds = silent.as_secs();
             reasons.push(format!("no broker of cluster {name} answers for {seconds} s: {why}"));
+        }
+        if self.placed.as_ref().is_some_and(|placed| !placed.borrow().whole) {
+            reasons.push("the placement log was not read to its end yet".to_owned());
         }
         reasons
     }

@@ -20,6 +20,7 @@ pub mod inflate;
 pub mod limits;
 pub mod metrics;
 pub mod net;
+pub mod placement;
 pub mod random;
 pub mod reload;
 pub mod route;

@@ -16,6 +16,7 @@ use crate::control::cluster::{self, Known};
 use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
+use crate::placement::tail;
 use crate::route::addresses::Directory;
 use crate::sasl::Sasl;
 use crate::tasks::Tasks;
@@ -73,7 +74,10 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config.clone()));
+    let (placed_to, placed) = watch::channel(tail::Read::default());
+    let days = plane.routed.iter().flat_map(|all| all.all()).any(|topic| topic.days);
     let admin = Admin {
+        placed: days.then_some(placed),
         config: in_force.clone(),
         plane: plane.clone(),
         clients: clients.clone(),
@@ -89,6 +93,7 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let topics = plane.topics.clone();
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+    jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
     jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 

@@ -87,6 +87,18 @@ impl FakeLog {
         self.end
     }
 
+    /// Offset and timestamp of the first batch that is not older, or (for -3) of the one with the
+    /// largest timestamp.
+    pub(super) fn first_at(&self, timestamp: i64) -> Option<(i64, i64)> {
+        let batches = self.batches.iter().filter_map(|(offsets, bytes)| {
+            Some((offsets.start, BatchHeader::parse(bytes).ok()?.max_timestamp))
+        });
+        match timestamp {
+            0.. => batches.into_iter().find(|(_, time)| *time >= timestamp),
+            _ => batches.rev().max_by_key(|(_, time)| *time),
+        }
+    }
+
     /// The batches as they are stored.
     pub fn batches(&self) -> impl Iterator<Item = &Bytes> {
         self.batches.iter().map(|(_, bytes)| bytes)

@@ -15,6 +15,7 @@ use crate::reply;
 use crate::wire::WireError;
 
 const CORRUPT_MESSAGE: i16 = 2;
+const MESSAGE_TOO_LARGE: i16 = 10;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const INVALID_RECORD: i16 = 87;
 const UNKNOWN_TOPIC_ID: i16 = 100;
@@ -80,6 +81,12 @@ fn partition(
     let Some(found) = found else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
+    let most = found.configs.get("max.message.bytes").and_then(|most| most.parse().ok());
+    let bytes = data.records.as_ref().map_or(0, Bytes::len);
+    // As brokers do: before they look at anything else of a batch.
+    if most.is_some_and(|most: usize| bytes > most) {
+        return failed(MESSAGE_TOO_LARGE);
+    }
     let index = usize::try_from(data.index).unwrap_or(usize::MAX);
     let Some(log) = found.logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
     match append(log, data.records.as_deref().unwrap_or_default()) {

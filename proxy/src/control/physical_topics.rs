@@ -64,7 +64,7 @@ async fn look_out(plane: &DataPlane, routed: &VirtualTopics, hidden: &mut HashSe
 async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
     let any = plane.directory.connect_any(&plane.limits, &Login::Proxy).await?;
     let mut broker = BrokerConnection::new(any);
-    let topics = routed.all().iter().flat_map(|topic| {
+    let topics = routed.all().iter().filter(|topic| !topic.days).flat_map(|topic| {
         topic.physical.iter().map(|name| {
             CreatableTopic::default()
                 .with_name(TopicName(StrBytes::from_string(name.to_string())))

@@ -184,7 +184,10 @@ mod tests {
         assert_eq!([10, 19, 20, 1000].map(|o| number(0, o)), [4, 4, 6, 6].map(Some));
         assert_eq!([0, 4, 5, 7, 8].map(|o| number(1, o)), [4, 4, 5, 5, 6].map(Some));
         assert_eq!((number(1, -1), number(2, 0), number(-1, 0)), (None, None, None));
-        assert_eq!((chain().start(0), chain().start(1), chain().start(2)), (Some(10), Some(0), None));
+        assert_eq!(
+            (chain().start(0), chain().start(1), chain().start(2)),
+            (Some(10), Some(0), None)
+        );
         assert_eq!(chain().open(1).map(|s| (s.base, s.end)), Some((8, None)));
     }
 
@@ -201,8 +204,10 @@ mod tests {
             let apart = vec![segment(0, &[0], Some(&[9])), segment(number, &[base], None)];
             assert_eq!(of(apart), Some(Broken::Gap(number)));
         }
-        assert_eq!(of(vec![segment(0, &[5], Some(&[4])), segment(1, &[4], None)]),
-            Some(Broken::Misfit(0)));
+        assert_eq!(
+            of(vec![segment(0, &[5], Some(&[4])), segment(1, &[4], None)]),
+            Some(Broken::Misfit(0))
+        );
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Routed {
         (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
     }
 
+    /// The names of its slots, in order.
+    pub fn slots(&self) -> &[String] {
+        &self.slots
+    }
+
     /// The name of a slot.
     pub fn slot_name(&self, slot: usize) -> Option<&str> {
         self.slots.get(slot).map(String::as_str)
@@ -168,14 +173,17 @@ mod tests {
     use super::*;
 
     fn routed() -> Routed {
-        Routed::new(0, &VirtualTopic {
-            name: "fires".to_owned(),
-            partitions: 3,
-            days: true,
-            retention_days: 30,
-            header: "region".to_owned(),
-            slots: vec!["norcal".to_owned(), "other".to_owned()],
-        })
+        Routed::new(
+            0,
+            &VirtualTopic {
+                name: "fires".to_owned(),
+                partitions: 3,
+                days: true,
+                retention_days: 30,
+                header: "region".to_owned(),
+                slots: vec!["norcal".to_owned(), "other".to_owned()],
+            },
+        )
     }
 
     #[test]

@@ -243,11 +243,7 @@ fn blindly(stream: &mut Stream, batch: &Batch<'_>) -> Verdict {
 }
 
 /// What was found of a batch's stream; `None` if a partition is missing.
-fn view(
-    batch: &Batch<'_>,
-    placement: &Placement,
-    found: &HashMap<Place, Found>,
-) -> Option<View> {
+fn view(batch: &Batch<'_>, placement: &Placement, found: &HashMap<Place, Found>) -> Option<View> {
     let mut rows = Vec::new();
     for (slot, stretch) in batch.stretches(placement) {
         rows.extend(batch.rows(slot, stretch, found)?);

@@ -280,7 +280,9 @@ fn questions(
                 let below = || (OFFSET_OUT_OF_RANGE, chain.start(p).unwrap_or(-1));
                 question(chain, p, asked, (t, row)).ok_or_else(below)
             });
-            let (code, start) = placed.as_ref().and_then(|placed| placed.as_ref().err().copied())
+            let (code, start) = placed
+                .as_ref()
+                .and_then(|placed| placed.as_ref().err().copied())
                 .unwrap_or((NOT_LEADER, -1));
             rows.push(failed(q, code).with_log_start_offset(start));
             questions.extend(placed.and_then(Result::ok));

@@ -187,8 +187,7 @@ fn logical(
     question: &Question,
 ) -> ListOffsetsPartitionResponse {
     let mut row = found.clone();
-    if question.length.is_some_and(|length| row.offset >= length)
-        && question.timestamp != EARLIEST
+    if question.length.is_some_and(|length| row.offset >= length) && question.timestamp != EARLIEST
     {
         (row.offset, row.timestamp) = (-1, -1);
     }

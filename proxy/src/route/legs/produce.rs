@@ -181,7 +181,8 @@ impl Legs {
             for round in rounds(std::mem::take(&mut parts)) {
                 large.extend(self.send(ways, request, round, outcomes).await?);
             }
-            let places = large.iter().map(|part: &Part<'a>| (part.to.topic.clone(), part.partition));
+            let places =
+                large.iter().map(|part: &Part<'a>| (part.to.topic.clone(), part.partition));
             let sealed = self.sealed_of(ways, places.collect()).await?;
             for mut part in large {
                 if sealed.contains(&part.to.topic) {

@@ -75,7 +75,10 @@ fn bytes_before(records: &[u8], end: i64) -> usize {
 }
 
 /// The bases of the rows that have records, in the order of the answer.
-pub(super) fn section_bases(answer: &FetchResponse, bases: &HashMap<(usize, usize), i64>) -> Vec<i64> {
+pub(super) fn section_bases(
+    answer: &FetchResponse,
+    bases: &HashMap<(usize, usize), i64>,
+) -> Vec<i64> {
     let topics = answer.responses.iter().enumerate();
     let rows = topics.flat_map(|(t, topic)| {
         let rows = topic.partitions.iter().enumerate();
