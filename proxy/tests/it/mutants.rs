@@ -323,8 +323,8 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
 fn mutants_of_segments() -> Vec<Mutant> {
     use segments::{read, write};
     vec![
-        mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 0"),
-        mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 3"),
+        mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
+        mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),
         mutant!("sealed-end-told", read::records_have_logical_offsets, "end told from 0"),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
