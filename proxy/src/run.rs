@@ -75,9 +75,8 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config.clone()));
     let (placed_to, placed) = watch::channel(tail::Read::default());
-    let days = plane.routed.iter().flat_map(|all| all.all()).any(|topic| topic.days);
     let admin = Admin {
-        placed: days.then_some(placed),
+        placed: plane.has_days().then_some(placed),
         config: in_force.clone(),
         plane: plane.clone(),
         clients: clients.clone(),

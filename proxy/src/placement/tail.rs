@@ -52,9 +52,7 @@ pub struct Read {
 
 /// Reads for ever; dropped at shutdown.
 pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
-    let Some(routed) = plane.routed.as_ref().filter(|all| all.all().iter().any(|t| t.days)) else {
-        return;
-    };
+    let Some(routed) = plane.routed.as_ref().filter(|_| plane.has_days()) else { return };
     let mut tail = Tail::default();
     let (mut told, mut last) = (BTreeMap::new(), None);
     loop {

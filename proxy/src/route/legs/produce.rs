@@ -370,9 +370,8 @@ fn settle(outcomes: &mut Outcomes, part: &Part<'_>, row: &PartitionProduceRespon
     } else if part.native
         && let Some(outcome) = outcomes.get_mut(&part.of)
     {
-        // Of acks=0 there may be no offset.
-        let logical = |offset: i64| if offset < 0 { offset } else { part.to.base + offset };
-        outcome.answer.base_offset = logical(row.base_offset);
+        let base = if row.base_offset < 0 { 0 } else { part.to.base };
+        outcome.answer.base_offset = row.base_offset + base;
         outcome.answer.log_append_time_ms = row.log_append_time_ms;
         outcome.answer.log_start_offset = match part.routed.days {
             true => -1,
