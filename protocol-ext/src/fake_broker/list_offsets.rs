@@ -16,6 +16,7 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: ListOffsetsRequest = request.decode()?;
+    let committed = asked.isolation_level == 1;
     let topics = asked.topics.into_iter().map(|asked| {
         let topic = cluster.topic_by_name(&asked.name);
         let partitions = asked.partitions.iter().map(|asked| {
@@ -26,6 +27,9 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             match log {
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
                 Some(_) if asked.timestamp == EARLIEST => answer.with_offset(0),
+                Some(log) if asked.timestamp == LATEST && committed => {
+                    answer.with_offset(log.stable_end())
+                }
                 Some(log) if asked.timestamp == LATEST => answer.with_offset(log.end()),
                 Some(log) => match log.first_at(asked.timestamp) {
                     Some((offset, time)) => answer.with_offset(offset).with_timestamp(time),

@@ -1,6 +1,6 @@
 //! Reads the placement log for ever and puts what it says in force.
 //!
-//! leader -> Fetch (read_committed: what a fenced leader left behind is skipped) -> table -> chains.
+//! leader -> Fetch (read_committed: what came to nothing is skipped) -> table -> chains.
 //! Invariant: records of one transaction, which are one batch, take force together.
 
 use std::collections::{BTreeMap, HashSet};
@@ -22,12 +22,12 @@ use tokio::sync::watch;
 
 use super::table::{Table, Unplaced};
 use crate::data_plane::DataPlane;
-use crate::random;
 use crate::route::addresses::Door;
 use crate::route::placement::Placement;
 use crate::route::virtual_topics::{PLACEMENT_TOPIC, VirtualTopics};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
+use crate::{fault, random};
 
 const FETCH_VERSION: i16 = 12;
 const OFFSETS_VERSION: i16 = 5;
@@ -175,7 +175,7 @@ impl Tail {
                 continue;
             }
             let dropped = header.is_transactional() && self.aborting.contains(&id);
-            if dropped && !crate::fault::on("aborted-placement-read") {
+            if dropped && !fault::on("aborted-placement-read") {
                 continue;
             }
             let open = OpenBatch::open(records.slice(range), &CAPS)?;

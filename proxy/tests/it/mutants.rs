@@ -321,7 +321,7 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
 
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
-    use segments::{read, write};
+    use segments::{log, read, write};
     vec![
         mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
@@ -330,6 +330,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
+        mutant!(
+            "aborted-placement-read",
+            log::what_was_not_committed_did_not_happen,
+            "end: not within"
+        ),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]
 }

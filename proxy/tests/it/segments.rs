@@ -1,5 +1,6 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
+pub mod log;
 pub mod read;
 pub mod write;
 
@@ -19,7 +20,8 @@ pub const TOPIC: &str = "fires";
 pub const NORCAL: [&str; 2] = ["fires-norcal-2025-01-05", "fires-norcal-2025-01-06"];
 /// Segments of the second slot, in order.
 pub const OTHER: [&str; 2] = ["fires-other-2025-01-05", "fires-other-2025-01-06"];
-const PLACEMENT: &str = "__firebreak_placement";
+/// The topic of the placement log.
+pub const PLACEMENT: &str = "__firebreak_placement";
 const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
     region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
 
@@ -47,6 +49,13 @@ pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
 
 /// Writes facts as the leader would: all in one batch.
 pub fn write_facts(brokers: &Brokers, facts: &[(&str, Value)]) {
+    let batch = without_sequences(&facts_batch(facts));
+    let mut cluster = brokers.cluster();
+    cluster.log(PLACEMENT, 0).expect("the log").append(&batch).expect("a batch");
+}
+
+/// The batch of these facts.
+pub fn facts_batch(facts: &[(&str, Value)]) -> Bytes {
     let records: Vec<Record> = (0..)
         .zip(facts)
         .map(|(offset, (key, value))| Record {
@@ -57,21 +66,22 @@ pub fn write_facts(brokers: &Brokers, facts: &[(&str, Value)]) {
             headers: Vec::new(),
         })
         .collect();
-    let batch = without_sequences(&batch(Codec::None, Framing::Plain, &records));
-    let mut cluster = brokers.cluster();
-    cluster.log(PLACEMENT, 0).expect("the log").append(&batch).expect("a batch");
+    batch(Codec::None, Framing::Plain, &records)
 }
 
 /// The first segment of a slot ends here and the second one follows.
 pub fn roll(brokers: &Brokers, slot: &str, segments: [&str; 2], end: i64) {
+    write_facts(brokers, &rolled(slot, segments, end).each_ref().map(|(k, v)| (&**k, v.clone())));
+}
+
+/// The facts of such a roll.
+pub fn rolled(slot: &str, segments: [&str; 2], end: i64) -> [(String, Value); 2] {
     let [old, new] = segments;
-    let old_key = format!("segment/fires/{slot}/0");
-    let new_key = format!("segment/fires/{slot}/1");
     let sealed = json!({ "topic": old, "bases": [0], "ends": [end], "sealed_at_ms": 1 });
-    write_facts(
-        brokers,
-        &[(&old_key, sealed), (&new_key, json!({ "topic": new, "bases": [end] }))],
-    );
+    [
+        (format!("segment/fires/{slot}/0"), sealed),
+        (format!("segment/fires/{slot}/1"), json!({ "topic": new, "bases": [end] })),
+    ]
 }
 
 /// The broker takes no more writes to a topic.

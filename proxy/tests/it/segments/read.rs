@@ -17,7 +17,7 @@ const LIST_OFFSETS: i16 = 2;
 const TIME: i64 = 1_700_000_000_000;
 
 /// One record at each of these times.
-fn fill(brokers: &Brokers, topic: &str, times: &[i64]) {
+pub fn fill(brokers: &Brokers, topic: &str, times: &[i64]) {
     for time in times {
         let mut cluster = brokers.cluster();
         let log = cluster.log(topic, 0).expect("a log");
@@ -47,7 +47,7 @@ async fn told(client: &mut Client, offset: i64) -> Checked<Told> {
 }
 
 /// Waits until the proxy has taken over what was written to the placement log.
-async fn placed(client: &mut Client, start: i64, end: i64) -> Checked {
+pub async fn placed(client: &mut Client, start: i64, end: i64) -> Checked {
     for (what, timestamp, offset) in [("start", -2, start), ("end", -1, end)] {
         until(what, async || (listed(client, timestamp).await.ok()? == (0, offset)).then_some(()))
             .await?;
