@@ -26,7 +26,7 @@ pub async fn what_was_not_committed_did_not_happen(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
     fill(&brokers, NORCAL[0], &[1, 2, 3]);
-    fill(&brokers, NORCAL[1], &[4]);
+    fill(&brokers, NORCAL[1], &[4, 5]);
     for (end, committed) in [(2, false), (3, true)] {
         let facts = rolled("norcal", NORCAL, end);
         let batch = transactional(&facts_batch(&facts.each_ref().map(|(k, v)| (&**k, v.clone()))));
@@ -37,7 +37,7 @@ pub async fn what_was_not_committed_did_not_happen(faults: Faults) -> Checked {
         let mut cluster = brokers.cluster();
         cluster.log(PLACEMENT, 0).expect("the log").end_transaction(PRODUCER, 0, committed);
     }
-    placed(&mut client, 0, 4).await
+    placed(&mut client, 0, 5).await
 }
 
 #[tokio::test]
