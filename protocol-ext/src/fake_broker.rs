@@ -4,6 +4,7 @@
 //! Invariant: without a fault it answers as a broker would: in order, batches as they were stored,
 //! damaged ones refused, and nothing for acks=0.
 
+mod admin;
 mod alter_configs;
 mod api_versions;
 mod describe_cluster;
@@ -17,6 +18,7 @@ mod init_producer_id;
 mod list_offsets;
 mod log;
 mod metadata;
+mod offsets;
 mod produce;
 mod sasl;
 mod share_acknowledge;
@@ -99,6 +101,8 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
+    /// Offsets that groups committed: topic, partition and offset, oldest first.
+    pub commits: Vec<(String, i32, i64)>,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
     /// Frames of this API are kept.
@@ -122,16 +126,23 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 17] = [
+const VERSIONS: [(i16, i16, i16); 24] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
     (3, 0, 13),
+    (8, 2, 9),
     (10, 0, 6),
     (18, 0, 4),
+    (19, 2, 7),
+    (20, 1, 6),
+    (21, 0, 2),
     (22, 0, 5),
+    (23, 2, 4),
+    (28, 0, 5),
     (32, 1, 4),
     (33, 0, 2),
+    (37, 0, 3),
     (44, 0, 1),
     (55, 0, 2),
     (60, 0, 2),
@@ -153,6 +164,7 @@ impl FakeCluster {
             refusing: Vec::new(),
             leaderless: Vec::new(),
             configs: Vec::new(),
+            commits: Vec::new(),
             seen: Vec::new(),
             keeping: None,
             kept: Vec::new(),
@@ -240,10 +252,17 @@ impl FakeCluster {
             1 => fetch::answer(self, &request)?,
             2 => list_offsets::answer(self, &request)?,
             3 => metadata::answer(self, &request)?,
+            8 => offsets::commit(self, &request)?,
             10 => find_coordinator::answer(self, &request)?,
+            19 => admin::create_topics(self, &request)?,
+            20 => admin::delete_topics(self, &request)?,
+            21 => admin::delete_records(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
+            23 => offsets::for_leader_epoch(self, &request)?,
+            28 => offsets::commit_in_transaction(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
+            37 => admin::create_partitions(self, &request)?,
             44 => alter_configs::incremental_answer(self, &request)?,
             55 => describe_quorum::answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,

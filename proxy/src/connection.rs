@@ -7,6 +7,7 @@
 //! either; a connection without traffic holds no buffer; a silent client holds no broker.
 
 mod authenticate;
+mod carriers;
 mod forced;
 pub mod frames;
 pub mod handle;

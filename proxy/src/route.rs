@@ -1,6 +1,7 @@
 //! Where exchanges go.
 
 pub mod addresses;
+pub mod carrier;
 pub mod chain;
 pub mod legs;
 pub mod permissions;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
@@ -16,6 +16,7 @@ use crate::control::cluster::{self, Known};
 use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
+use crate::placement::leader::{self, Who};
 use crate::placement::tail;
 use crate::route::addresses::Directory;
 use crate::sasl::Sasl;
@@ -23,7 +24,7 @@ use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, reload};
+use crate::{clock, net, random, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +76,10 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config.clone()));
     let (placed_to, placed) = watch::channel(tail::Read::default());
+    let (commands_to, commands) = mpsc::channel(COMMANDS_MAX);
     let admin = Admin {
-        placed: plane.has_days().then_some(placed),
+        placed: plane.has_days().then(|| placed.clone()),
+        commands: commands_to,
         config: in_force.clone(),
         plane: plane.clone(),
         clients: clients.clone(),
@@ -93,6 +96,8 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
     jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
+    let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+    jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commands));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
     jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 
@@ -154,4 +159,11 @@ struct Secrets {
     tls: Option<Arc<tls::Server>>,
     sasl: Option<Sasl>,
     watched: Vec<Arc<dyn Watch>>,
+}
+
+/// Commands to the leader of the placement that wait.
+const COMMANDS_MAX: usize = 16;
+
+fn hex(id: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes(id).simple().to_string()
 }

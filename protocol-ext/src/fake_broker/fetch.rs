@@ -100,7 +100,7 @@ fn partition(
     answer
         .with_high_watermark(log.end())
         .with_last_stable_offset(log.stable_end())
-        .with_log_start_offset(0)
+        .with_log_start_offset(log.start())
         .with_aborted_transactions(committed.then(|| aborted.collect()))
         .with_records(Some(log.read((asked.fetch_offset, end), max, first)))
 }

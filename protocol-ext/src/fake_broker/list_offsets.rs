@@ -1,4 +1,4 @@
-//! ListOffsets: the start (0) or the end of a log, or the first batch of a time.
+//! ListOffsets: the start or the end of a log, or the first batch of a time.
 
 use bytes::Bytes;
 use kafka_protocol::messages::list_offsets_response::{
@@ -26,7 +26,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                 ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
             match log {
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
-                Some(_) if asked.timestamp == EARLIEST => answer.with_offset(0),
+                Some(log) if asked.timestamp == EARLIEST => answer.with_offset(log.start()),
                 Some(log) if asked.timestamp == LATEST && committed => {
                     answer.with_offset(log.stable_end())
                 }

@@ -17,6 +17,7 @@ const OLDER_EPOCH: i16 = 47;
 #[derive(Debug, Clone, Default)]
 pub struct FakeLog {
     batches: Vec<(Range<i64>, Bytes)>,
+    start: i64,
     end: i64,
     producers: HashMap<i64, Last>,
     /// First offset of the transaction of each producer id that has one open.
@@ -148,6 +149,23 @@ impl FakeLog {
             0.. => batches.into_iter().find(|(_, time)| *time >= timestamp),
             _ => batches.rev().max_by_key(|(_, time)| *time),
         }
+    }
+
+    /// Deletes what lies before an offset, -1 being the end; gives the new start, `None` beyond
+    /// the end.
+    pub(super) fn shorten(&mut self, offset: i64) -> Option<i64> {
+        let offset = if offset == -1 { self.end } else { offset };
+        if offset < 0 || offset > self.end {
+            return None;
+        }
+        self.start = self.start.max(offset);
+        self.batches.retain(|(offsets, _)| offsets.end > self.start);
+        Some(self.start)
+    }
+
+    /// Offset of the first record.
+    pub fn start(&self) -> i64 {
+        self.start
     }
 
     /// The batches as they are stored.

@@ -113,9 +113,6 @@ pub(super) fn virtual_topic(
 
 /// Checks what is said of days; gives the days after which segments are deleted.
 fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic) -> u32 {
-    if raw.days && !cfg!(feature = "failpoints") {
-        p.add(&key("days"), "day segments are not part of this version yet: remove it");
-    }
     if !raw.days && (raw.retention_days.is_some() || raw.day_from.is_some()) {
         p.add(&key("days"), "must be true where retention_days or day_from is set");
     }

@@ -10,6 +10,7 @@ use protocol_ext::schema::{Message, responses};
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 
+use super::carriers;
 use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
@@ -273,14 +274,20 @@ impl<'a> Requests<'a> {
                 }
                 Ok(Opened::Whole(head, frame_bytes))
             }
+            _ if self.plane.routed.is_some() && carriers::is_too_old(head) => {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
-            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT
+            api::ADD_PARTITIONS_TO_TXN
                 if self.plane.routed.is_some() && !fault::on("transactions-unread") =>
             {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
+            key if self.plane.routed.is_some() && carriers::concerns(key) => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
             _ => {
@@ -348,7 +355,11 @@ impl<'a> Requests<'a> {
         let split = routed.is_some_and(|r| {
             topic.is_none_or(|topic| match topic {
                 TopicRef::Name(name) => r.by_name(name).is_some(),
-                TopicRef::Id(id) => r.by_id(id).is_some(),
+                // One that nobody has seen yet may be that of a virtual topic.
+                TopicRef::Id(id) => {
+                    let name = self.plane.topics.known_name(id);
+                    name.is_none_or(|name| r.by_name(&name).is_some())
+                }
             })
         });
         Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
@@ -450,5 +461,5 @@ fn has_tail(message: &Message, version: i16) -> bool {
 }
 
 /// First versions whose records are batches (KIP-98).
-const PRODUCE_WITH_BATCHES: i16 = 3;
-const FETCH_WITH_BATCHES: i16 = 4;
+pub(super) const PRODUCE_WITH_BATCHES: i16 = 3;
+pub(super) const FETCH_WITH_BATCHES: i16 = 4;

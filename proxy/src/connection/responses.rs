@@ -169,8 +169,7 @@ impl<'a> Responses<'a> {
                 let Some(ways) = self.plane.ways() else {
                     return Err(ConnectionError::Filter("nothing is routed".to_owned()));
                 };
-                let (routed, addresses) = (ways.routed, ways.directory);
-                let merged = metadata::response(routed, exchange.version, &frame, asked, addresses);
+                let merged = metadata::response(ways, exchange.version, &frame, asked);
                 self.write_frame(merged.map_err(|e| response_error(exchange.api, e))?).await
             }
             Answer::Produced(told) => {

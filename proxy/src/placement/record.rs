@@ -89,10 +89,10 @@ pub enum Intent {
         /// The next segment's physical topic.
         next: String,
     },
-    /// The oldest segment is deleted.
+    /// A segment that is none any more is deleted.
     Delete {
-        /// Its number.
-        number: u32,
+        /// Its physical topic.
+        topic: String,
     },
 }
 

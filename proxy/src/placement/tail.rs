@@ -21,13 +21,13 @@ use protocol_ext::batch::{BatchError, Batches, Caps, Entry, OpenBatch};
 use tokio::sync::watch;
 
 use super::table::{Table, Unplaced};
+use crate::clock::Tick;
 use crate::data_plane::DataPlane;
 use crate::route::addresses::Door;
-use crate::route::placement::Placement;
 use crate::route::virtual_topics::{PLACEMENT_TOPIC, VirtualTopics};
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
-use crate::{fault, random};
+use crate::{clock, fault, random};
 
 const FETCH_VERSION: i16 = 12;
 const OFFSETS_VERSION: i16 = 5;
@@ -48,6 +48,8 @@ pub struct Read {
     pub whole: bool,
     /// What it says.
     pub table: Arc<Table>,
+    /// When a broker answered last.
+    pub at: Option<Tick>,
 }
 
 /// Reads for ever; dropped at shutdown.
@@ -56,7 +58,15 @@ pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
     let mut tail = Tail::default();
     let (mut told, mut last) = (BTreeMap::new(), None);
     loop {
-        match tail.next(&plane).await {
+        let next = tail.next(&plane).await;
+        if next.is_ok() {
+            // Nobody is woken for that.
+            read.send_if_modified(|read| {
+                read.at = Some(clock::now());
+                false
+            });
+        }
+        match next {
             // Brokers wait for something to read; who does not is not asked without a break.
             Ok(false) => tokio::time::sleep(BREAK).await,
             Ok(true) => {
@@ -66,7 +76,7 @@ pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
                     put_in_force(routed, &table, &mut told);
                     last = Some(table.clone());
                 }
-                read.send_replace(Read { whole, table });
+                read.send_replace(Read { whole, table, at: Some(clock::now()) });
             }
             Err(error) => {
                 tail.connection = None;
@@ -86,11 +96,10 @@ fn put_in_force(
     table: &Table,
     told: &mut BTreeMap<(usize, usize), Unplaced>,
 ) {
-    let placement = Placement::new(routed.all(), |topic, slot| table.chain(topic, slot).ok());
-    routed.placements().swap(placement);
+    routed.place(|topic, slot| table.chain(topic, slot).ok());
     for topic in routed.all().iter().filter(|topic| topic.days) {
         for slot in 0..topic.physical.len() {
-            let place = (topic.index, slot);
+            let place = (topic.number, slot);
             match table.chain(topic, slot) {
                 Ok(_) | Err(Unplaced::None) => drop(told.remove(&place)),
                 Err(why) if told.get(&place) == Some(&why) => {}

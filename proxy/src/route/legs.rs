@@ -3,6 +3,7 @@
 //! One file per API knows how to split a request and merge the answers. Invariant: one request at
 //! a time on a connection; a connection whose exchange failed is not used again.
 
+pub mod delete_records;
 mod deliver;
 mod exact;
 pub mod fetch;

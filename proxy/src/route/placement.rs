@@ -40,12 +40,17 @@ impl Placement {
 
     /// The chain of a slot, if it is known.
     pub fn chain(&self, topic: &Routed, slot: usize) -> Option<&Chain> {
-        self.chains.get(topic.index)?.get(slot)?.as_ref()
+        self.chains.get(topic.number)?.get(slot)?.as_ref()
     }
 
     /// Where records of a slot and partition are written, if that is known.
     pub fn open(&self, topic: &Routed, slot: usize, partition: i32) -> Option<Stretch<'_>> {
         self.chain(topic, slot)?.open(partition)
+    }
+
+    /// The physical topics of all segments.
+    pub fn segments(&self) -> impl Iterator<Item = Arc<str>> {
+        self.names.iter().cloned()
     }
 
     /// Whether a topic is a segment.

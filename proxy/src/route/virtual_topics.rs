@@ -1,49 +1,51 @@
 //! Virtual topics: which physical topic-partition holds a record of a logical one.
 //!
 //! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
+//! Beside its physical topics each has a carrier: a real and empty topic of its name, whose id is
+//! the id that clients see, and whose partitions are those that groups assign and commit.
 //! Invariant: the slot is a pure function of the record's content and the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol_ext::records::RecordView;
-use sha2::{Digest, Sha256};
 
+use super::chain::Chain;
 use super::placement::{Placement, Placements};
 use super::producers::Producers;
-use super::topics::TopicId;
+use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
 
 /// One virtual topic.
 #[derive(Debug)]
 pub struct Routed {
-    /// Its place among all virtual topics.
-    pub index: usize,
     /// The name clients use.
     pub name: Arc<str>,
-    /// Its id: derived from the name, so that it never changes.
-    pub id: TopicId,
+    /// Its place among all virtual topics.
+    pub number: usize,
     /// Partitions of each slot.
     pub partitions: i32,
     /// The physical topic of each slot; with days what the names of its segments start with.
     pub physical: Vec<Arc<str>>,
     /// Its slots have a new segment every day.
     pub days: bool,
+    /// Days after which a sealed segment is deleted.
+    pub retention_days: u32,
     header: Vec<u8>,
     slots: Vec<String>,
 }
 
 impl Routed {
-    fn new(index: usize, config: &VirtualTopic) -> Self {
+    fn new((number, config): (usize, &VirtualTopic)) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
-            index,
-            id: id_of(&name),
             name,
+            number,
             partitions: config.partitions,
             physical,
             days: config.days,
+            retention_days: config.retention_days,
             header: config.header.clone().into_bytes(),
             slots: config.slots.clone(),
         }
@@ -89,8 +91,8 @@ impl Routed {
 #[derive(Debug)]
 pub struct VirtualTopics {
     topics: Vec<Routed>,
+    of_brokers: Arc<Topics>,
     names: HashMap<Arc<str>, usize>,
-    ids: HashMap<TopicId, usize>,
     physical: HashMap<Arc<str>, usize>,
     placements: Placements,
     /// Producers with sequences that write to them.
@@ -98,19 +100,25 @@ pub struct VirtualTopics {
 }
 
 impl VirtualTopics {
-    /// The virtual topics of a configuration; `None` if there are none.
-    pub fn new(config: &[VirtualTopic]) -> Option<Self> {
-        let topics: Vec<Routed> =
-            config.iter().enumerate().map(|(n, topic)| Routed::new(n, topic)).collect();
+    /// The virtual topics of a configuration; `None` if there are none. `of_brokers` knows the ids
+    /// of their carriers.
+    pub fn new(config: &[VirtualTopic], of_brokers: Arc<Topics>) -> Option<Self> {
+        let topics: Vec<Routed> = config.iter().enumerate().map(Routed::new).collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
-        let ids = topics.iter().enumerate().map(|(n, t)| (t.id, n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
-        let physical = physical.collect();
+        let physical: HashMap<Arc<str>, usize> = physical.collect();
         let (placements, producers) = (Placements::default(), Producers::default());
-        placements.swap(Placement::new(&topics, |_, _| None));
-        let all = Self { topics, names, ids, physical, placements, producers };
+        let all = Self { topics, of_brokers, names, physical, placements, producers };
+        all.place(|_, _| None);
         (!all.topics.is_empty()).then_some(all)
+    }
+
+    /// Puts the chains of topics with days in force.
+    pub fn place(&self, found: impl Fn(&Routed, usize) -> Option<Chain>) {
+        let placement = Placement::new(&self.topics, found);
+        self.of_brokers.keep_rows(placement.segments());
+        self.placements.swap(placement);
     }
 
     /// Which segments hold what.
@@ -128,9 +136,9 @@ impl VirtualTopics {
         self.names.get(name).map(|n| &self.topics[*n])
     }
 
-    /// The virtual topic of an id.
+    /// The virtual topic whose carrier has this id, as far as is known.
     pub fn by_id(&self, id: &TopicId) -> Option<&Routed> {
-        self.ids.get(id).map(|n| &self.topics[*n])
+        self.by_name(&self.of_brokers.known_name(id)?)
     }
 
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
@@ -142,48 +150,15 @@ impl VirtualTopics {
     }
 }
 
-/// The topic of the cluster that holds the placement of topics with days.
-pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
-
-/// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
-/// the second one of a day.
-fn is_day(end: &str) -> bool {
-    let (day, nth) = end.split_once('.').map_or((end, None), |(day, nth)| (day, Some(nth)));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let fits = day.len() == "-2025-01-05".len()
-        && (0..).zip(day.bytes()).all(|(n, byte)| match n {
-            0 | 5 | 8 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-    fits && nth.is_none_or(digits)
-}
-
-/// A version 8 UUID (RFC 9562) of a virtual topic's name.
-pub fn id_of(name: &str) -> TopicId {
-    let digest = Sha256::new().chain_update(b"firebreak virtual topic\0").chain_update(name);
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.finalize()[..16]);
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
-    id
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn routed() -> Routed {
-        Routed::new(
-            0,
-            &VirtualTopic {
-                name: "fires".to_owned(),
-                partitions: 3,
-                days: true,
-                retention_days: 30,
-                header: "region".to_owned(),
-                slots: vec!["norcal".to_owned(), "other".to_owned()],
-            },
-        )
+        let config = VirtualTopic {
+            name: "fires".to_owned(),
+            partitions: 3,
+            days: true,
+            retention_days: 30,
+            header: "region".to_owned(),
+            slots: vec!["norcal".to_owned(), "other".to_owned()],
+        };
+        Routed::new((0, &config))
     }
 
     #[test]
@@ -194,6 +169,7 @@ mod tests {
         assert_eq!(places[1..7], inside.map(Some));
         assert_eq!((places[0], places[7]), (None, None));
     }
+<<<<<<< HEAD
 
     #[test]
     fn names_of_segments_are_known_by_their_day() {
@@ -213,4 +189,6 @@ mod tests {
         assert_ne!(id_of("fires"), id_of("fire"));
         assert_eq!(uuid::Uuid::from_bytes(id_of("fires")).get_version_num(), 8);
     }
+=======
+>>>>>>> carrier
 }

@@ -14,7 +14,6 @@ use super::log::{Cluster, Partition};
 use super::{Progress, Task, UpkeepError};
 use crate::config::Config;
 use crate::filters::offload::object_key;
-use crate::route::virtual_topics::id_of as virtual_id;
 use crate::store::{Listed, ObjectStore, StoreError};
 use crate::{clock, fault};
 
@@ -123,8 +122,7 @@ pub async fn sweep(
     };
     let grace_ms = grace_hours * MS_PER_HOUR;
     let now = clock::unix_ms();
-    let mut topics: HashSet<String> = partitions.iter().map(|p| hex(&p.topic_id)).collect();
-    topics.extend(config.virtual_topics.iter().map(|topic| hex(&virtual_id(&topic.name))));
+    let topics: HashSet<String> = partitions.iter().map(|p| hex(&p.topic_id)).collect();
     let mut orphans = BTreeMap::new();
     for (key, listed) in &stored {
         if needed.contains(key) && !fault::on("gc-forgets-logs") {

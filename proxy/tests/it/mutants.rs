@@ -259,10 +259,32 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
             routed::leaders::names_and_ids_are_asked_for_apart,
             "errors of a name"
         ),
+        mutant!("no-carrier", routed::carrier::the_carrier_is_made, "a carrier beside"),
+        mutant!("segments-shown", routed::carrier::the_carrier_is_made, "all topics in"),
+        mutant!("missing-carrier-told", routed::carrier::a_carrier_is_waited_for, "without a"),
+        mutant!("old-ids-kept", routed::carrier::a_new_id_is_followed, "by the old id"),
         mutant!(
-            "parts-by-name",
-            routed::metadata::a_virtual_topic_beside_a_real_one_is_found_by_id,
-            "errors of its partitions"
+            "unknown-ids-pass",
+            routed::carrier::an_unseen_id_reaches_no_carrier,
+            "records in the carrier"
+        ),
+        mutant!("old-versions-pass", routed::carrier::old_versions_reach_no_carrier, "at a broker"),
+        mutant!(
+            "negative-commits-pass",
+            routed::carrier::commits_are_the_carriers,
+            "errors of OffsetCommit"
+        ),
+        mutant!("epochs-pass", routed::carrier::epochs_end_nowhere, "ends of epochs"),
+        mutant!("structure-passes", routed::carrier::the_structure_is_kept, "of CreatePartitions"),
+        mutant!(
+            "deletions-pass",
+            routed::carrier::records_are_deleted_in_the_parts,
+            "answers of DeleteRecords"
+        ),
+        mutant!(
+            "carriers-unread",
+            routed::carrier::records_in_a_carrier_are_told_of,
+            "firebreak_hidden_topics is"
         ),
         mutant!(
             "questions-unbounded",

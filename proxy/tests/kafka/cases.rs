@@ -16,6 +16,7 @@ pub mod security;
 pub mod tails;
 pub mod tools;
 pub mod trouble;
+pub mod virtual_topics;
 
 use serde_json::{Value, json};
 

@@ -8,6 +8,15 @@ use serde_json::Value;
 
 use crate::process::{Process, Scratch};
 
+/// Builds the program into a file.
+pub fn build(program: &Path) {
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(program).arg(".");
+    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/franz-go"));
+    let built = build.output().expect("go (Debian: golang-go) is needed");
+    assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+}
+
 /// The program at work; ends when dropped.
 pub struct FranzGo {
     process: Process,
@@ -21,11 +30,7 @@ impl FranzGo {
     pub fn start(bootstrap: &str, topic: &str, partitions: usize) -> Self {
         let folder = Scratch::new("franz-go");
         let program = folder.path().join("rolling");
-        let mut build = Command::new("go");
-        build.args(["build", "-o"]).arg(&program).arg(".");
-        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/franz-go"));
-        let built = build.output().expect("go (Debian: golang-go) is needed");
-        assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        build(&program);
         let mut command = Command::new(&program);
         command.args([bootstrap, topic, &partitions.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -24,7 +24,6 @@ use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::chain::Stretch;
 use crate::route::placement::Placement;
-use crate::route::topics::TopicId;
 use crate::route::virtual_topics::Routed;
 use crate::{clock, fault};
 
@@ -39,7 +38,7 @@ pub(super) struct Known {
     pub covered: [u32; SLOTS],
 }
 
-pub(super) type Key = (TopicId, i32, StreamId);
+pub(super) type Key = (usize, i32, StreamId);
 
 /// A client batch with sequences.
 pub(super) struct Batch<'a> {
@@ -56,7 +55,7 @@ pub(super) struct Batch<'a> {
 
 impl Batch<'_> {
     pub(super) fn key(&self) -> Key {
-        (self.routed.id, self.q, self.id)
+        (self.routed.number, self.q, self.id)
     }
 
     /// The question about a physical partition of its stream.

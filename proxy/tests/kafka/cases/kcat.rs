@@ -72,7 +72,8 @@ pub fn lists_the_cluster(rig: &mut Rig) {
     });
 }
 
-fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
+/// Runs kcat with input; gives its output.
+pub fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
     available();
     let mut command = Command::new("timeout");
     command.args(["60", "kcat", "-b", bootstrap]).args(arguments.concat());

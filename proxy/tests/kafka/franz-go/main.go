@@ -1,6 +1,6 @@
 // An idempotent producer and a group's reader with franz-go, at work until standard input ends.
 //
-// Usage: rolling BOOTSTRAP TOPIC PARTITIONS
+// Usage: rolling BOOTSTRAP TOPIC PARTITIONS, or as read.go says
 //
 // The line "acked" on standard input is answered with their
 // number, the line "stop" ends the load: what is in flight is waited for, the reader reads what is
@@ -69,6 +69,10 @@ func (c *counts) add(err error) {
 }
 
 func main() {
+	if os.Args[1] == "read" {
+		read(os.Args[2:])
+		return
+	}
 	bootstrap, topic := strings.Split(os.Args[1], ","), os.Args[2]
 	partitions, err := strconv.Atoi(os.Args[3])
 	fail(err)
