@@ -22,9 +22,7 @@ pub async fn run(command: &TopicCommand) -> io::Result<String> {
     let (at, method, path) = match command {
         TopicCommand::List { at } => (at, "GET", "/topics".to_owned()),
         TopicCommand::Describe { name, at } => (at, "GET", format!("/topics/{}", checked(name)?)),
-        TopicCommand::Roll { name, at } => {
-            (at, "POST", format!("/topics/{}/roll", checked(name)?))
-        }
+        TopicCommand::Roll { name, at } => (at, "POST", format!("/topics/{}/roll", checked(name)?)),
     };
     let (mut code, mut told) = ask(at.admin, method, &path).await?;
     if code == MISDIRECTED {
@@ -58,7 +56,8 @@ async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Va
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
-    let answer = tokio::time::timeout(LIMIT, asked).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let answer =
+        tokio::time::timeout(LIMIT, asked).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let answer = String::from_utf8_lossy(&answer);
     let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
         let code = head.split(' ').nth(1)?.parse().ok()?;

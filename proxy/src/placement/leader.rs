@@ -242,7 +242,10 @@ impl Seat {
     async fn until_read(&mut self, says: impl Fn(&Table) -> bool) -> Result<(), WriteError> {
         let read = self.read.wait_for(|read| says(&read.table));
         let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-        tokio::time::timeout(READ_BACK, read).await.map_err(late)?.map_err(std::io::Error::other)?;
+        tokio::time::timeout(READ_BACK, read)
+            .await
+            .map_err(late)?
+            .map_err(std::io::Error::other)?;
         Ok(())
     }
 
@@ -327,7 +330,11 @@ impl Seat {
     }
 
     /// Whether the log has the layout of the configuration; it is written if there is none.
-    async fn has_layout(&mut self, writer: &mut Writer, topic: &Routed) -> Result<bool, WriteError> {
+    async fn has_layout(
+        &mut self,
+        writer: &mut Writer,
+        topic: &Routed,
+    ) -> Result<bool, WriteError> {
         let slots = topic.slots().to_vec();
         let own = Layout { partitions: topic.partitions, slots };
         let known = self.read.borrow().table.layouts.get(&*topic.name).cloned();
@@ -432,11 +439,7 @@ fn due(table: &Table, topic: &Routed, today: &str, forced: bool) -> Vec<Rolled> 
 
 /// Makes the next segment's topic and seals the open one; gives the logical ends, which are the
 /// next one's bases. `None`: that topic cannot be a segment.
-async fn ends_of(
-    plane: &DataPlane,
-    topic: &Routed,
-    rolled: Rolled,
-) -> (Rolled, Option<Vec<i64>>) {
+async fn ends_of(plane: &DataPlane, topic: &Routed, rolled: Rolled) -> (Rolled, Option<Vec<i64>>) {
     let partitions = topic.partitions;
     if seal::make(plane, &rolled.next, partitions).await == Made::Unusable {
         return (rolled, None);

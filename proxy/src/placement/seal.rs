@@ -86,7 +86,8 @@ async fn attempt(
         return Ok(Err("a leader"));
     }
     refuse_writes(asker, topic).await?;
-    let replicas: BTreeSet<i32> = shapes.values().flat_map(|shape| &shape.replicas).copied().collect();
+    let replicas: BTreeSet<i32> =
+        shapes.values().flat_map(|shape| &shape.replicas).copied().collect();
     if !fault::on("seal-unasked") {
         for node in replicas {
             if !is_marked(asker, node, topic).await? {
@@ -168,9 +169,8 @@ async fn refused_by_leaders(
             let data = PartitionProduceData::default().with_index(*partition);
             data.with_records(Some(batch.clone()))
         });
-        let data = TopicProduceData::default()
-            .with_name(name(topic))
-            .with_partition_data(data.collect());
+        let data =
+            TopicProduceData::default().with_name(name(topic)).with_partition_data(data.collect());
         let request = ProduceRequest::default()
             .with_acks(1)
             .with_timeout_ms(TIMEOUT_MS)
@@ -213,11 +213,7 @@ fn broken_batch() -> Result<Bytes, batch::BatchError> {
 /// Where a batch has its CRC.
 const CRC_AT: usize = 17;
 
-async fn has_transactions(
-    asker: &mut Asker<'_>,
-    topic: &str,
-    shapes: &Shapes,
-) -> io::Result<bool> {
+async fn has_transactions(asker: &mut Asker<'_>, topic: &str, shapes: &Shapes) -> io::Result<bool> {
     for (node, partitions) in by_leader(shapes) {
         let indexes = partitions.iter().map(|(partition, _)| *partition).collect();
         let asked = TopicRequest::default().with_name(name(topic)).with_partition_indexes(indexes);
@@ -308,7 +304,8 @@ async fn make_once(
 ) -> io::Result<Option<Made>> {
     let mut shapes = asker.shape(topic).await?;
     if shapes.is_none() {
-        let kept = [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
+        let kept =
+            [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
         create(asker, (topic, partitions, -1), &kept).await?;
         shapes = asker.shape(topic).await?;
     }
@@ -340,8 +337,7 @@ pub async fn create(
         .with_num_partitions(partitions)
         .with_replication_factor(replicas)
         .with_configs(configs.collect());
-    let request =
-        CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(TIMEOUT_MS);
+    let request = CreateTopicsRequest::default().with_topics(vec![new]).with_timeout_ms(TIMEOUT_MS);
     let answer: CreateTopicsResponse = asker.ask(None, api::CREATE_TOPICS, 4, &request).await?;
     let row = answer.topics.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     match row.error_code {

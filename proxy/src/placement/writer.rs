@@ -128,8 +128,9 @@ impl Writer {
     }
 
     async fn begin(&mut self) -> Result<(), WriteError> {
-        let topic =
-            AddPartitionsToTxnTopic::default().with_name(name(PLACEMENT_TOPIC)).with_partitions(vec![0]);
+        let topic = AddPartitionsToTxnTopic::default()
+            .with_name(name(PLACEMENT_TOPIC))
+            .with_partitions(vec![0]);
         let request = AddPartitionsToTxnRequest::default()
             .with_v3_and_below_transactional_id(transactional_id())
             .with_v3_and_below_producer_id(ProducerId(self.id))

@@ -150,6 +150,27 @@ impl VirtualTopics {
     }
 }
 
+/// The topic of the cluster that holds the placement of topics with days.
+pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
+/// the second one of a day.
+fn is_day(end: &str) -> bool {
+    let (day, nth) = end.split_once('.').map_or((end, None), |(day, nth)| (day, Some(nth)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = day.len() == "-2025-01-05".len()
+        && (0..).zip(day.bytes()).all(|(n, byte)| match n {
+            0 | 5 | 8 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    fits && nth.is_none_or(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed() -> Routed {
         let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
@@ -169,7 +190,6 @@ impl VirtualTopics {
         assert_eq!(places[1..7], inside.map(Some));
         assert_eq!((places[0], places[7]), (None, None));
     }
-<<<<<<< HEAD
 
     #[test]
     fn names_of_segments_are_known_by_their_day() {
@@ -182,13 +202,4 @@ impl VirtualTopics {
         }
         assert!(!routed.owns("fires-socal-2025-01-05"));
     }
-
-    #[test]
-    fn the_id_is_a_function_of_the_name_alone() {
-        assert_eq!(id_of("fires"), routed().id);
-        assert_ne!(id_of("fires"), id_of("fire"));
-        assert_eq!(uuid::Uuid::from_bytes(id_of("fires")).get_version_num(), 8);
-    }
-=======
->>>>>>> carrier
 }

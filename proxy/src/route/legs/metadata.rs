@@ -17,9 +17,9 @@ use protocol_ext::{api, guard};
 
 use super::{UNKNOWN_ID, UNKNOWN_PARTITION, Ways, encoded};
 use crate::fault;
-use crate::route::topics::TopicId;
 use crate::route::chain::Chain;
 use crate::route::placement::Placement;
+use crate::route::topics::TopicId;
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
 /// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
