@@ -1,5 +1,6 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
+pub mod leader;
 pub mod log;
 pub mod read;
 pub mod write;
@@ -22,7 +23,8 @@ pub const NORCAL: [&str; 2] = ["fires-norcal-2025-01-05", "fires-norcal-2025-01-
 pub const OTHER: [&str; 2] = ["fires-other-2025-01-05", "fires-other-2025-01-06"];
 /// The topic of the placement log.
 pub const PLACEMENT: &str = "__firebreak_placement";
-const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
+/// The configuration of the virtual topic.
+pub const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
     region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
 
 /// Two brokers with all segments and the placement log, and a proxy that has read it. The first
