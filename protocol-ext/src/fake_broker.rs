@@ -23,8 +23,9 @@ mod produce;
 mod sasl;
 mod share_acknowledge;
 mod share_fetch;
+mod transactions;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -118,6 +119,8 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
+    /// Producer id and epoch of each transactional id.
+    transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
     asking: Option<String>,
     faults: VecDeque<(i16, Fault)>,
@@ -126,7 +129,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 24] = [
+const VERSIONS: [(i16, i16, i16); 26] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -139,6 +142,8 @@ const VERSIONS: [(i16, i16, i16); 24] = [
     (21, 0, 2),
     (22, 0, 5),
     (23, 2, 4),
+    (24, 0, 3),
+    (26, 0, 3),
     (28, 0, 5),
     (32, 1, 4),
     (33, 0, 2),
@@ -172,6 +177,7 @@ impl FakeCluster {
             lifetime: Duration::ZERO,
             logins: Vec::new(),
             allowed: Vec::new(),
+            transactional: HashMap::new(),
             asking: None,
             faults: VecDeque::new(),
             held: None,
@@ -259,6 +265,8 @@ impl FakeCluster {
             21 => admin::delete_records(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
             23 => offsets::for_leader_epoch(self, &request)?,
+            24 => transactions::add_partitions(self, &request)?,
+            26 => transactions::end(self, &request)?,
             28 => offsets::commit_in_transaction(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
@@ -272,6 +280,17 @@ impl FakeCluster {
             _ => return Err(unknown(head)),
         };
         Ok(Some(answer))
+    }
+
+    /// Whether a producer of transactions has an older epoch than another one.
+    fn is_fenced(&self, id: i64, epoch: i16) -> bool {
+        self.transactional.values().any(|(known, newest)| *known == id && epoch < *newest)
+    }
+
+    /// Ends the transaction of a producer in all logs.
+    fn end_transactions(&mut self, id: i64, epoch: i16, committed: bool) {
+        let logs = self.topics.iter_mut().flat_map(|topic| &mut topic.logs);
+        logs.for_each(|log| log.end_transaction(id, epoch, committed));
     }
 
     fn topic_by_name(&self, name: &str) -> Option<&FakeTopic> {

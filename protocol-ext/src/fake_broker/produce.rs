@@ -9,7 +9,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::log::Sequenced;
 use super::{FakeCluster, FakeLog, Request, text};
-use crate::batch::{Batches, Entry};
+use crate::batch::{BatchHeader, Batches, Entry};
 use crate::ees::StreamId;
 use crate::reply;
 use crate::wire::WireError;
@@ -17,6 +17,7 @@ use crate::wire::WireError;
 const CORRUPT_MESSAGE: i16 = 2;
 const MESSAGE_TOO_LARGE: i16 = 10;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const INVALID_PRODUCER_EPOCH: i16 = 47;
 const INVALID_RECORD: i16 = 87;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
@@ -75,6 +76,11 @@ fn partition(
     if let Some((_, _, code)) = cluster.refusing.iter().find(named) {
         return failed(*code);
     }
+    let writers = cluster.transactional.clone();
+    let fenced = |header: &BatchHeader| {
+        let (id, epoch) = (header.producer_id, header.producer_epoch);
+        writers.values().any(|(known, newest)| *known == id && epoch < *newest)
+    };
     let found = cluster.topics.iter_mut().find(|known| {
         if version >= 13 { known.id == topic.topic_id } else { known.name == topic.name.as_str() }
     });
@@ -89,6 +95,10 @@ fn partition(
     }
     let index = usize::try_from(data.index).unwrap_or(usize::MAX);
     let Some(log) = found.logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
+    let header = data.records.as_deref().and_then(|records| BatchHeader::parse(records).ok());
+    if header.is_some_and(|header| header.is_transactional() && fenced(&header)) {
+        return failed(INVALID_PRODUCER_EPOCH);
+    }
     match append(log, data.records.as_deref().unwrap_or_default()) {
         Ok(Sequenced::New(base)) => answer.with_base_offset(base).with_log_append_time_ms(-1),
         // As a broker shows duplicates: with the time of the batch that is there.

@@ -1,5 +1,6 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
+pub mod leader;
 pub mod log;
 pub mod read;
 pub mod write;
@@ -17,12 +18,13 @@ use crate::routed::without_sequences;
 /// The virtual topic: partition 0 is that of the first slot, 1 of the second.
 pub const TOPIC: &str = "fires";
 /// Segments of the first slot, in order.
-pub const NORCAL: [&str; 2] = ["fires-norcal-2025-01-05", "fires-norcal-2025-01-06"];
+pub const NORCAL: [&str; 2] = ["fires-norcal-2999-01-05", "fires-norcal-2999-01-06"];
 /// Segments of the second slot, in order.
-pub const OTHER: [&str; 2] = ["fires-other-2025-01-05", "fires-other-2025-01-06"];
+pub const OTHER: [&str; 2] = ["fires-other-2999-01-05", "fires-other-2999-01-06"];
 /// The topic of the placement log.
 pub const PLACEMENT: &str = "__firebreak_placement";
-const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
+/// The configuration of the virtual topic.
+pub const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
     region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
 
 /// Two brokers with all segments and the placement log, and a proxy that has read it. The first
@@ -77,7 +79,8 @@ pub fn roll(brokers: &Brokers, slot: &str, segments: [&str; 2], end: i64) {
 /// The facts of such a roll.
 pub fn rolled(slot: &str, segments: [&str; 2], end: i64) -> [(String, Value); 2] {
     let [old, new] = segments;
-    let sealed = json!({ "topic": old, "bases": [0], "ends": [end], "sealed_at_ms": 1 });
+    let sealed =
+        json!({ "topic": old, "bases": [0], "ends": [end], "sealed_at_ms": 4_102_444_800_000_i64 });
     [
         (format!("segment/fires/{slot}/0"), sealed),
         (format!("segment/fires/{slot}/1"), json!({ "topic": new, "bases": [end] })),
