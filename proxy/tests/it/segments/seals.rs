@@ -19,7 +19,7 @@ async fn rolls_only_after(
     faults: Faults,
     hinder: impl Fn(&Brokers, &str),
     release: impl Fn(&Brokers, &str),
-) -> Checked {
+) -> Checked<(Brokers, Proxy)> {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
     ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
@@ -35,7 +35,7 @@ async fn rolls_only_after(
     let early = watched?;
     ensure_eq!(early, 1, "segments of the slot while the roll must wait");
     ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
-    ensure_written(&brokers, &proxy, 8).await
+    Ok((brokers, proxy))
 }
 
 /// Rolls; gives the segments of the first slot a moment before what hinders is gone.
@@ -53,7 +53,9 @@ async fn watch(proxy: &Proxy) -> Checked<usize> {
 /// A broker that has not heard of the seal takes writes.
 pub async fn a_seal_waits_for_every_broker(faults: Faults) -> Checked {
     let hinder = |brokers: &Brokers, _: &str| brokers.cluster().behind.push(0);
-    rolls_only_after(faults, hinder, |brokers, _| brokers.cluster().behind.clear()).await
+    let release = |brokers: &Brokers, _: &str| brokers.cluster().behind.clear();
+    let (brokers, proxy) = rolls_only_after(faults, hinder, release).await?;
+    ensure_written(&brokers, &proxy, 8).await
 }
 
 #[tokio::test]
@@ -72,7 +74,7 @@ pub async fn a_seal_waits_for_transactions(faults: Faults) -> Checked {
         let mut cluster = brokers.cluster();
         cluster.log(open, 0).expect("a log").end_transaction(super::log::PRODUCER, 0, true);
     };
-    rolls_only_after(faults, hinder, release).await
+    rolls_only_after(faults, hinder, release).await.map(drop)
 }
 
 #[tokio::test]
@@ -85,7 +87,10 @@ pub async fn a_seal_waits_for_replicas(faults: Faults) -> Checked {
     let set = |brokers: &Brokers, open: &str, replicated| {
         brokers.cluster().log(open, 0).expect("a log").replicated = replicated;
     };
-    rolls_only_after(faults, |b, open| set(b, open, Some(1)), |b, open| set(b, open, None)).await
+    let hinder = |brokers: &Brokers, open: &str| set(brokers, open, Some(1));
+    let release = |brokers: &Brokers, open: &str| set(brokers, open, None);
+    let (brokers, proxy) = rolls_only_after(faults, hinder, release).await?;
+    ensure_written(&brokers, &proxy, 8).await
 }
 
 #[tokio::test]
