@@ -100,6 +100,8 @@ pub struct FakeCluster {
     pub refusing: Vec<(String, i32, i16)>,
     /// Partitions without a leader, by topic and index.
     pub leaderless: Vec<(String, i32)>,
+    /// Brokers that have not heard of what is set for topics.
+    pub behind: Vec<i32>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Offsets that groups committed: topic, partition and offset, oldest first.
@@ -119,6 +121,8 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
+    /// The broker that answers now.
+    answering: i32,
     /// Producer id and epoch of each transactional id.
     transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
@@ -169,6 +173,8 @@ impl FakeCluster {
             refusing: Vec::new(),
             leaderless: Vec::new(),
             configs: Vec::new(),
+            behind: Vec::new(),
+            answering: -1,
             commits: Vec::new(),
             seen: Vec::new(),
             keeping: None,
@@ -234,6 +240,7 @@ impl FakeCluster {
             return vec![Step::Close];
         }
         self.asking.clone_from(&session.user);
+        self.answering = node;
         let request = Request { head, frame };
         let answer = match head.api {
             17 => sasl::handshake(session, &request).map(Some),
@@ -280,6 +287,11 @@ impl FakeCluster {
             _ => return Err(unknown(head)),
         };
         Ok(Some(answer))
+    }
+
+    /// Whether who answers now has not heard of what is set for topics.
+    fn is_behind(&self) -> bool {
+        self.behind.contains(&self.answering)
     }
 
     /// Whether a producer of transactions has an older epoch than another one.

@@ -33,6 +33,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         let configs = match resource.resource_type {
             BROKER => cluster.configs.iter().map(entry).collect(),
             TOPIC => match cluster.topic_by_name(&resource.resource_name) {
+                Some(_) if cluster.is_behind() => defaults(&[]).iter().map(entry).collect(),
                 Some(topic) => topic_configs(topic).iter().map(entry).collect(),
                 None => Vec::new(),
             },
@@ -48,8 +49,14 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
 }
 
 fn topic_configs(topic: &FakeTopic) -> Vec<(String, String)> {
-    let defaults = DEFAULTS.iter().filter(|(name, _)| !topic.configs.contains_key(*name));
-    let defaults = defaults.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let own = topic.configs.iter().map(|(name, value)| (name.clone(), value.clone()));
-    own.chain(defaults).collect()
+    let own: Vec<_> = own.collect();
+    let defaults = defaults(&own);
+    own.into_iter().chain(defaults).collect()
+}
+
+/// What holds where nothing else is set.
+fn defaults(set: &[(String, String)]) -> Vec<(String, String)> {
+    let unset = DEFAULTS.iter().filter(|(name, _)| set.iter().all(|(own, _)| own != name));
+    unset.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

@@ -16,6 +16,7 @@ const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: ListOffsetsRequest = request.decode()?;
+    let replica = asked.replica_id.0 != -1;
     let committed = asked.isolation_level == 1;
     let topics = asked.topics.into_iter().map(|asked| {
         let topic = cluster.topic_by_name(&asked.name);
@@ -30,7 +31,8 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                 Some(log) if asked.timestamp == LATEST && committed => {
                     answer.with_offset(log.stable_end())
                 }
-                Some(log) if asked.timestamp == LATEST => answer.with_offset(log.end()),
+                Some(log) if asked.timestamp == LATEST && replica => answer.with_offset(log.end()),
+                Some(log) if asked.timestamp == LATEST => answer.with_offset(log.high_watermark()),
                 Some(log) => match log.first_at(asked.timestamp) {
                     Some((offset, time)) => answer.with_offset(offset).with_timestamp(time),
                     None => answer.with_offset(-1).with_timestamp(-1),

@@ -20,6 +20,8 @@ pub struct FakeLog {
     start: i64,
     end: i64,
     producers: HashMap<i64, Last>,
+    /// Replicas have so much of it; `None`: all.
+    pub replicated: Option<i64>,
     /// First offset of the transaction of each producer id that has one open.
     open: HashMap<i64, i64>,
     /// Producer id, first offset and marker of transactions that came to nothing.
@@ -121,6 +123,16 @@ impl FakeLog {
             // It is what was just built.
             let _ = self.append(&batch);
         }
+    }
+
+    /// Offset behind what all replicas have.
+    pub fn high_watermark(&self) -> i64 {
+        self.replicated.map_or(self.end, |replicated| replicated.min(self.end))
+    }
+
+    /// Producer ids with an open transaction, and where it starts.
+    pub fn transactions(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.open.iter().map(|(id, first)| (*id, *first))
     }
 
     /// Offset of the first record of an open transaction, or the end.

@@ -76,6 +76,7 @@ fn partition(
     if let Some((_, _, code)) = cluster.refusing.iter().find(named) {
         return failed(*code);
     }
+    let behind = cluster.is_behind();
     let writers = cluster.transactional.clone();
     let fenced = |header: &BatchHeader| {
         let (id, epoch) = (header.producer_id, header.producer_epoch);
@@ -90,7 +91,7 @@ fn partition(
     let most = found.configs.get("max.message.bytes").and_then(|most| most.parse().ok());
     let bytes = data.records.as_ref().map_or(0, Bytes::len);
     // As brokers do: before they look at anything else of a batch.
-    if most.is_some_and(|most: usize| bytes > most) {
+    if !behind && most.is_some_and(|most: usize| bytes > most) {
         return failed(MESSAGE_TOO_LARGE);
     }
     let index = usize::try_from(data.index).unwrap_or(usize::MAX);

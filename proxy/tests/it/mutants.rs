@@ -343,7 +343,7 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
 
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
-    use segments::{log, read, write};
+    use segments::{leader, log, read, seals, write};
     vec![
         mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
@@ -356,6 +356,22 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "aborted-placement-read",
             log::what_was_not_committed_did_not_happen,
             "end: not within"
+        ),
+        mutant!(
+            "placement-uncommitted",
+            leader::segments_are_made_and_rolled,
+            "segments: not within"
+        ),
+        mutant!("seal-unasked", seals::a_seal_waits_for_every_broker, "while the roll must wait"),
+        mutant!(
+            "open-transaction-sealed",
+            seals::a_seal_waits_for_transactions,
+            "while the roll must wait"
+        ),
+        mutant!(
+            "unreplicated-sealed",
+            seals::a_seal_waits_for_replicas,
+            "while the roll must wait"
         ),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]

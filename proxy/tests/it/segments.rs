@@ -3,6 +3,7 @@
 pub mod leader;
 pub mod log;
 pub mod read;
+pub mod seals;
 pub mod write;
 
 use bytes::Bytes;

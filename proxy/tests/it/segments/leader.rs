@@ -22,7 +22,7 @@ const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 const DESCRIBE_PRODUCERS: i16 = 61;
 
 /// Two brokers without any topic of ours, and a proxy that makes them all.
-async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
+pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
     let brokers = Brokers::start(2).await;
     let proxy = another(&brokers, faults).await?;
     Ok((brokers, proxy))
@@ -35,7 +35,7 @@ async fn another(brokers: &Brokers, faults: Faults) -> Checked<Proxy> {
 }
 
 /// Physical topic and bases of all segments, slot by slot.
-async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>> {
+pub async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>> {
     let (_, text) = proxy.admin(&format!("/topics/{TOPIC}")).await?;
     let told: Value = serde_json::from_str(&text).map_err(failure)?;
     let slots = told["slots"].as_array().into_iter().flatten();
@@ -48,7 +48,7 @@ async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>> {
 }
 
 /// Asks for a roll until somebody does it.
-async fn roll(proxy: &Proxy) -> Checked {
+pub async fn roll(proxy: &Proxy) -> Checked {
     until("a roll", async || {
         let (code, _) = proxy.post(&format!("/topics/{TOPIC}/roll")).await.ok()?;
         (code == 200).then_some(())
@@ -56,12 +56,12 @@ async fn roll(proxy: &Proxy) -> Checked {
     .await
 }
 
-async fn send(client: &mut Client, sequence: i32, count: i32) -> Checked<i16> {
+pub async fn send(client: &mut Client, sequence: i32, count: i32) -> Checked<i16> {
     Ok(client.produce(VERSION, TOPIC, 0, &numbered(5, sequence, count)).await?.0)
 }
 
 /// Every second number is in each slot once and in order, over all its segments.
-async fn ensure_written(brokers: &Brokers, proxy: &Proxy, end: i32) -> Checked {
+pub async fn ensure_written(brokers: &Brokers, proxy: &Proxy, end: i32) -> Checked {
     let all = segments(proxy).await?;
     for (slot, odd) in [("norcal", 0), ("other", 1)] {
         let mut found = Vec::new();
@@ -81,7 +81,12 @@ async fn ensure_written(brokers: &Brokers, proxy: &Proxy, end: i32) -> Checked {
 
 #[tokio::test]
 async fn a_topic_with_days_gets_its_segments_and_is_rolled() -> Checked {
-    let (brokers, proxy) = start(None).await?;
+    segments_are_made_and_rolled(None).await
+}
+
+/// From nothing to three segments of each slot.
+pub async fn segments_are_made_and_rolled(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
     ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
     roll(&proxy).await?;

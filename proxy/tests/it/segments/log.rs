@@ -9,10 +9,11 @@ use super::{NORCAL, PLACEMENT, facts_batch, rolled, start};
 use crate::harness::client::Client;
 use crate::harness::{Checked, Faults, QUIET};
 
-const PRODUCER: i64 = 9;
+/// Who writes transactions.
+pub const PRODUCER: i64 = 9;
 
 /// A batch of a transaction.
-fn transactional(batch: &Bytes) -> Bytes {
+pub fn transactional(batch: &Bytes) -> Bytes {
     let fields = ProducerFields { id: PRODUCER, epoch: 0, base_sequence: 0 };
     let mut batch = BytesMut::from(with_producer(batch, fields).expect("a batch"));
     batch[22] |= 1 << 4;
