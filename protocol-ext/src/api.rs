@@ -35,6 +35,14 @@ pub const CREATE_PARTITIONS: i16 = 37;
 pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
 /// TxnOffsetCommit.
 pub const TXN_OFFSET_COMMIT: i16 = 28;
+/// FindCoordinator.
+pub const FIND_COORDINATOR: i16 = 10;
+/// InitProducerId.
+pub const INIT_PRODUCER_ID: i16 = 22;
+/// EndTxn.
+pub const END_TXN: i16 = 26;
+/// IncrementalAlterConfigs.
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 /// DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.

@@ -23,8 +23,9 @@ mod produce;
 mod sasl;
 mod share_acknowledge;
 mod share_fetch;
+mod transactions;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -58,6 +59,8 @@ pub struct FakeTopic {
     pub id: Uuid,
     /// One log a partition.
     pub logs: Vec<FakeLog>,
+    /// What is set for it, by name.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// A request that came.
@@ -97,6 +100,8 @@ pub struct FakeCluster {
     pub refusing: Vec<(String, i32, i16)>,
     /// Partitions without a leader, by topic and index.
     pub leaderless: Vec<(String, i32)>,
+    /// Brokers that have not heard of what is set for topics.
+    pub behind: Vec<i32>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
@@ -119,6 +124,8 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
+    /// Producer id and epoch of each transactional id.
+    transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
     asking: Option<String>,
     /// The broker that is asked now.
@@ -129,7 +136,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 24] = [
+const VERSIONS: [(i16, i16, i16); 26] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -142,6 +149,8 @@ const VERSIONS: [(i16, i16, i16); 24] = [
     (21, 0, 2),
     (22, 0, 5),
     (23, 2, 4),
+    (24, 0, 3),
+    (26, 0, 3),
     (28, 0, 5),
     (32, 1, 4),
     (33, 0, 2),
@@ -168,6 +177,7 @@ impl FakeCluster {
             leaderless: Vec::new(),
             configs: Vec::new(),
             strict: false,
+            behind: Vec::new(),
             commits: Vec::new(),
             seen: Vec::new(),
             keeping: None,
@@ -176,6 +186,7 @@ impl FakeCluster {
             lifetime: Duration::ZERO,
             logins: Vec::new(),
             allowed: Vec::new(),
+            transactional: HashMap::new(),
             asking: None,
             at: -1,
             faults: VecDeque::new(),
@@ -191,7 +202,14 @@ impl FakeCluster {
             id[n % 16] ^= byte.rotate_left(u32::try_from(n / 16).unwrap_or(0) % 8);
         }
         let logs = vec![FakeLog::default(); partitions];
-        self.topics.push(FakeTopic { name: name.to_owned(), id: Uuid::from_bytes(id), logs });
+        let (name, id, configs) = (name.to_owned(), Uuid::from_bytes(id), BTreeMap::new());
+        self.topics.push(FakeTopic { name, id, logs, configs });
+    }
+
+    /// Sets something for a topic.
+    pub fn configure(&mut self, topic: &str, name: &str, value: &str) {
+        let topics = self.topics.iter_mut().filter(|t| t.name == topic);
+        topics.for_each(|t| drop(t.configs.insert(name.to_owned(), value.to_owned())));
     }
 
     /// The log of a partition, for tests that look at or put batches there.
@@ -258,6 +276,8 @@ impl FakeCluster {
             21 => admin::delete_records(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
             23 => offsets::for_leader_epoch(self, &request)?,
+            24 => transactions::add_partitions(self, &request)?,
+            26 => transactions::end(self, &request)?,
             28 => offsets::commit_in_transaction(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
@@ -271,6 +291,22 @@ impl FakeCluster {
             _ => return Err(unknown(head)),
         };
         Ok(Some(answer))
+    }
+
+    /// Whether who answers now has not heard of what is set for topics.
+    fn is_behind(&self) -> bool {
+        self.behind.contains(&self.at)
+    }
+
+    /// Whether a producer of transactions has an older epoch than another one.
+    fn is_fenced(&self, id: i64, epoch: i16) -> bool {
+        self.transactional.values().any(|(known, newest)| *known == id && epoch < *newest)
+    }
+
+    /// Ends the transaction of a producer in all logs.
+    fn end_transactions(&mut self, id: i64, epoch: i16, committed: bool) {
+        let logs = self.topics.iter_mut().flat_map(|topic| &mut topic.logs);
+        logs.for_each(|log| log.end_transaction(id, epoch, committed));
     }
 
     fn topic_by_name(&self, name: &str) -> Option<&FakeTopic> {

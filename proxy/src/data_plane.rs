@@ -160,6 +160,11 @@ impl DataPlane {
         routed.map(|routed| Ways { directory, topics, limits, routed, room, refused, beside: 0 })
     }
 
+    /// Whether a virtual topic has days.
+    pub fn has_days(&self) -> bool {
+        self.routed.iter().flat_map(VirtualTopics::all).any(|topic| topic.days)
+    }
+
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
         let known = self.servable_range(key, 0, i16::MAX);

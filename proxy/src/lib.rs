@@ -21,6 +21,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 mod open_files;
+pub mod placement;
 pub mod random;
 pub mod reload;
 pub mod route;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use firebreak::cli::{Cli, Command, LogFormat, RunArgs, UpkeepArgs};
+use firebreak::cli::{Cli, Command, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
 use firebreak::config::raw::Flags;
 use firebreak::config::{Config, ConfigError, StoreEnv};
+use firebreak::placement::command;
 use firebreak::upkeep::{self, Task};
 use firebreak::{run, telemetry};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
+        Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
             tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
         }
@@ -45,6 +47,20 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "not done");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn topics(command: &TopicCommand) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(command::run(command))) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("not done: {error}");
             ExitCode::FAILURE
         }
     }

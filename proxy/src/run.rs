@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
@@ -19,13 +19,15 @@ use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::net::Listener;
+use crate::placement::leader::{self, Command, Who};
+use crate::placement::tail;
 use crate::route::addresses::{Directory, Door};
 use crate::sasl::Sasl;
 use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, open_files, reload};
+use crate::{clock, net, open_files, random, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +76,8 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
+        placed: serving.plane.has_days().then(|| serving.placed.clone()),
+        commands: serving.commands.clone(),
         config: in_force.clone(),
         plane: serving.plane.clone(),
         clients: serving.clients.clone(),
@@ -116,6 +120,8 @@ pub struct Serving {
     pub clients: Arc<Clients>,
     /// Whether the cluster was reached.
     pub known: watch::Receiver<Known>,
+    placed: watch::Receiver<tail::Read>,
+    commands: mpsc::Sender<Command>,
     jobs: Tasks,
     connections: Tasks,
     accepting: Tasks,
@@ -142,6 +148,11 @@ impl Serving {
         let topics = plane.topics.clone();
         jobs.spawn_until_cut(async move { topics.serve().await });
         jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+        let (placed_to, placed) = watch::channel(tail::Read::default());
+        let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
+        jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
+        let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+        jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
         jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
@@ -151,7 +162,7 @@ impl Serving {
         }
         let ports = &config.listen.ports;
         tracing::debug!(first = ports.first, last = ports.last, "listening");
-        Ok(Self { plane, clients, known, jobs, connections, accepting })
+        Ok(Self { plane, clients, known, placed, commands, jobs, connections, accepting })
     }
 
     /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that
@@ -202,4 +213,11 @@ struct Secrets {
     tls: Option<Arc<tls::Server>>,
     sasl: Option<Sasl>,
     watched: Vec<Arc<dyn Watch>>,
+}
+
+/// Commands to the leader of the placement that wait.
+const COMMANDS_MAX: usize = 16;
+
+fn hex(id: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes(id).simple().to_string()
 }

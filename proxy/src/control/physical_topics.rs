@@ -167,7 +167,9 @@ async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
     let any = plane.directory.connect_any(&plane.limits, &Login::Proxy).await?;
     let mut broker = BrokerConnection::new(any);
     let topics = routed.all().iter().flat_map(|topic| {
-        let physical = topic.physical.iter().map(|name| (name, topic.partitions));
+        // With days the placement makes them.
+        let physical = topic.physical.iter().filter(|_| !topic.days);
+        let physical = physical.map(|name| (name, topic.partitions));
         let carrier = (&topic.name, topic.logical());
         let carrier = (!fault::on("no-carrier")).then_some(carrier);
         physical.chain(carrier).map(|(name, partitions)| {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use protocol_ext::records::RecordView;
 
+use super::chain::Chain;
+use super::placement::{Placement, Placements};
 use super::producers::Producers;
 use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
@@ -23,8 +25,12 @@ pub struct Routed {
     pub number: usize,
     /// Partitions of each slot.
     pub partitions: i32,
-    /// The physical topic of each slot.
+    /// The physical topic of each slot; with days what the names of its segments start with.
     pub physical: Vec<Arc<str>>,
+    /// Its slots have a new segment every day.
+    pub days: bool,
+    /// Days after which a sealed segment is deleted.
+    pub retention_days: u32,
     header: Vec<u8>,
     slots: Vec<String>,
 }
@@ -38,6 +44,8 @@ impl Routed {
             number,
             partitions: config.partitions,
             physical,
+            days: config.days,
+            retention_days: config.retention_days,
             header: config.header.clone().into_bytes(),
             slots: config.slots.clone(),
         }
@@ -52,6 +60,22 @@ impl Routed {
     pub fn place(&self, q: i32) -> Option<(usize, i32)> {
         let slot = usize::try_from(q.checked_div(self.partitions)?).ok()?;
         (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
+    }
+
+    /// The names of its slots, in order.
+    pub fn slots(&self) -> &[String] {
+        &self.slots
+    }
+
+    /// The name of a slot.
+    pub fn slot_name(&self, slot: usize) -> Option<&str> {
+        self.slots.get(slot).map(String::as_str)
+    }
+
+    /// Whether a topic has the name of a segment of this one.
+    pub fn owns(&self, topic: &str) -> bool {
+        let mut slots = self.physical.iter().filter(|_| self.days);
+        slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
     }
 
     /// The slot of a record: the one its header names, else the last, `other`.
@@ -70,6 +94,7 @@ pub struct VirtualTopics {
     of_brokers: Arc<Topics>,
     names: HashMap<Arc<str>, usize>,
     physical: HashMap<Arc<str>, usize>,
+    placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
 }
@@ -83,9 +108,22 @@ impl VirtualTopics {
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical: HashMap<Arc<str>, usize> = physical.collect();
-        of_brokers.keep_rows(physical.keys().cloned());
-        let producers = Producers::default();
-        (!topics.is_empty()).then_some(Self { topics, of_brokers, names, physical, producers })
+        let (placements, producers) = (Placements::default(), Producers::default());
+        let all = Self { topics, of_brokers, names, physical, placements, producers };
+        all.place(|_, _| None);
+        (!all.topics.is_empty()).then_some(all)
+    }
+
+    /// Puts the chains of topics with days in force.
+    pub fn place(&self, found: impl Fn(&Routed, usize) -> Option<Chain>) {
+        let placement = Placement::new(&self.topics, found);
+        self.of_brokers.keep_rows(placement.segments());
+        self.placements.swap(placement);
+    }
+
+    /// Which segments hold what.
+    pub fn placements(&self) -> &Placements {
+        &self.placements
     }
 
     /// All of them.
@@ -106,7 +144,26 @@ impl VirtualTopics {
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
         self.physical.contains_key(name)
+            || self.topics.iter().any(|topic| topic.owns(name))
+            || self.topics.iter().any(|topic| topic.days) && name == PLACEMENT_TOPIC
+            || self.placements.now().names(name)
     }
+}
+
+/// The topic of the cluster that holds the placement of topics with days.
+pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
+/// the second one of a day.
+fn is_day(end: &str) -> bool {
+    let (day, nth) = end.split_once('.').map_or((end, None), |(day, nth)| (day, Some(nth)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = day.len() == "-2025-01-05".len()
+        && (0..).zip(day.bytes()).all(|(n, byte)| match n {
+            0 | 5 | 8 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    fits && nth.is_none_or(digits)
 }
 
 #[cfg(test)]
@@ -117,6 +174,8 @@ mod tests {
         let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
+            days: true,
+            retention_days: 30,
             header: "region".to_owned(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
         };
@@ -130,5 +189,17 @@ mod tests {
         let inside = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
         assert_eq!(places[1..7], inside.map(Some));
         assert_eq!((places[0], places[7]), (None, None));
+    }
+
+    #[test]
+    fn names_of_segments_are_known_by_their_day() {
+        let routed = routed();
+        for name in ["fires-norcal-2025-01-05", "fires-other-2025-01-05.2"] {
+            assert!(routed.owns(name), "{name}");
+        }
+        for end in ["", "-2025-01-05.", "-2025-1-05", "-2025-01-055", "-2025-01-05.x", "x"] {
+            assert!(!routed.owns(&format!("fires-norcal{end}")), "{end}");
+        }
+        assert!(!routed.owns("fires-socal-2025-01-05"));
     }
 }

@@ -34,6 +34,7 @@ mod reload;
 mod room;
 mod routed;
 mod sasl;
+mod segments;
 mod store;
 mod tails;
 mod tls;

@@ -9,7 +9,8 @@ use std::pin::Pin;
 use crate::harness::{Checked, Faults};
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
-    overstay, permissions, reach, refused, room, routed, sasl, store, tails, tls, upkeep, versions,
+    overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls, upkeep,
+    versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -340,6 +341,42 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
     ]
 }
 
+/// Segments behind a virtual topic.
+fn mutants_of_segments() -> Vec<Mutant> {
+    use segments::{leader, log, read, seals, write};
+    vec![
+        mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
+        mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
+        mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),
+        mutant!("sealed-end-told", read::records_have_logical_offsets, "end told from 0"),
+        mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
+        mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
+        mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
+        mutant!(
+            "aborted-placement-read",
+            log::what_was_not_committed_did_not_happen,
+            "end: not within"
+        ),
+        mutant!(
+            "placement-uncommitted",
+            leader::segments_are_made_and_rolled,
+            "segments: not within"
+        ),
+        mutant!("seal-unasked", seals::a_seal_waits_for_every_broker, "while the roll must wait"),
+        mutant!(
+            "open-transaction-sealed",
+            seals::a_seal_waits_for_transactions,
+            "while the roll must wait"
+        ),
+        mutant!(
+            "unreplicated-sealed",
+            seals::a_seal_waits_for_replicas,
+            "while the roll must wait"
+        ),
+        mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
+    ]
+}
+
 /// A fault that needs a race to do harm may miss it: one harm of so many tries is enough, since the
 /// check without a fault passes every time.
 const TRIES: u32 = 5;
@@ -354,6 +391,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
     mutants.extend(mutants_of_refusals());
+    mutants.extend(mutants_of_segments());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     for mutant in &mutants {

@@ -13,6 +13,7 @@ pub mod old;
 pub mod records;
 pub mod rolling;
 pub mod security;
+pub mod segments;
 pub mod tails;
 pub mod tools;
 pub mod trouble;

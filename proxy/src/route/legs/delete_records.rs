@@ -25,6 +25,8 @@ use super::{
 
 /// Version of the legs: the first flexible one.
 const LEG_VERSION: i16 = 2;
+/// POLICY_VIOLATION: what is told of topics with days.
+const POLICY_VIOLATION: i16 = 44;
 /// REQUEST_TIMED_OUT: it may have been done.
 const TIMED_OUT: i16 = 7;
 
@@ -146,7 +148,13 @@ fn parts(
         for (row, asked) in topic.partitions.iter().enumerate() {
             let refused = ways.refused.code(t);
             let place = routed.place(asked.partition_index).filter(|_| refused.is_none());
-            let unplaced = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
+            // Segments are deleted whole, by their age.
+            let place = place.filter(|_| !routed.days);
+            let unplaced = match (place, routed.days) {
+                (Some(_), _) => NOT_LEADER,
+                (None, false) => UNKNOWN_PARTITION,
+                (None, true) => POLICY_VIOLATION,
+            };
             rows.push(
                 DeleteRecordsPartitionResult::default()
                     .with_partition_index(asked.partition_index)

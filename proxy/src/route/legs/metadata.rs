@@ -17,6 +17,8 @@ use protocol_ext::{api, guard};
 
 use super::{UNKNOWN_ID, UNKNOWN_PARTITION, Ways, encoded};
 use crate::fault;
+use crate::route::chain::Chain;
+use crate::route::placement::Placement;
 use crate::route::topics::TopicId;
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
@@ -48,7 +50,7 @@ pub async fn request(
     let mut body: MetadataRequest = guard::request(api::METADATA, head.version, frame, at)?;
     let mut asked = Asked { version: head.version, ..Asked::default() };
     let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
-        ways.topics.want_rows(&physical(ways.routed.all().iter())).await;
+        want_rows(ways, ways.routed.all().iter()).await;
         return Ok(Some((frame.clone(), asked)));
     };
     asked.some = true;
@@ -70,11 +72,10 @@ pub async fn request(
     if found.is_empty() && asked.hidden.is_empty() && !by_id {
         return Ok(None);
     }
-    let wanted = match by_id {
-        true => physical(ways.routed.all().iter()),
-        false => physical(found.into_iter()),
-    };
-    ways.topics.want_rows(&wanted).await;
+    match by_id {
+        true => want_rows(ways, ways.routed.all().iter()).await,
+        false => want_rows(ways, found.into_iter()).await,
+    }
     body.topics = Some(ask);
     body.allow_auto_topic_creation = false;
     let version = head.version.max(WITHOUT_MAKING);
@@ -85,9 +86,14 @@ pub async fn request(
     Ok(Some((new.freeze(), asked)))
 }
 
-/// The physical topics of virtual ones.
-fn physical<'a>(topics: impl Iterator<Item = &'a Routed>) -> Vec<&'a str> {
-    topics.flat_map(|topic| topic.physical.iter().map(|name| &**name)).collect()
+/// Has what is shown of these topics asked for: what brokers say of their open segments.
+async fn want_rows<'a>(ways: Ways<'_>, topics: impl Iterator<Item = &'a Routed>) {
+    let placement = ways.routed.placements().now();
+    let open = topics.flat_map(|topic| {
+        let chains = (0..topic.physical.len()).filter_map(|slot| placement.chain(topic, slot));
+        chains.filter_map(Chain::newest).map(|open| &*open.topic).collect::<Vec<&str>>()
+    });
+    ways.topics.want_rows(&open.collect::<Vec<&str>>()).await;
 }
 
 /// The answer for the client: addresses of the proxy, partitions of virtual topics in, physical
@@ -154,14 +160,21 @@ fn of_virtual(
     if id != [0; 16] {
         ways.topics.learn(id, &routed.name);
     }
-    let partitions = (0..routed.logical()).map(|q| partition(ways, routed, q)).collect();
+    let placement = ways.routed.placements().now();
+    let partitions = (0..routed.logical()).map(|q| partition(ways, &placement, routed, q));
+    let partitions = partitions.collect();
     carrier.with_partitions(partitions)
 }
 
 /// A logical partition. The leader epoch is always -1, so that clients never see one go back.
-fn partition(ways: Ways<'_>, routed: &Routed, q: i32) -> MetadataResponsePartition {
-    let place = routed.place(q);
-    let rows = place.and_then(|(slot, p)| Some((ways.topics.rows(&routed.physical[slot])?, p)));
+fn partition(
+    ways: Ways<'_>,
+    placement: &Placement,
+    routed: &Routed,
+    q: i32,
+) -> MetadataResponsePartition {
+    let open = routed.place(q).and_then(|(slot, p)| Some((placement.open(routed, slot, p)?, p)));
+    let rows = open.and_then(|(open, p)| Some((ways.topics.rows(open.topic)?, p)));
     let row = rows.and_then(|(rows, p): (Arc<[MetadataResponsePartition]>, i32)| {
         rows.iter().find(|row| row.partition_index == p).cloned()
     });

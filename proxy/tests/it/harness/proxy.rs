@@ -342,9 +342,20 @@ impl Proxy {
 
     /// A page of the admin port: status code and body.
     pub async fn admin(&self, path: &str) -> Checked<(u16, String)> {
+        self.ask_admin("GET", path).await
+    }
+
+    /// The same, where something is done.
+    pub async fn post(&self, path: &str) -> Checked<(u16, String)> {
+        self.ask_admin("POST", path).await
+    }
+
+    async fn ask_admin(&self, method: &str, path: &str) -> Checked<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
-            let ask = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+            let ask = format!(
+                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
             stream.write_all(ask.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
