@@ -125,8 +125,9 @@ async fn whoever_leads_next_ends_what_was_begun() -> Checked {
         drop(client);
         brokers.cluster().script(step, Fault::Never);
         // It gets no answer: its leader ends before.
-        let roll = format!("/topics/{TOPIC}/roll");
-        let cut = tokio::time::timeout(std::time::Duration::from_secs(2), proxy.post(&roll));
+        let path = format!("/topics/{TOPIC}/roll");
+        let short = std::time::Duration::from_secs(2);
+        let cut = tokio::time::timeout(short, proxy.post(&path));
         let _ = cut.await;
         drop(proxy);
         proxy = another(&brokers, None).await?;
