@@ -132,3 +132,8 @@ on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
 on_kafka!(mutants, KAFKA_4_3, [
     each_address_row_switched_off_is_seen => cases::mutants::each_address_row_is_missed,
 ]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_security, SECURED_4_3, [
+    each_broken_promise_is_seen => security::mutants::each_broken_promise_is_seen,
+]);

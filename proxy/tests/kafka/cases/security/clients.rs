@@ -1,4 +1,4 @@
-//! Three clients that log in: Java, librdkafka (kcat), kafka-python.
+//! Clients that log in: Java, librdkafka (kcat), franz-go, kafka-python.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,16 @@ use serde_json::{Value, json};
 
 use crate::cases::{command, kcat};
 use crate::certs::Certificate;
+use crate::franz_go;
 use crate::rig::{Place, Rig};
-use crate::secured::Secured;
+use crate::secured::{ALICE, Secured};
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     Java,
     Librdkafka,
+    FranzGo,
     Python,
 }
 
@@ -33,6 +35,11 @@ pub struct Login {
 const COUNT: usize = 20;
 
 impl Login {
+    /// Alice with her password.
+    pub fn alice(rig: &Rig, mechanism: &str) -> Self {
+        Self::sasl(rig.cluster.secured.as_ref().unwrap(), mechanism, ALICE)
+    }
+
     /// SASL in TLS.
     pub fn sasl(secured: &Secured, mechanism: &str, (user, password): (&str, &str)) -> Self {
         let sasl = Some((mechanism.to_owned(), user.to_owned(), password.to_owned()));
@@ -129,17 +136,35 @@ impl Login {
             settings["ssl_certfile"] = json!(cert);
             settings["ssl_keyfile"] = json!(key);
         }
+        (wanted["settings"], wanted["hosts"]) = (settings, self.names());
+        wanted
+    }
+
+    /// What franz-go's program is told.
+    fn franz_go(&self, place: &Place) -> Value {
+        let partition: i32 = partition(place).parse().unwrap();
+        let mut wanted = json!({"bootstrap": place.bootstrap, "topic": place.topic,
+            "partition": partition, "ca": self.ca, "hosts": self.names()});
+        if let Some((mechanism, user, password)) = &self.sasl {
+            wanted["mechanism"] = json!(mechanism);
+            (wanted["user"], wanted["password"]) = (json!(user), json!(password));
+        }
+        if let Some((cert, key, _)) = &self.own {
+            (wanted["cert"], wanted["key"]) = (json!(cert), json!(key));
+        }
+        wanted
+    }
+
+    /// Addresses by name, for clients that take them so.
+    fn names(&self) -> Value {
         let hosts = std::fs::read_to_string(&self.hosts).unwrap();
         let hosts = hosts.lines().filter_map(|line| line.split_once(' '));
-        let hosts: serde_json::Map<String, Value> =
-            hosts.map(|(address, name)| (name.to_owned(), json!(address))).collect();
-        (wanted["settings"], wanted["hosts"]) = (settings, Value::Object(hosts));
-        wanted
+        Value::Object(hosts.map(|(address, name)| (name.to_owned(), json!(address))).collect())
     }
 }
 
 impl Client {
-    pub const ALL: [Self; 3] = [Self::Java, Self::Librdkafka, Self::Python];
+    pub const ALL: [Self; 4] = [Self::Java, Self::Librdkafka, Self::FranzGo, Self::Python];
 
     /// Writes records to one partition and reads them back; what was refused is told by its name.
     pub fn round(self, rig: &mut Rig, place: &Place, login: &Login) -> Value {
@@ -162,6 +187,11 @@ impl Client {
                 rig.java.must("round", command(place, &round))
             }
             Self::Librdkafka => librdkafka(place, login, count),
+            Self::FranzGo => {
+                let mut wanted = login.franz_go(place);
+                (wanted["count"], wanted["wait_ms"]) = (json!(count), json!(wait_ms));
+                franz_go::round(&wanted)
+            }
             Self::Python => {
                 let mut wanted = login.python(place);
                 (wanted["count"], wanted["wait_ms"]) = (json!(count), json!(wait_ms));
@@ -185,6 +215,7 @@ impl Client {
         let (written, got) = match self {
             Self::Java => (&outcome["produced"]["written"], &outcome["read"]["records"]),
             Self::Librdkafka => (&outcome["written"], &outcome["read"]),
+            Self::FranzGo => (&outcome["written"], &outcome["read"]["records"]),
             Self::Python => (&outcome["answers"]["written"], &outcome["read"]["records"]),
         };
         let all = u64::try_from(COUNT).unwrap();
@@ -214,13 +245,13 @@ impl Client {
 
 fn librdkafka(place: &Place, login: &Login, count: usize) -> Value {
     let lines: String = (0..count).map(|n| format!("key-{n}:value {n}\n")).collect();
-    let (login, partition) = (login.librdkafka(), partition(place));
+    let partition = partition(place);
     let to =
         ["-P", "-K", ":", "-t", &place.topic, "-p", partition, "-X", "message.timeout.ms=15000"];
-    let sent = run(place, &login, &to, &lines);
+    let sent = run(place, login, &to, &lines);
     let written = if sent.is_ok() { json!(count) } else { json!(0) };
     let from = ["-C", "-q", "-t", &place.topic, "-p", partition, "-o", "beginning", "-e"];
-    let read = match run(place, &login, &from, "") {
+    let read = match run(place, login, &from, "") {
         Ok(text) => json!(text.lines().count()),
         Err(_) => json!("refused"),
     };
@@ -234,16 +265,22 @@ fn partition(place: &Place) -> &'static str {
 
 /// How librdkafka tells that it is not let in; `None` if it is.
 fn refused_librdkafka(place: &Place, login: &Login) -> Option<String> {
-    let told = run(place, &login.librdkafka(), &["-L", "-m", "5"], "").err()?;
+    let told = run(place, login, &["-L", "-m", "5"], "").err()?;
     let why = ["SASL authentication error", "SSL handshake failed", "Disconnected"];
     Some(why.into_iter().find(|why| told.contains(why)).unwrap_or("another way").to_owned())
 }
 
 /// Runs kcat; what it said if it failed.
-fn run(place: &Place, login: &[String], more: &[&str], input: &str) -> Result<String, String> {
+fn run(place: &Place, login: &Login, more: &[&str], input: &str) -> Result<String, String> {
     kcat::available();
     let mut command = Command::new("timeout");
-    command.args(["40", "kcat", "-b", &place.bootstrap]).args(login).args(more);
+    command.arg("40");
+    if place.bootstrap.contains("test:") {
+        // It takes names from the machine only: it gets a file of hosts of its own.
+        command.args(["unshare", "--map-root-user", "--mount", "sh", "-c", OWN_HOSTS]);
+        command.arg(&login.hosts);
+    }
+    command.args(["kcat", "-b", &place.bootstrap]).args(login.librdkafka()).args(more);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // It may end before it read everything.
@@ -291,3 +328,6 @@ fn fetch(folder: &Path) {
 }
 
 const PYTHON: &str = "3.0.12";
+
+/// Runs its further arguments with its first as the machine's file of hosts.
+const OWN_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
