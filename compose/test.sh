@@ -13,8 +13,8 @@ usage: compose/test.sh [--quick | --full]
 
 --quick  leaves out the tests that start a real Kafka
 --full   every case on Kafka 4.3.1, 4.1.0 and 3.9.1
-         without it: every case on 4.3.1; on the others the search for leaked addresses and leaders
-         that move under load
+         without it: every case on 4.3.1 but for the long ones with TLS and SASL; on the others the
+         search for leaked addresses and leaders that move under load
 USAGE
 }
 
@@ -33,7 +33,12 @@ need make make
 need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
-[ "$mode" = quick ] || need go golang-go
+if [ "$mode" != quick ]; then
+    need go golang-go
+    need openssl openssl
+    need python3 python3
+    need_venv
+fi
 cd "$repo"
 
 say "== format and lints"

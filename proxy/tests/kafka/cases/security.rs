@@ -1,4 +1,4 @@
-//! TLS, SASL and ACLs of real brokers, with four clients: what passes through is what it is
+//! TLS, SASL and ACLs of real brokers, with three clients and more: what passes through is what it is
 //! directly, what ends at the proxy is proved there, and what is forbidden stays forbidden.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use self::clients::{Client, Login};
 use super::command;
 use crate::certs::{Certificate, write};
 use crate::proxy::{HOST, Proxy, Tables};
-use crate::rig::{Place, Rig};
+use crate::rig::{Place, Rig, tell};
 use crate::secured::{ALICE, BOOTSTRAP_NAME, BROKER_NAMES, FIREBREAK, Secured};
 
 mod clients;
@@ -22,7 +22,7 @@ pub fn sasl_passes_through(rig: &mut Rig) {
     let proxy = proxy(rig, "", &upstream(rig, "SCRAM-SHA-512"), "");
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] {
         let login = Login::alice(rig, mechanism);
-        for client in Client::ALL {
+        for client in Client::ALL.into_iter().chain(Client::more(mechanism)) {
             let what = format!("{client:?}, {mechanism} through");
             compare(rig, &proxy, false, &what, |rig, place| {
                 let outcome = client.round(rig, place, &login);
@@ -48,12 +48,14 @@ pub fn sasl_ends_at_the_proxy(rig: &mut Rig) {
     for (brokers_see, own) in [("proxy", "SCRAM-SHA-512"), ("client", "SCRAM-SHA-256")] {
         let proxy = ending(rig, brokers_see, own, "");
         for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
-            for client in Client::ALL {
+            for client in Client::ALL.into_iter().chain(Client::more(mechanism)) {
                 let what = format!("{client:?}, {mechanism}, brokers see the {brokers_see}");
                 let place = topic(rig, &proxy, 1);
                 let login = Login::alice(rig, mechanism);
                 client.expect_all(&client.round(rig, &place, &login), &what);
                 rig.executed();
+            }
+            for client in Client::ALL {
                 wrong_password(rig, &proxy, client, mechanism);
             }
         }
@@ -118,8 +120,11 @@ fn asking_for_certificates(rig: &Rig) -> Proxy {
 /// New certificates of the proxy are taken by new connections; a producer notices nothing.
 pub fn certificates_rotate_under_load(rig: &mut Rig) {
     let proxy = proxy(rig, "", &upstream(rig, "PLAIN"), "");
-    under_load(rig, &proxy, "SCRAM-SHA-512", Duration::from_secs(6), |rig| rotate(rig, &proxy));
-    assert_eq!(proxy.logged("connection closed"), 0, "{}", proxy.log_tail());
+    let time = Duration::from_secs(6);
+    let verdict = under_load(rig, &proxy, "SCRAM-SHA-512", time, |rig| rotate(rig, &proxy));
+    // One for the bootstrap and one for each broker, of each producer: all of them stayed.
+    let connections = verdict["connections"].as_u64().unwrap();
+    assert!((2..=2 * (1 + 3)).contains(&connections), "connections made anew: {verdict:#}");
 }
 
 fn rotate(rig: &mut Rig, proxy: &Proxy) {
@@ -187,6 +192,10 @@ fn named(rig: &Rig) -> Proxy {
 /// What is led by one of the brokers is written and read there.
 fn names_lead(rig: &mut Rig, proxy: &Proxy, clients: &[Client]) {
     for client in clients {
+        if !client.takes_names() {
+            tell(&format!("{client:?} is left out: no file of hosts of its own (unshare)"));
+            continue;
+        }
         for broker in 1..=3 {
             let mut place = topic_on(rig, proxy, broker);
             place.bootstrap = format!("{BOOTSTRAP_NAME}:{}", proxy.port);
@@ -353,7 +362,7 @@ fn under_load(
     mechanism: &str,
     time: Duration,
     happens: impl FnOnce(&mut Rig),
-) {
+) -> Value {
     let place = topic(rig, proxy, 3);
     let login = Login::alice(rig, mechanism);
     let load = json!({"partitions": 3, "producers": 2, "transactional": false,
@@ -374,12 +383,11 @@ fn under_load(
     for nothing in ["lost", "doubled", "reordered"] {
         super::expect(&verdict, &format!("/{nothing}"), 0);
     }
+    tell(&format!("under load: {verdict}"));
     let errors = verdict["errors"].as_object().map_or(0, serde_json::Map::len);
     assert_eq!(errors, 0, "{verdict:#}");
-    // One for the bootstrap and one for each broker, of each producer: all of them stayed.
-    let connections = verdict["connections"].as_f64().unwrap();
-    assert!(connections < f64::from(2 * (1 + 3)) + 0.5, "connections were made anew: {verdict:#}");
     rig.executed();
+    verdict
 }
 
 /// The certificate that a proxy shows now to who asks for this name, or for none.
