@@ -56,8 +56,8 @@ fn kcat_passes(rig: &mut Rig) {
 }
 
 fn sessions(rig: &mut Rig) {
-    let proxy = ending(rig, "client", "SCRAM-SHA-256", ", session_ms = 1000");
-    under_load(rig, &proxy, "SCRAM-SHA-512", Duration::from_secs(4), |_| ());
+    let proxy = ending(rig, "client", "SCRAM-SHA-256", ", session_ms = 5000");
+    under_load(rig, &proxy, "SCRAM-SHA-512", Duration::from_secs(7), |_| ());
 }
 
 fn no_certificate(rig: &mut Rig) {
