@@ -98,6 +98,7 @@ macro_rules! security_on_kafka {
             expired_certificates => security::expired_certificates,
             one_port_with_a_name_for_each_broker => security::one_port_with_names,
             acls_hold_directly_proxied_and_through_legs => security::acls_hold,
+            writes_forbidden_through_legs => security::writes_forbidden_through_legs,
         ]);
     };
 }

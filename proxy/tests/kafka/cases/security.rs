@@ -250,6 +250,16 @@ pub fn acls_hold(rig: &mut Rig) {
     }
 }
 
+/// The shortest of it: who may not write does not, also not from the start.
+pub fn writes_forbidden_through_legs(rig: &mut Rig) {
+    let name = format!("virtual-{}", uuid::Uuid::new_v4().simple());
+    let proxy = ending_with(rig, "client", "PLAIN", "", &virtual_topic(&name));
+    deny(rig, "WRITE", &json!({"prefix": name}));
+    let outcome = Client::FranzGo.round(rig, &place(&proxy, &name), &Login::alice(rig, "PLAIN"));
+    Client::FranzGo.expect(&outcome, "WRITE denied", false, true);
+    rig.executed();
+}
+
 /// The table of a virtual topic with two parts.
 fn virtual_topic(name: &str) -> String {
     format!(

@@ -47,8 +47,8 @@ def write(wanted):
 
     for n in range(wanted["count"]):
         producer.produce(
-            wanted["topic"], b"value %d" % n, b"key-%d" % n, wanted["partition"],
-            answered, 1_750_000_000_000 + n,
+            wanted["topic"], value=b"value %d" % n, key=b"key-%d" % n,
+            partition=wanted["partition"], on_delivery=answered, timestamp=1_750_000_000_000 + n,
         )
     while len(written) < wanted["count"] and step.goes_on():
         producer.poll(0.05)
