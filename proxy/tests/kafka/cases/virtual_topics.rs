@@ -117,9 +117,7 @@ fn java_group(rig: &mut Rig, place: &Place, protocol: &str, sent: &[String]) {
 }
 
 fn franz_go_group(place: &Place, sent: &[String]) {
-    let folder = Scratch::new("franz-go-read");
-    let program = folder.path().join("rolling");
-    franz_go::build(&program);
+    let program = franz_go::program();
     let mut read = Vec::new();
     for part in [ALL / 2, ALL] {
         read.extend(franz_go_reads(&program, place, part - read.len()));
