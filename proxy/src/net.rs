@@ -66,7 +66,8 @@ pub async fn connect(names: &Names, (host, port): (&str, u16), limit: Duration) 
     Ok(stream)
 }
 
-async fn open(address: SocketAddr) -> io::Result<Tcp> {
+/// Connects to an address.
+pub async fn open(address: SocketAddr) -> io::Result<Tcp> {
     Tcp::connect(address).await.map_err(|error| match error.kind() {
         // A firewall's word, which must not be taken for that of a broker about a password.
         io::ErrorKind::PermissionDenied => io::Error::other(error),

@@ -1,6 +1,6 @@
-//! The newest epoch of each producer of a virtual topic, over all client connections of the process:
-//! what an older one still wants to write is not written any more. Who may write to one topic says
-//! nothing about producers of another.
+//! The newest epoch of each producer of a virtual topic, over all client connections of the
+//! process: what an older one still wants to write is not written any more. Who may write to one
+//! topic says nothing about producers of another.
 
 use std::collections::HashMap;
 

@@ -249,6 +249,7 @@ fn mutants_of_refusals() -> Vec<Mutant> {
 }
 
 /// What clients see of virtual topics.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
         mutant!(

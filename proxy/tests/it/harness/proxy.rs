@@ -354,7 +354,8 @@ impl Proxy {
         let ask = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
             let ask = format!(
-                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
             );
             stream.write_all(ask.as_bytes()).await?;
             let mut answer = String::new();
