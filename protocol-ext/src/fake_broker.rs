@@ -95,6 +95,10 @@ pub struct FakeCluster {
     pub refusing: Vec<(String, i32, i16)>,
     /// Partitions without a leader, by topic and index.
     pub leaderless: Vec<(String, i32)>,
+    /// Kafka's id of the cluster.
+    pub id: String,
+    /// Topics that Metadata tells an error of, and which.
+    pub troubled: Vec<(String, i16)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Every request that came, oldest first.
@@ -150,6 +154,8 @@ impl FakeCluster {
             moved: None,
             refusing: Vec::new(),
             leaderless: Vec::new(),
+            id: "fake".to_owned(),
+            troubled: Vec::new(),
             configs: Vec::new(),
             seen: Vec::new(),
             keeping: None,

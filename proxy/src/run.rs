@@ -13,7 +13,7 @@ use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, physical_topics};
+use crate::control::{self, owner, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::route::addresses::Directory;
@@ -81,7 +81,7 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
         draining,
         started: clock::now(),
     };
-    let Config { listen, limits, .. } = config;
+    let Config { listen, limits, .. } = config.clone();
     let bootstrap = directory.bootstrap_address();
     tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
         "started: give this bootstrap address to clients");
@@ -89,6 +89,8 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let topics = plane.topics.clone();
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+    let name = config.cluster.name.clone();
+    jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
     jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 
