@@ -39,6 +39,7 @@ pub struct Setup {
     virtual_topic: bool,
     offload: Option<(String, usize)>,
     rule: String,
+    offloaded: &'static str,
     cache_bytes: usize,
     faults: Faults,
     names: Option<PathBuf>,
@@ -59,6 +60,7 @@ impl Setup {
             offload: None,
             virtual_topic: false,
             rule: String::new(),
+            offloaded: "*",
             cache_bytes: 0,
             faults,
             names: None,
@@ -139,6 +141,12 @@ impl Setup {
              key_file = {key:?}\n"
         );
         self.offload = Some((s3, threshold_bytes));
+        self
+    }
+
+    /// The topics of the rule for offload, in the place of all.
+    pub fn offloaded(mut self, topics: &'static str) -> Self {
+        self.offloaded = topics;
         self
     }
 
@@ -225,11 +233,11 @@ impl Setup {
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
         if let Some((store, threshold)) = &self.offload {
-            let Self { rule, cache_bytes, .. } = self;
+            let Self { rule, offloaded, cache_bytes, .. } = self;
             let _ = write!(
                 toml,
                 "[store]\n{store}cache_bytes = {cache_bytes}\n\
-                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n{rule}"
+                 [[offload]]\ntopics = [{offloaded:?}]\nthreshold_bytes = {threshold}\n{rule}"
             );
         }
         if self.virtual_topic {
