@@ -37,6 +37,7 @@ pub struct Setup {
     cluster: String,
     named: bool,
     virtual_topic: bool,
+    local: Option<PathBuf>,
     offload: Option<(String, usize)>,
     rule: String,
     offloaded: &'static str,
@@ -57,6 +58,7 @@ impl Setup {
             listen: String::new(),
             cluster: String::new(),
             named: false,
+            local: None,
             offload: None,
             virtual_topic: false,
             rule: String::new(),
@@ -130,6 +132,7 @@ impl Setup {
     pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
         let local = format!("kind = \"local\"\npath = {:?}\n", store.0);
         self.offload = Some((local, threshold_bytes));
+        self.local = Some(store.0.clone());
         self
     }
 
@@ -180,6 +183,7 @@ impl Setup {
             }
             loop {
                 if proxy.logged(" ready ") > 0 {
+                    self.settle().await;
                     return proxy;
                 }
                 if let Some(status) = proxy.child.try_wait().expect("a child") {
@@ -191,6 +195,20 @@ impl Setup {
             }
         }
         panic!("no free ports for a proxy");
+    }
+
+    /// Waits for what a start writes into a local store, at any time, so that nothing of it is
+    /// under way when a test breaks the store; not for long, since a fault may be on.
+    async fn settle(&self) {
+        let Some(store) = &self.local else { return };
+        let owner = store.join("upkeep/v1/owner/fake");
+        let pending = || std::fs::read_dir(store.join("pending")).map_or(0, Iterator::count);
+        for _ in 0..100 {
+            if owner.exists() && pending() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn spawn(&self, first: u16) -> Proxy {
