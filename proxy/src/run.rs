@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
@@ -81,7 +81,7 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
         draining,
         started: clock::now(),
     };
-    let Config { listen, limits, .. } = config.clone();
+    let Config { listen, limits, cluster, .. } = config;
     let bootstrap = directory.bootstrap_address();
     tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
         "started: give this bootstrap address to clients");
@@ -89,13 +89,14 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let topics = plane.topics.clone();
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-    let name = config.cluster.name.clone();
-    jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
-    jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+    jobs.spawn_until_cut(owner::claim(plane.clone(), cluster.name, known.clone()));
+    let look = Arc::new(Notify::new());
+    let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
+    jobs.spawn_until_cut(files);
     jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 
     jobs.spawn_until_cut(clients.clone().watch());
-    jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone()));
+    jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone(), look));
     let accepting = Tasks::default();
     for (door, listener) in doors {
         accepting.spawn_until_cut(clients.clone().accept(door, listener));
