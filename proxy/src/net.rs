@@ -66,6 +66,11 @@ impl Line {
         stream.as_fd().try_clone_to_owned().map(Self)
     }
 
+    /// Has the connection end as by [`reset_at_close`].
+    pub fn reset_at_close(&self) {
+        let _ = socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+
     /// Whether the peer has closed its side, even if bytes of it are still unread.
     pub fn is_hung_up(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
