@@ -21,7 +21,7 @@ use super::sections::{Change, Section, TopicRef, change, sections};
 use crate::budget::Room;
 use crate::fault;
 use crate::inflate::Opened;
-use crate::limits::{RESTORED_BYTES_MAX, RESTORING_BYTES};
+use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX, RESTORING_BYTES};
 use crate::metrics::OffloadOp;
 use crate::route::addresses::Directory;
 use crate::store::cache::PartKey;
@@ -89,7 +89,7 @@ impl Offload {
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
-        let found = sections(message, version, frame, at)?;
+        let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
         let all = budget.min(RESTORED_BYTES_MAX);
         let mut spent = Spent { left: all, all, ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
