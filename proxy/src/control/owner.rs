@@ -46,7 +46,7 @@ pub async fn claim(plane: Arc<DataPlane>, name: String, mut known: watch::Receiv
                 tracing::debug!(%error, "whose objects are in the store is not known yet");
             }
             Err(error) => {
-                tracing::error!(%error, "the store does not say whose objects are in it");
+                tracing::warn!(%error, "the store does not say whose objects are in it");
                 return;
             }
         }

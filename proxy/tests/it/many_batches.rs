@@ -49,3 +49,37 @@ fn put(brokers: &Brokers, batch: &Bytes) {
 async fn a_large_value_beside_very_many_batches_comes_back() -> Checked {
     a_value_beside_many_batches_comes_back(None).await
 }
+
+/// Where little is held whole, a consumer that asks for much is given little at a time.
+pub async fn a_small_buffer_strands_nobody(faults: Faults) -> Checked {
+    const RECORDS: i64 = 30;
+    let brokers = Brokers::start(1).await;
+    let store = Folder::new();
+    let small = "frame_bytes_max = 1048588\nbuffered_bytes_max = 4194304";
+    let setup = Setup::new(&brokers, faults).offload(&store, 1000).limit(small);
+    let proxy = setup.start().await;
+    for n in 0..RECORDS {
+        let batch = single(noise(n.unsigned_abs(), 100_000));
+        brokers.cluster().log("t", 0).expect("a log").append(&batch).expect("a batch");
+    }
+    let mut offset = 0;
+    while offset < RECORDS {
+        let mut client = Client::connect(proxy.port).await?;
+        let (error, section) = client.fetch(11, "t", 0, offset, 50 << 20).await?;
+        ensure_eq!(error, 0, "error of Fetch at {offset}");
+        let got = read(&section);
+        ensure!(!got.is_empty(), "nothing came at {offset}");
+        for record in got {
+            ensure_eq!(record.offset, offset, "offset of a record");
+            let sent = noise(offset.unsigned_abs(), 100_000);
+            ensure!(record.value == Some(sent), "the value at {offset} differs");
+            offset += 1;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_consumer_that_asks_for_more_than_is_held_gets_on() -> Checked {
+    a_small_buffer_strands_nobody(None).await
+}

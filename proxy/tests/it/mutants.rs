@@ -173,6 +173,14 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         mutant!("parts-not-missed", upkeep::an_unshown_part_keeps_its_objects, "objects left"),
         mutant!("every-log-read", upkeep::topics_without_references_are_not_read, "elsewhere"),
         mutant!("listing-trusted", upkeep::what_is_stored_meanwhile_is_not_dangling, "dangling"),
+        mutant!("fetch-unbounded", many_batches::a_small_buffer_strands_nobody, "no answer"),
+        mutant!(
+            "long-batches-stored",
+            offload::batches_beyond_an_answer_are_split,
+            "error of a batch of 4"
+        ),
+        mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
+        mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
         mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }
