@@ -79,7 +79,8 @@ impl Report {
         let sum = |sum: Sum| serde_json::json!({ "objects": sum.objects, "bytes": sum.bytes });
         let place = |at: &Place| {
             serde_json::json!({
-                "topic": at.topic, "partition": at.partition, "offset": at.offset, "object": at.object,
+                "topic": at.topic, "partition": at.partition, "offset": at.offset,
+                "object": at.object,
             })
         };
         let dangling: Vec<_> = self.dangling.iter().map(place).collect();
