@@ -102,6 +102,10 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Brokers that have not heard of what is set for topics.
     pub behind: Vec<i32>,
+    /// Kafka's id of the cluster.
+    pub id: String,
+    /// Topics that Metadata tells an error of, and which.
+    pub troubled: Vec<(String, i16)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
@@ -175,6 +179,8 @@ impl FakeCluster {
             moved: None,
             refusing: Vec::new(),
             leaderless: Vec::new(),
+            id: "fake".to_owned(),
+            troubled: Vec::new(),
             configs: Vec::new(),
             strict: false,
             behind: Vec::new(),

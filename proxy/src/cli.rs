@@ -54,7 +54,8 @@ pub enum Command {
         #[arg(long)]
         deleted_topics: bool,
         /// Hours from the mark to the deletion; younger objects are left alone.
-        #[arg(long, value_name = "N", default_value = "24")]
+        #[arg(long, value_name = "N", default_value = "24",
+            value_parser = clap::value_parser!(u64).range(1..))]
         grace_hours: u64,
         /// The configuration and the form of what is printed.
         #[command(flatten)]

@@ -35,7 +35,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
-use crate::net::{Line, Tcp};
+use crate::net::{self, Line, Tcp};
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -74,7 +74,7 @@ pub async fn serve(
         Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
         None => None,
     };
-    let unproven = unproven(&plane)?;
+    let unproven = unproven(&plane).inspect_err(|_| away(|| net::reset_at_close(&client)))?;
     let Some((mut client, door)) =
         admitted(client, door, &plane, &handle, patience.handshake).await?
     else {
@@ -82,16 +82,21 @@ pub async fn serve(
     };
     let held = (line, unproven);
     let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
-    let away = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
-    // An end as the first thing that a client reads is taken for a wrong protocol, and some do not
-    // come again; a reset is a broker that is away.
-    let unheard = plane.sasl.is_none() && handle.signs().sent == 0;
-    if away && unheard && !fault::on("away-looks-closed") {
-        client.reset_at_close();
+    let gone = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
+    if gone && handle.signs().sent == 0 {
+        away(|| client.reset_at_close());
     } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
         Box::pin(linger(&mut client)).await;
     }
     served.map(drop)
+}
+
+/// Resets a client that has read nothing: an end as the first thing that it reads is taken for a
+/// wrong protocol, and some do not come again; a reset is a broker that is away.
+fn away(reset: impl FnOnce()) {
+    if !fault::on("away-looks-closed") {
+        reset();
+    }
 }
 
 /// Serves a client from its first byte on; false if none of its requests was taken.
@@ -123,8 +128,8 @@ async fn attend(
         }
         Some(sasl) => {
             let (from, to, input) = (&mut from_client, &mut to_client, &mut input);
-            let mut entrance = Entrance { plane, sasl, input, from, to, door };
-            let entered = Box::pin(entrance.pass(handle, patience.handshake)).await?;
+            let mut entrance = Entrance { plane, sasl, handle, input, from, to, door };
+            let entered = Box::pin(entrance.pass(patience.handshake)).await?;
             let Some(admitted) = entered else { return Ok(false) };
             session = Some(Box::new(Session::new(&admitted)));
             admitted.home.stream
@@ -168,11 +173,15 @@ async fn admitted(
     limit: Duration,
 ) -> Result<Option<(Stream, Door)>, ConnectionError> {
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
+    let line = Line::of(&client).map_err(ConnectionError::ClientIo)?;
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
         biased;
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
-        () = handle.drained() => Ok(None),
+        () = handle.drained() => {
+            away(|| line.reset_at_close());
+            Ok(None)
+        }
         () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
             Err(ConnectionError::SlowHandshake(limit))
         }

@@ -140,6 +140,12 @@ impl DataPlane {
         range.filter(|(min, max)| min <= max)
     }
 
+    /// Bytes that a Fetch request may ask for where its answer is held whole: half of the longest
+    /// answer taken, so that one batch more has room.
+    pub fn fetch_bytes_max(&self) -> usize {
+        if fault::on("fetch-unbounded") { usize::MAX } else { self.limits.buffered_bytes_max / 4 }
+    }
+
     /// The Prometheus text of everything, with how full budgets are now.
     pub fn metrics_text(&self) -> String {
         let metrics = &self.metrics;

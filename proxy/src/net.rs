@@ -124,6 +124,17 @@ impl Line {
         stream.as_fd().try_clone_to_owned().map(|fd| Self(Hand::Socket(fd)))
     }
 
+    /// Has the connection end as by [`reset_at_close`].
+    pub fn reset_at_close(&self) {
+        match &self.0 {
+            Hand::Socket(fd) => {
+                let _ = socket2::SockRef::from(fd).set_linger(Some(Duration::ZERO));
+            }
+            #[cfg(feature = "sim")]
+            Hand::Simulated(_) => {}
+        }
+    }
+
     /// Whether the peer has closed its side, even if bytes of it are still unread.
     pub fn is_hung_up(&self) -> bool {
         match &self.0 {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, physical_topics};
+use crate::control::{self, owner, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::net::Listener;
@@ -90,7 +90,13 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
         "started: give this bootstrap address to clients");
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
     let clients = serving.clients.clone();
-    serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients));
+    serving.jobs.spawn_until_cut(reload::at(
+        hangup,
+        load,
+        in_force.clone(),
+        clients,
+        serving.look.clone(),
+    ));
     let directory = serving.plane.directory.clone();
     let ready = async {
         if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
@@ -121,6 +127,8 @@ pub struct Serving {
     /// Whether the cluster was reached.
     pub known: watch::Receiver<Known>,
     placed: watch::Receiver<tail::Read>,
+    /// Has files looked at again.
+    look: Arc<Notify>,
     commands: mpsc::Sender<Command>,
     jobs: Tasks,
     connections: Tasks,
@@ -153,7 +161,11 @@ impl Serving {
         jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
         let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
         jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
-        jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+        let name = config.cluster.name.clone();
+        jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        let look = Arc::new(Notify::new());
+        let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
+        jobs.spawn_until_cut(files);
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
         let accepting = Tasks::on(of_clients);
@@ -162,7 +174,7 @@ impl Serving {
         }
         let ports = &config.listen.ports;
         tracing::debug!(first = ports.first, last = ports.last, "listening");
-        Ok(Self { plane, clients, known, placed, commands, jobs, connections, accepting })
+        Ok(Self { plane, clients, known, placed, look, commands, jobs, connections, accepting })
     }
 
     /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that

@@ -71,6 +71,15 @@ impl FakeLog {
         Ok(base)
     }
 
+    /// Appends a message of an old format (magic 0 or 1) as it lies in logs that were never
+    /// rewritten.
+    pub fn append_legacy(&mut self, message: &[u8]) {
+        let mut stored = BytesMut::from(message);
+        stored[..8].copy_from_slice(&self.end.to_be_bytes());
+        self.batches.push((self.end..self.end + 1, stored.freeze()));
+        self.end += 1;
+    }
+
     /// Appends a batch with sequences: a newer epoch starts at 0, one of the last batches of the
     /// same epoch is there already, any other must be the next, an older epoch is refused.
     pub fn append_sequenced(&mut self, records: &[u8]) -> Result<Sequenced, BatchError> {

@@ -375,9 +375,12 @@ impl<'a> Requests<'a> {
         }
         let (mut answer, mut class) = treatment(head);
         if self.plane.offload.is_some() && batches {
-            let Some(bytes_max) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
+            let Some((bytes_max, at)) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
                 return Ok(Opened::More);
             };
+            if at.is_some() && bytes_max > self.plane.fetch_bytes_max() {
+                return Ok(Opened::Whole(head, frame_bytes));
+            }
             (answer, class) = (Answer::Restore(&responses::FETCH, bytes_max), Class::Full);
         }
         self.push(head, answer, class);

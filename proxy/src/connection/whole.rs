@@ -200,9 +200,9 @@ impl<'a> Requests<'a> {
 
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
-        let budget = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
-        let budget = budget.unwrap_or(0);
         self.learn_ids(head, &frame).await?;
+        let asked = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
+        let (budget, frame) = self.bounded(frame, asked.unwrap_or_default());
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
@@ -217,6 +217,20 @@ impl<'a> Requests<'a> {
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// A Fetch request that asks for no more than is held whole of its answer, and how much that
+    /// is. What is longer would close the connection, at every retry again.
+    fn bounded(&self, frame: Bytes, (asked, at): (usize, Option<usize>)) -> (usize, Bytes) {
+        let most = self.plane.fetch_bytes_max();
+        let beyond = asked > most && self.plane.offload.is_some();
+        let (Some(at), true) = (at, beyond) else {
+            return (asked, frame);
+        };
+        let said = i32::try_from(most).unwrap_or(i32::MAX);
+        let mut bounded = BytesMut::from(&frame[..]);
+        bounded[at..at + 4].copy_from_slice(&said.to_be_bytes());
+        (most, bounded.freeze())
     }
 
     /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by

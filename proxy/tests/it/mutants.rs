@@ -8,9 +8,9 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
-    overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls, upkeep,
-    versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
+    origin, overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls,
+    upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -155,6 +155,33 @@ fn mutants() -> Vec<Mutant> {
             "inflated too much"
         ),
         mutant!("budget-ignored", offload::restored_values_keep_to_the_budget, "values at offset"),
+    ]
+}
+
+fn mutants_of_upkeep() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "runs-not-joined",
+            many_batches::a_value_beside_many_batches_comes_back,
+            "no answer"
+        ),
+        mutant!(
+            "owner-unasked",
+            upkeep::a_cluster_of_the_same_name_deletes_nothing,
+            "another cluster's gc"
+        ),
+        mutant!("parts-not-missed", upkeep::an_unshown_part_keeps_its_objects, "objects left"),
+        mutant!("every-log-read", upkeep::topics_without_references_are_not_read, "elsewhere"),
+        mutant!("listing-trusted", upkeep::what_is_stored_meanwhile_is_not_dangling, "dangling"),
+        mutant!("fetch-unbounded", many_batches::a_small_buffer_strands_nobody, "no answer"),
+        mutant!(
+            "long-batches-stored",
+            offload::batches_beyond_an_answer_are_split,
+            "error of a batch of 4"
+        ),
+        mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
+        mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
+        mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }
 
@@ -390,6 +417,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let only = std::env::var("FIREBREAK_MUTANT").ok();
     let mut survived = Vec::new();
     let mut mutants = mutants();
+    mutants.extend(mutants_of_upkeep());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());

@@ -459,3 +459,23 @@ async fn failures_of_the_store_are_counted_by_what_was_asked_and_told() -> Check
     ensure!(lines <= 14, "{lines} lines about it");
     Ok(())
 }
+
+/// Values of one batch that no answer would hold together are refused as too large, which has
+/// producers split it; what fits is stored.
+pub async fn batches_beyond_an_answer_are_split(faults: Faults) -> Checked {
+    const MESSAGE_TOO_LARGE: i16 = 10;
+    const VALUE: usize = 17 << 20;
+    let mut scene = scene(faults).await?;
+    for (values, expected) in [(4, MESSAGE_TOO_LARGE), (3, 0)] {
+        let sent = batch(Codec::Zstd, Framing::Plain, &records(&vec![vec![0; VALUE]; values]));
+        let (error, _) = scene.client.produce(9, "t", 0, &sent).await?;
+        ensure_eq!(error, expected, "error of a batch of {values} long values");
+    }
+    ensure_eq!(scene.values().len(), 3, "values in the store");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_whose_values_no_answer_can_hold_is_refused() -> Checked {
+    batches_beyond_an_answer_are_split(None).await
+}

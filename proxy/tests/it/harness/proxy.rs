@@ -37,8 +37,10 @@ pub struct Setup {
     cluster: String,
     named: bool,
     virtual_topic: bool,
+    local: Option<PathBuf>,
     offload: Option<(String, usize)>,
     rule: String,
+    offloaded: &'static str,
     cache_bytes: usize,
     faults: Faults,
     names: Option<PathBuf>,
@@ -57,9 +59,11 @@ impl Setup {
             listen: String::new(),
             cluster: String::new(),
             named: false,
+            local: None,
             offload: None,
             virtual_topic: false,
             rule: String::new(),
+            offloaded: "*",
             cache_bytes: 0,
             faults,
             names: None,
@@ -136,6 +140,7 @@ impl Setup {
     pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
         let local = format!("kind = \"local\"\npath = {:?}\n", store.0);
         self.offload = Some((local, threshold_bytes));
+        self.local = Some(store.0.clone());
         self
     }
 
@@ -147,6 +152,12 @@ impl Setup {
              key_file = {key:?}\n"
         );
         self.offload = Some((s3, threshold_bytes));
+        self
+    }
+
+    /// The topics of the rule for offload, in the place of all.
+    pub fn offloaded(mut self, topics: &'static str) -> Self {
+        self.offloaded = topics;
         self
     }
 
@@ -180,6 +191,7 @@ impl Setup {
             }
             loop {
                 if proxy.logged(" ready ") > 0 {
+                    self.settle().await;
                     return proxy;
                 }
                 if let Some(status) = proxy.child.try_wait().expect("a child") {
@@ -191,6 +203,20 @@ impl Setup {
             }
         }
         panic!("no free ports for a proxy");
+    }
+
+    /// Waits for what a start writes into a local store, at any time, so that nothing of it is
+    /// under way when a test breaks the store; not for long, since a fault may be on.
+    async fn settle(&self) {
+        let Some(store) = &self.local else { return };
+        let owner = store.join("upkeep/v1/owner/fake");
+        let pending = || std::fs::read_dir(store.join("pending")).map_or(0, Iterator::count);
+        for _ in 0..100 {
+            if owner.exists() && pending() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn spawn(&self, first: u16) -> Proxy {
@@ -241,11 +267,11 @@ impl Setup {
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
         if let Some((store, threshold)) = &self.offload {
-            let Self { rule, cache_bytes, .. } = self;
+            let Self { rule, offloaded, cache_bytes, .. } = self;
             let _ = write!(
                 toml,
                 "[store]\n{store}cache_bytes = {cache_bytes}\n\
-                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n{rule}"
+                 [[offload]]\ntopics = [{offloaded:?}]\nthreshold_bytes = {threshold}\n{rule}"
             );
         }
         if self.virtual_topic {
