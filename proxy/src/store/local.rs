@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{Listed, StoreError};
-use crate::{clock, fault, random};
+use crate::{clock, random};
 
 /// Directory of files that are not objects yet.
 const PENDING: &str = "pending";
@@ -38,9 +38,6 @@ impl Local {
     }
 
     pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
-        if fault::on("store-put-fails") {
-            return Err(io::Error::other("fault store-put-fails").into());
-        }
         let (root, target) = (self.root.clone(), self.root.join(key));
         let (key, object) = (key.to_owned(), object.to_vec());
         blocking(move || {
