@@ -17,6 +17,7 @@ use std::io;
 use bytes::Bytes;
 
 use crate::config::{self, StoreKind};
+use crate::fault;
 use attempts::Breaker;
 pub use attempts::Failures;
 use hedge::Hedge;
@@ -187,6 +188,9 @@ impl ObjectStore {
     }
 
     async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+        if fault::on("store-put-fails") {
+            return Err(io::Error::other("fault store-put-fails").into());
+        }
         match &self.kind {
             Kind::Local(local) => local.put(key, object).await,
             #[cfg(feature = "sim")]

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{Listed, StoreError};
-use crate::limits::LOCAL_AT_ONCE;
 use crate::{clock, fault, random};
 
 /// Directory of files that are not objects yet.
@@ -57,9 +56,6 @@ impl Local {
     }
 
     pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
-        if fault::on("store-put-fails") {
-            return Err(io::Error::other("fault store-put-fails").into());
-        }
         let (root, target) = (self.root.clone(), self.root.join(key));
         let (key, object) = (key.to_owned(), object.to_vec());
         self.blocking(move || {

@@ -83,18 +83,36 @@ pub fn lead(world: &World, moved_of: usize) {
     if nodes.is_empty() {
         return;
     }
-    for log in cluster.topics.iter_mut().flat_map(|topic| &mut topic.logs) {
+    let logs = cluster.topics.iter_mut().flat_map(|topic| {
+        let name = &topic.name;
+        topic.logs.iter_mut().enumerate().map(move |(n, log)| (name, n, log))
+    });
+    for (name, n, log) in logs {
         let (leader, epoch) = log.leader.unwrap_or((-1, 0));
         let moves = moved_of > 0 && world.one_in(moved_of);
-        if !nodes.contains(&leader) || moves {
-            let next = nodes[world.below(nodes.len())];
-            if next != leader {
-                log.leader = Some((next, epoch + 1));
-                world.count("leaders moved");
-            }
+        let gone = !nodes.contains(&leader);
+        if !gone && !moves {
+            continue;
+        }
+        let left = |node: i32| world.left.borrow().get(&(name.clone(), n, node)).copied();
+        let may = |node: &i32| left(*node).is_none_or(|at| world.time() - at >= AWAY);
+        let fresh: Vec<i32> = nodes.iter().copied().filter(may).collect();
+        let next = fresh.get(world.below(fresh.len())).copied();
+        let longest = || nodes.iter().copied().min_by_key(|node| left(*node));
+        let Some(next) = next.or_else(|| longest().filter(|_| gone)) else { continue };
+        if next != leader {
+            world.say(|| format!("{name}-{n} is led by {next}, after {leader}"));
+            world.left.borrow_mut().insert((name.clone(), n, leader), world.time());
+            log.leader = Some((next, epoch + 1));
+            world.count("leaders moved");
         }
     }
 }
+
+/// Time after which a broker may lead a partition again. A broker takes any first sequence of a
+/// producer that it does not know (as Kafka does): of two requests under way to a broker that led,
+/// does not, and leads again, the second would be written without the first, proxy or not.
+const AWAY: Duration = Duration::from_secs(6);
 
 /// Who asks, as its request says.
 fn client(frame: &[u8]) -> Option<String> {

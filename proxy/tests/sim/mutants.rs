@@ -48,7 +48,7 @@ fn mutants() -> Vec<Mutant> {
         mutant!("drain-ignores-in-flight", "no answer came"),
         mutant!("ack-before-durable", "not done", "not as it was sent"),
         mutant!("stale-crc", "error 2"),
-        mutant!("store-put-fails", "not done"),
+        mutant!("store-put-fails", "not done", "closed though nothing"),
         mutant!("uploads-reordered", "was due", "out of order", "error 45"),
         mutant!("address-metadata", "names a broker", "is at"),
         mutant!("address-find-coordinator", "names a broker", "is at"),

@@ -222,7 +222,7 @@ impl Producer {
         }
         for (node, places) in nodes {
             match self.client.to_node(node).await {
-                Ok(open) if open.in_flight() < IN_FLIGHT_MAX => self.send(&open, places),
+                Ok(open) if open.in_flight() < IN_FLIGHT_MAX => self.send(&open, node, places),
                 Ok(_) => {}
                 Err(Lost) => {
                     for (topic, partition) in places {
@@ -235,7 +235,7 @@ impl Producer {
         lost
     }
 
-    fn send(&mut self, open: &Rc<Connection>, places: Vec<Place>) {
+    fn send(&mut self, open: &Rc<Connection>, node: i32, places: Vec<Place>) {
         let connection = open.number;
         let mut topics: BTreeMap<String, Vec<PartitionProduceData>> = BTreeMap::new();
         let mut sent = Vec::new();
@@ -248,11 +248,14 @@ impl Producer {
                 self.client.world.count("batches sent again");
             }
             queue[at].state = State::Flying(connection, at == 0);
+            let first = queue[at].records[0].number;
+            self.client.world.say(|| {
+                format!("{} sends {place:?} {first}, {at} ahead, to {node}", self.client.name)
+            });
             let data = PartitionProduceData::default()
                 .with_index(place.1)
                 .with_records(Some(queue[at].bytes.clone()));
             topics.entry(place.0.clone()).or_default().push(data);
-            let first = queue[at].records[0].number;
             sent.push((place, first));
         }
         if sent.is_empty() {
@@ -342,6 +345,7 @@ impl Producer {
         let place = &sent.0;
         let Some((at, first)) = self.flying(sent, connection) else { return };
         let world = self.client.world.clone();
+        world.say(|| format!("{} is told {code} of {sent:?}", self.client.name));
         match code {
             0 | DUPLICATE => {
                 let batch = self.queues.get_mut(place).and_then(|queue| queue.remove(at));

@@ -58,6 +58,8 @@ pub struct World {
     pub drained: Cell<Option<usize>>,
     /// Ids of the brokers by host.
     pub ids: RefCell<Vec<i32>>,
+    /// When a broker last led a partition that another leads now: (topic, partition, broker).
+    pub left: RefCell<BTreeMap<(String, usize, i32), Duration>>,
     /// Answers that are cut short soon, with the connection.
     pub cuts: Cell<usize>,
     /// Brokers take up to so long for an answer.
@@ -107,6 +109,7 @@ impl World {
             kill: tokio::sync::Notify::new(),
             drained: Cell::new(None),
             ids: RefCell::default(),
+            left: RefCell::default(),
             cuts: Cell::new(0),
             pace: Cell::new(Duration::from_millis(4)),
             idle: Cell::new(IDLE),
@@ -125,8 +128,7 @@ impl World {
 
     /// Something happened: it goes into the trace, with its time.
     pub fn event(&self, who: &str, what: &str, bytes: &[u8]) {
-        let now = turmoil::sim_elapsed().unwrap_or(self.now.get());
-        let ms = now.as_micros();
+        let ms = self.time().as_micros();
         let mut hash = self.trace.get();
         for part in [who.as_bytes(), what.as_bytes(), &ms.to_be_bytes(), bytes] {
             hash = hashed(hash, part);
@@ -134,6 +136,18 @@ impl World {
         self.trace.set(hash);
         if self.loud {
             println!("{:>9.3} {who} {what} ({} bytes) {hash:016x}", ms as f64 / 1e3, bytes.len());
+        }
+    }
+
+    /// Time of the simulation.
+    pub fn time(&self) -> Duration {
+        turmoil::sim_elapsed().unwrap_or(self.now.get())
+    }
+
+    /// Tells what happens, if someone listens.
+    pub fn say(&self, what: impl FnOnce() -> String) {
+        if self.loud {
+            println!("{:>9.3} {}", self.time().as_secs_f64() * 1e3, what());
         }
     }
 
@@ -159,7 +173,7 @@ impl World {
 
     /// Writes down what must not be.
     pub fn violate(&self, why: impl std::fmt::Display) {
-        let at = turmoil::sim_elapsed().unwrap_or(self.now.get());
+        let at = self.time();
         let mut violations = self.violations.borrow_mut();
         if violations.len() < VIOLATIONS_MAX {
             violations.push(format!("{:.3} s: {why}", at.as_secs_f64()));
