@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{Listed, StoreError};
-use crate::{clock, fault, random};
+use crate::limits::LOCAL_AT_ONCE;
+use crate::{clock, random};
 
 /// Directory of files that are not objects yet.
 const PENDING: &str = "pending";
