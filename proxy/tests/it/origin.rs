@@ -56,7 +56,6 @@ pub async fn addresses_of_headers_count(faults: Faults) -> Checked {
         open.push(client);
     }
     let mut second = behind(&proxy, &binary([10, 1, 2, 3])).await?;
-    second.send(3, 12, &metadata(12)).await?;
     let reset = second.is_reset().await.unwrap_or(false);
     ensure!(reset, "a second client of an address was served, or saw an end");
     closed(&proxy, "full", 1.0).await?;

@@ -448,8 +448,8 @@ pub async fn clients_that_read_nothing_are_reset(faults: Faults) -> Checked {
     let proxy = setup().limit("unproven_max = 1").start().await;
     let mut first = Client::connect(proxy.port).await?;
     let _: ApiVersionsResponse = first.call(18, 0, &ApiVersionsRequest::default()).await?;
-    let mut second = Client::connect(proxy.port).await?;
-    ensure!(second.is_reset().await?, "in a full house it was closed in good order");
+    let reset = Client::is_turned_away(proxy.port).await?;
+    ensure!(reset, "in a full house it was closed in good order");
 
     let proxy = setup().start().await;
     let mut silent = Client::connect(proxy.port).await?;
