@@ -50,8 +50,13 @@ cargo test --workspace --lib --bins
 cargo test -p protocol-ext
 cargo test -p firebreak --test tidy --test it --test allocations
 
+say "== simulation: seeds of trouble, each promise kept; the same seed gives the same bytes; a crowd"
+simulation=(cargo test -p firebreak --features sim,failpoints --test sim --)
+"${simulation[@]}" --skip every_fault --nocapture
+
 say "== mutants: every promise is broken on purpose and its check must fail"
 cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
+"${simulation[@]}" every_fault --nocapture
 
 if [ "$mode" != quick ]; then
     cases=() mutants=mutant

@@ -47,6 +47,11 @@ pub const REQUESTS: &[&Message] = &[
     &requests::LIST_OFFSETS,
     &requests::ADD_PARTITIONS_TO_TXN,
     &requests::TXN_OFFSET_COMMIT,
+    &requests::OFFSET_COMMIT,
+    &requests::OFFSET_FOR_LEADER_EPOCH,
+    &requests::CREATE_PARTITIONS,
+    &requests::DELETE_TOPICS,
+    &requests::DELETE_RECORDS,
 ];
 
 /// Every layout of a response.
@@ -57,6 +62,12 @@ pub const RESPONSES: &[&Message] = &[
     &responses::LIST_OFFSETS,
     &responses::DESCRIBE_PRODUCERS,
     &responses::CREATE_TOPICS,
+    &responses::OFFSET_COMMIT,
+    &responses::TXN_OFFSET_COMMIT,
+    &responses::OFFSET_FOR_LEADER_EPOCH,
+    &responses::CREATE_PARTITIONS,
+    &responses::DELETE_TOPICS,
+    &responses::DELETE_RECORDS,
     &responses::FIND_COORDINATOR,
     &responses::DESCRIBE_CONFIGS,
     &responses::ALTER_CONFIGS,

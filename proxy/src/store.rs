@@ -9,6 +9,7 @@ pub mod cache;
 mod hedge;
 mod local;
 mod memory;
+pub mod owner;
 mod s3;
 
 use std::io;
@@ -16,11 +17,14 @@ use std::io;
 use bytes::Bytes;
 
 use crate::config::{self, StoreKind};
+use crate::fault;
 use attempts::Breaker;
 pub use attempts::Failures;
 use hedge::Hedge;
 use local::Local;
 use memory::Memory;
+#[cfg(feature = "sim")]
+pub use memory::weather;
 use s3::S3;
 
 /// Why an object cannot be had or kept.
@@ -184,8 +188,18 @@ impl ObjectStore {
     }
 
     async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+        if fault::on("store-put-fails") {
+            return Err(io::Error::other("fault store-put-fails").into());
+        }
         match &self.kind {
             Kind::Local(local) => local.put(key, object).await,
+            #[cfg(feature = "sim")]
+            Kind::Memory(memory) => {
+                weather::pass().await?;
+                memory.put(key, object)?;
+                weather::pass().await
+            }
+            #[cfg(not(feature = "sim"))]
             Kind::Memory(memory) => memory.put(key, object),
             Kind::S3(s3) => s3.put(key, object).await,
         }
@@ -194,7 +208,11 @@ impl ObjectStore {
     async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         match &self.kind {
             Kind::Local(local) => local.get(key, offset, length).await,
-            Kind::Memory(memory) => memory.get(key, offset, length),
+            Kind::Memory(memory) => {
+                #[cfg(feature = "sim")]
+                weather::pass().await?;
+                memory.get(key, offset, length)
+            }
             Kind::S3(s3) => s3.get(key, offset, length).await,
         }
     }

@@ -6,7 +6,7 @@ use kafka_protocol::messages::describe_producers_response::{
 };
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
-use super::{FakeCluster, Request};
+use super::{FakeCluster, NOT_LEADER_OR_FOLLOWER, Request};
 use crate::reply;
 use crate::wire::WireError;
 
@@ -22,6 +22,9 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             let Some(log) = topic.and_then(|topic| topic.logs.get(at)) else {
                 return answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION);
             };
+            if cluster.strict && cluster.moved_partition(*index, Some(log)).is_some() {
+                return answer.with_error_code(NOT_LEADER_OR_FOLLOWER);
+            }
             let producers = log.producers().map(|(id, epoch, last_sequence)| {
                 ProducerState::default()
                     .with_producer_id(id.into())
@@ -30,7 +33,13 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                     .with_coordinator_epoch(-1)
                     .with_current_txn_start_offset(-1)
             });
-            answer.with_active_producers(producers.collect())
+            let open = log.transactions().map(|(id, first)| {
+                ProducerState::default()
+                    .with_producer_id(id.into())
+                    .with_coordinator_epoch(-1)
+                    .with_current_txn_start_offset(first)
+            });
+            answer.with_active_producers(producers.chain(open).collect())
         });
         let partitions = partitions.collect();
         TopicResponse::default().with_name(asked.name).with_partitions(partitions)

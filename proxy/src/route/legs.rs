@@ -3,14 +3,17 @@
 //! One file per API knows how to split a request and merge the answers. Invariant: one request at
 //! a time on a connection; a connection whose exchange failed is not used again.
 
+pub mod delete_records;
+mod deliver;
 mod exact;
 pub mod fetch;
 pub mod list_offsets;
 mod look_up;
 pub mod metadata;
 pub mod produce;
+mod sealed;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -28,7 +31,9 @@ use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTE
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
 use crate::{clock, fault};
-use exact::{Gate, Streams};
+use deliver::Gate;
+use exact::Streams;
+pub use sealed::SEALED_BY;
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
 /// nothing was appended (NOT_LEADER_OR_FOLLOWER).
@@ -86,7 +91,7 @@ pub enum LegError {
 /// The connections that one client's legs use.
 #[derive(Debug, Default)]
 pub struct Legs {
-    open: HashMap<i32, BrokerConnection>,
+    open: BTreeMap<i32, BrokerConnection>,
     streams: Streams,
 }
 
@@ -228,9 +233,9 @@ async fn by_leader<T>(
     topics: &Topics,
     items: Vec<T>,
     place: impl Fn(&T) -> (&str, i32),
-) -> (HashMap<i32, Vec<T>>, Vec<T>) {
+) -> (BTreeMap<i32, Vec<T>>, Vec<T>) {
     topics.want_leaders(items.iter().map(&place)).await;
-    let (mut led, mut lost) = (HashMap::<i32, Vec<T>>::new(), Vec::new());
+    let (mut led, mut lost) = (BTreeMap::<i32, Vec<T>>::new(), Vec::new());
     for item in items {
         let (topic, partition) = place(&item);
         match topics.leader(topic, partition) {

@@ -59,7 +59,8 @@ pub fn round(wanted: &Value) -> Value {
     told.unwrap_or_else(|_| panic!("franz-go: {}", String::from_utf8_lossy(&done.stderr)))
 }
 
-fn program() -> PathBuf {
+/// The program, built.
+pub fn program() -> PathBuf {
     static FOLDER: LazyLock<Scratch> = LazyLock::new(|| {
         let folder = Scratch::new("franz-go-program");
         let mut build = Command::new("go");

@@ -174,7 +174,8 @@ impl Proxy {
         log.lines().filter(|line| line.contains(text)).count()
     }
 
-    fn admin(&self) -> String {
+    /// Where its admin port is.
+    pub fn admin(&self) -> String {
         format!("{}:{}", self.host, self.port + NODES + 2)
     }
 }

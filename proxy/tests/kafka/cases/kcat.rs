@@ -72,7 +72,8 @@ pub fn lists_the_cluster(rig: &mut Rig) {
     });
 }
 
-fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
+/// Runs kcat with input; gives its output.
+pub fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
     let mut command = command(60);
     command.args(["kcat", "-b", bootstrap]).args(arguments.concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

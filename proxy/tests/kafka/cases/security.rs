@@ -1,5 +1,5 @@
-//! TLS, SASL and ACLs of real brokers, with three clients and more: what passes through is what it is
-//! directly, what ends at the proxy is proved there, and what is forbidden stays forbidden.
+//! TLS, SASL and ACLs of real brokers, with three clients and more: what passes through is what it
+//! is directly, what ends at the proxy is proved there, and what is forbidden stays forbidden.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 //
 //	rolling BOOTSTRAP TOPIC PARTITIONS   an idempotent producer and a group's reader
 //	rolling round JSON                   see round.go
+//	rolling read ...                     see read.go
 //
 // The load goes on until standard input ends. The line "acked" there is answered with their
 // number, the line "stop" ends the load: what is in flight is waited for, the reader reads what is
@@ -70,11 +71,14 @@ func (c *counts) add(err error) {
 }
 
 func main() {
-	if os.Args[1] == "round" {
+	switch os.Args[1] {
+	case "read":
+		read(os.Args[2:])
+	case "round":
 		round(os.Args[2])
-		return
+	default:
+		load()
 	}
-	load()
 }
 
 func load() {
