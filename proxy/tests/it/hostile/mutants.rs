@@ -4,8 +4,8 @@
 //! `FIREBREAK_MUTANTS` says how many (the short form without it), `FIREBREAK_SEED` which ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::parrot::{Answered, Parrot};
+use super::parrot::{Parrot, Versions};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
@@ -47,7 +47,7 @@ struct Load {
     requests: Vec<Frame>,
     sent: AtomicU64,
     /// APIs and versions of mutants that were sent.
-    mutated: Answered,
+    mutated: Versions,
     over: AtomicBool,
 }
 
@@ -91,9 +91,7 @@ async fn lying_client(load: Arc<Load>, port: u16) -> Checked {
         for n in first..first + FRAMES_AT_ONCE {
             let mut random = Random::new(load.seed, n);
             let frame = random.pick(&load.requests).expect("requests");
-            let mut mutated = load.mutated.lock().unwrap_or_else(PoisonError::into_inner);
-            mutated.insert((frame.api, frame.version));
-            drop(mutated);
+            load.mutated.note(frame.api, frame.version);
             let other = random.pick(&load.requests).expect("requests");
             let mutant = mutator.mutant(&mut random, &frame.bytes, HEAD_BYTES, &other.bytes);
             put(&mut bytes, &mutant, &mut random, true);
@@ -170,7 +168,7 @@ async fn mutants_of_clients_and_brokers_end_their_own_connections_and_nothing_el
         wanted: mutants / 2,
         requests: frames.iter().filter(|frame| served(frame)).cloned().collect(),
         sent: AtomicU64::new(0),
-        mutated: Answered::default(),
+        mutated: Versions::default(),
         over: AtomicBool::new(false),
     });
     let mut good = JoinSet::new();
@@ -235,8 +233,7 @@ async fn judge(proxy: &Proxy, load: &Load, lying: &Parrot, took: Duration) -> Ch
 fn every_version(load: &Load, lying: &Parrot) -> Checked {
     let known: BTreeSet<_> = load.requests.iter().map(|f| (f.api, f.version)).collect();
     let apis = |of: &BTreeSet<(i16, i16)>| of.iter().map(|(api, _)| *api).collect::<BTreeSet<_>>();
-    let lied = [&load.mutated, &lying.answered]
-        .map(|some| some.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let lied = [&load.mutated, &lying.answered].map(Versions::seen);
     let [requests, answers] = &lied;
     println!(
         "APIs and versions: {} and {} of requests, {} and {} of answers, {} and {} in all",

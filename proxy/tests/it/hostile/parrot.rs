@@ -32,17 +32,30 @@ pub struct Parrot {
     /// Answers given.
     pub answers: Arc<AtomicU64>,
     /// APIs and versions that were answered.
-    pub answered: Answered,
+    pub answered: Versions,
     _tasks: JoinSet<()>,
 }
 
-/// APIs with their versions.
-pub type Answered = Arc<Mutex<BTreeSet<(i16, i16)>>>;
+/// APIs with their versions, as they occur.
+#[derive(Debug, Clone, Default)]
+pub struct Versions(Arc<Mutex<BTreeSet<(i16, i16)>>>);
+
+impl Versions {
+    /// One occurred.
+    pub fn note(&self, api: i16, version: i16) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((api, version));
+    }
+
+    /// All that did.
+    pub fn seen(&self) -> BTreeSet<(i16, i16)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 struct Shared {
     node: i32,
     answers: Arc<AtomicU64>,
-    answered: Answered,
+    answered: Versions,
     frames: HashMap<(i16, i16), Vec<Bytes>>,
     all: Vec<Bytes>,
     /// Seed of the mutants; `None`: answers as they were captured.
@@ -63,7 +76,7 @@ impl Parrot {
             of.entry((frame.api, frame.version)).or_default().push(frame.bytes.clone());
             all.push(frame.bytes.clone());
         }
-        let (answers, answered) = (Arc::new(AtomicU64::new(0)), Answered::default());
+        let (answers, answered) = (Arc::new(AtomicU64::new(0)), Versions::default());
         let shared = Arc::new(Shared {
             node,
             answers: answers.clone(),
@@ -117,11 +130,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             continue;
         }
         let n = shared.answers.fetch_add(1, Ordering::Relaxed);
-        shared
-            .answered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert((head.api, head.version));
+        shared.answered.note(head.api, head.version);
         let answer = answer(shared, &mut mutator, head, n);
         stream.write_all(&answer).await?;
     }
