@@ -21,10 +21,28 @@ pub const API_VERSIONS: i16 = 18;
 pub const SASL_AUTHENTICATE: i16 = 36;
 /// CreateTopics.
 pub const CREATE_TOPICS: i16 = 19;
+/// OffsetCommit.
+pub const OFFSET_COMMIT: i16 = 8;
+/// DeleteTopics.
+pub const DELETE_TOPICS: i16 = 20;
+/// DeleteRecords.
+pub const DELETE_RECORDS: i16 = 21;
+/// OffsetForLeaderEpoch.
+pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+/// CreatePartitions.
+pub const CREATE_PARTITIONS: i16 = 37;
 /// AddPartitionsToTxn.
 pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
 /// TxnOffsetCommit.
 pub const TXN_OFFSET_COMMIT: i16 = 28;
+/// FindCoordinator.
+pub const FIND_COORDINATOR: i16 = 10;
+/// InitProducerId.
+pub const INIT_PRODUCER_ID: i16 = 22;
+/// EndTxn.
+pub const END_TXN: i16 = 26;
+/// IncrementalAlterConfigs.
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 /// DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.

@@ -4,9 +4,9 @@
 //! Invariant: without a fault it answers as a broker would: in order, batches as they were stored,
 //! damaged ones refused, and nothing for acks=0.
 
+mod admin;
 mod alter_configs;
 mod api_versions;
-mod create_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_producers;
@@ -18,12 +18,14 @@ mod init_producer_id;
 mod list_offsets;
 mod log;
 mod metadata;
+mod offsets;
 mod produce;
 mod sasl;
 mod share_acknowledge;
 mod share_fetch;
+mod transactions;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -57,6 +59,8 @@ pub struct FakeTopic {
     pub id: Uuid,
     /// One log a partition.
     pub logs: Vec<FakeLog>,
+    /// What is set for it, by name.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// A request that came.
@@ -96,11 +100,19 @@ pub struct FakeCluster {
     pub refusing: Vec<(String, i32, i16)>,
     /// Partitions without a leader, by topic and index.
     pub leaderless: Vec<(String, i32)>,
+    /// Brokers that have not heard of what is set for topics.
+    pub behind: Vec<i32>,
+    /// Kafka's id of the cluster.
+    pub id: String,
+    /// Topics that Metadata tells an error of, and which.
+    pub troubled: Vec<(String, i16)>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
     /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
     /// sequence is checked.
     pub strict: bool,
+    /// Offsets that groups committed: topic, partition and offset, oldest first.
+    pub commits: Vec<(String, i32, i64)>,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
     /// Frames of this API are kept.
@@ -116,6 +128,8 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
+    /// Producer id and epoch of each transactional id.
+    transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
     asking: Option<String>,
     /// The broker that is asked now.
@@ -126,16 +140,25 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 17] = [
+const VERSIONS: [(i16, i16, i16); 26] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
     (3, 0, 13),
+    (8, 2, 9),
     (10, 0, 6),
     (18, 0, 4),
+    (19, 2, 7),
+    (20, 1, 6),
+    (21, 0, 2),
     (22, 0, 5),
+    (23, 2, 4),
+    (24, 0, 3),
+    (26, 0, 3),
+    (28, 0, 5),
     (32, 1, 4),
     (33, 0, 2),
+    (37, 0, 3),
     (44, 0, 1),
     (55, 0, 2),
     (60, 0, 2),
@@ -156,8 +179,12 @@ impl FakeCluster {
             moved: None,
             refusing: Vec::new(),
             leaderless: Vec::new(),
+            id: "fake".to_owned(),
+            troubled: Vec::new(),
             configs: Vec::new(),
             strict: false,
+            behind: Vec::new(),
+            commits: Vec::new(),
             seen: Vec::new(),
             keeping: None,
             kept: Vec::new(),
@@ -165,6 +192,7 @@ impl FakeCluster {
             lifetime: Duration::ZERO,
             logins: Vec::new(),
             allowed: Vec::new(),
+            transactional: HashMap::new(),
             asking: None,
             at: -1,
             faults: VecDeque::new(),
@@ -180,7 +208,14 @@ impl FakeCluster {
             id[n % 16] ^= byte.rotate_left(u32::try_from(n / 16).unwrap_or(0) % 8);
         }
         let logs = vec![FakeLog::default(); partitions];
-        self.topics.push(FakeTopic { name: name.to_owned(), id: Uuid::from_bytes(id), logs });
+        let (name, id, configs) = (name.to_owned(), Uuid::from_bytes(id), BTreeMap::new());
+        self.topics.push(FakeTopic { name, id, logs, configs });
+    }
+
+    /// Sets something for a topic.
+    pub fn configure(&mut self, topic: &str, name: &str, value: &str) {
+        let topics = self.topics.iter_mut().filter(|t| t.name == topic);
+        topics.for_each(|t| drop(t.configs.insert(name.to_owned(), value.to_owned())));
     }
 
     /// The log of a partition, for tests that look at or put batches there.
@@ -240,11 +275,19 @@ impl FakeCluster {
             1 => fetch::answer(self, &request)?,
             2 => list_offsets::answer(self, &request)?,
             3 => metadata::answer(self, &request)?,
+            8 => offsets::commit(self, &request)?,
             10 => find_coordinator::answer(self, &request)?,
-            19 => create_topics::answer(self, &request)?,
+            19 => admin::create_topics(self, &request)?,
+            20 => admin::delete_topics(self, &request)?,
+            21 => admin::delete_records(self, &request)?,
             22 => init_producer_id::answer(self, &request)?,
+            23 => offsets::for_leader_epoch(self, &request)?,
+            24 => transactions::add_partitions(self, &request)?,
+            26 => transactions::end(self, &request)?,
+            28 => offsets::commit_in_transaction(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
+            37 => admin::create_partitions(self, &request)?,
             44 => alter_configs::incremental_answer(self, &request)?,
             55 => describe_quorum::answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
@@ -254,6 +297,22 @@ impl FakeCluster {
             _ => return Err(unknown(head)),
         };
         Ok(Some(answer))
+    }
+
+    /// Whether who answers now has not heard of what is set for topics.
+    fn is_behind(&self) -> bool {
+        self.behind.contains(&self.at)
+    }
+
+    /// Whether a producer of transactions has an older epoch than another one.
+    fn is_fenced(&self, id: i64, epoch: i16) -> bool {
+        self.transactional.values().any(|(known, newest)| *known == id && epoch < *newest)
+    }
+
+    /// Ends the transaction of a producer in all logs.
+    fn end_transactions(&mut self, id: i64, epoch: i16, committed: bool) {
+        let logs = self.topics.iter_mut().flat_map(|topic| &mut topic.logs);
+        logs.for_each(|log| log.end_transaction(id, epoch, committed));
     }
 
     fn topic_by_name(&self, name: &str) -> Option<&FakeTopic> {

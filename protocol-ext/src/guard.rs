@@ -32,6 +32,11 @@ pub fn request<T: Decodable>(
         api::METADATA => &requests::METADATA,
         api::ADD_PARTITIONS_TO_TXN => &requests::ADD_PARTITIONS_TO_TXN,
         api::TXN_OFFSET_COMMIT => &requests::TXN_OFFSET_COMMIT,
+        api::OFFSET_COMMIT => &requests::OFFSET_COMMIT,
+        api::OFFSET_FOR_LEADER_EPOCH => &requests::OFFSET_FOR_LEADER_EPOCH,
+        api::CREATE_PARTITIONS => &requests::CREATE_PARTITIONS,
+        api::DELETE_TOPICS => &requests::DELETE_TOPICS,
+        api::DELETE_RECORDS => &requests::DELETE_RECORDS,
         _ => return Err(WireError::Version { api: key, version }),
     };
     decode(layout, version, frame, at, REQUEST_ITEMS_MAX)
@@ -50,7 +55,19 @@ pub fn response<T: Decodable>(
         api::LIST_OFFSETS => &responses::LIST_OFFSETS,
         api::METADATA => &responses::METADATA,
         api::CREATE_TOPICS => &responses::CREATE_TOPICS,
+        api::DESCRIBE_CONFIGS => &responses::DESCRIBE_CONFIGS,
+        api::INCREMENTAL_ALTER_CONFIGS => &responses::INCREMENTAL_ALTER_CONFIGS,
+        api::FIND_COORDINATOR => &responses::FIND_COORDINATOR,
+        api::INIT_PRODUCER_ID => &responses::INIT_PRODUCER_ID,
+        api::ADD_PARTITIONS_TO_TXN => &responses::ADD_PARTITIONS_TO_TXN,
+        api::END_TXN => &responses::END_TXN,
         api::DESCRIBE_PRODUCERS => &responses::DESCRIBE_PRODUCERS,
+        api::TXN_OFFSET_COMMIT => &responses::TXN_OFFSET_COMMIT,
+        api::OFFSET_COMMIT => &responses::OFFSET_COMMIT,
+        api::OFFSET_FOR_LEADER_EPOCH => &responses::OFFSET_FOR_LEADER_EPOCH,
+        api::CREATE_PARTITIONS => &responses::CREATE_PARTITIONS,
+        api::DELETE_TOPICS => &responses::DELETE_TOPICS,
+        api::DELETE_RECORDS => &responses::DELETE_RECORDS,
         api::API_VERSIONS if version == 0 => {
             let mut read = Reader::new(frame, at);
             read.i16()?;

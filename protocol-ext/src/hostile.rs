@@ -47,6 +47,11 @@ pub const REQUESTS: &[&Message] = &[
     &requests::LIST_OFFSETS,
     &requests::ADD_PARTITIONS_TO_TXN,
     &requests::TXN_OFFSET_COMMIT,
+    &requests::OFFSET_COMMIT,
+    &requests::OFFSET_FOR_LEADER_EPOCH,
+    &requests::CREATE_PARTITIONS,
+    &requests::DELETE_TOPICS,
+    &requests::DELETE_RECORDS,
 ];
 
 /// Every layout of a response.
@@ -55,12 +60,20 @@ pub const RESPONSES: &[&Message] = &[
     &responses::FETCH,
     &responses::METADATA,
     &responses::LIST_OFFSETS,
+    &responses::DESCRIBE_PRODUCERS,
     &responses::CREATE_TOPICS,
+    &responses::OFFSET_COMMIT,
+    &responses::TXN_OFFSET_COMMIT,
+    &responses::OFFSET_FOR_LEADER_EPOCH,
+    &responses::CREATE_PARTITIONS,
+    &responses::DELETE_TOPICS,
+    &responses::DELETE_RECORDS,
     &responses::FIND_COORDINATOR,
     &responses::DESCRIBE_CONFIGS,
     &responses::ALTER_CONFIGS,
     &responses::INCREMENTAL_ALTER_CONFIGS,
     &responses::DESCRIBE_CLUSTER,
+    &responses::DESCRIBE_QUORUM,
     &responses::SHARE_FETCH,
     &responses::SHARE_ACKNOWLEDGE,
 ];

@@ -145,7 +145,10 @@ impl Clients {
             let mut open = self.open.lock();
             let full = of_address_full(&open, peer.ip(), limits);
             let full = full.filter(|_| !fault::on("header-not-counted"));
-            full.map_or(Ok(()), |limit| Err(ConnectionError::Full(limit)))?;
+            if let Some(limit) = full {
+                net::reset_at_close(&stream);
+                return Err(ConnectionError::Full(limit));
+            }
             if let Some(open) = open.get_mut(&id) {
                 open.found(*peer);
             }

@@ -1,5 +1,7 @@
 //! The admin port: is it alive, is it ready, what does it count, what does it run.
 
+mod topics;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,7 +13,7 @@ use parking_lot::RwLock;
 use protocol_ext::address::Addresses as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::accept::Clients;
 use crate::clock::{self, Tick};
@@ -19,6 +21,8 @@ use crate::config::Config;
 use crate::control::cluster::Known;
 use crate::data_plane::DataPlane;
 use crate::metrics::Side;
+use crate::placement::leader::Command;
+use crate::placement::tail::Read;
 
 /// What the admin port shows.
 #[derive(Debug)]
@@ -33,6 +37,10 @@ pub struct Admin {
     pub known: watch::Receiver<Known>,
     /// Whether the process drains.
     pub draining: watch::Receiver<bool>,
+    /// How far the placement log was read; `None`: no topic has days.
+    pub placed: Option<watch::Receiver<Read>>,
+    /// Commands to the leader of the placement.
+    pub commands: mpsc::Sender<Command>,
     /// When the process started.
     pub started: Tick,
 }
@@ -53,6 +61,9 @@ impl Admin {
         if let Some((silent, why)) = known.lost(&config.limits, clock::now()) {
             let seconds = silent.as_secs();
             reasons.push(format!("no broker of cluster {name} answers for {seconds} s: {why}"));
+        }
+        if self.placed.as_ref().is_some_and(|placed| !placed.borrow().whole) {
+            reasons.push("the placement log was not read to its end yet".to_owned());
         }
         reasons
     }
@@ -119,6 +130,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             "/status",
             get(|State(admin): State<Arc<Admin>>| async move { Json(admin.status()) }),
         )
+        .merge(topics::routes())
         .route(
             "/config",
             get(|State(a): State<Arc<Admin>>| async move { Json(a.config.read().effective()) }),

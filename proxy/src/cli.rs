@@ -54,11 +54,19 @@ pub enum Command {
         #[arg(long)]
         deleted_topics: bool,
         /// Hours from the mark to the deletion; younger objects are left alone.
-        #[arg(long, value_name = "N", default_value = "24")]
+        #[arg(long, value_name = "N", default_value = "24",
+            value_parser = clap::value_parser!(u64).range(1..))]
         grace_hours: u64,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,
+    },
+    /// Virtual topics with days: list, describe, roll.
+    #[command(after_help = "Example:\n  firebreak topic roll wildfire-detections")]
+    Topic {
+        /// What to do.
+        #[command(subcommand)]
+        command: TopicCommand,
     },
     /// What offload would save for a topic, by its log and a list of prices.
     #[command(after_help = "Example:\n  firebreak analyse satellite-images --prices prices.toml")]
@@ -75,6 +83,44 @@ pub enum Command {
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
+}
+
+/// What to do with virtual topics.
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Virtual topics and how many segments they have.
+    List {
+        /// Where a running proxy is asked.
+        #[command(flatten)]
+        at: AdminArgs,
+    },
+    /// The segments of a virtual topic.
+    Describe {
+        /// The virtual topic.
+        name: String,
+        /// Where a running proxy is asked.
+        #[command(flatten)]
+        at: AdminArgs,
+    },
+    /// End the open segments of a virtual topic and open new ones.
+    Roll {
+        /// The virtual topic.
+        name: String,
+        /// Where a running proxy is asked.
+        #[command(flatten)]
+        at: AdminArgs,
+    },
+}
+
+/// Where a running proxy is asked, and how its answer is printed.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// Admin port of a running proxy.
+    #[arg(long, value_name = "A:P", default_value = "127.0.0.1:9091")]
+    pub admin: SocketAddr,
+    /// Print one JSON value.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What every command of upkeep takes.

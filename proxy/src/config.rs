@@ -213,6 +213,10 @@ pub struct VirtualTopic {
     pub name: String,
     /// Partitions of each slot.
     pub partitions: i32,
+    /// Every slot gets a new segment a day.
+    pub days: bool,
+    /// Days after which a sealed segment is deleted.
+    pub retention_days: u32,
     /// Header whose value names the slot.
     pub header: String,
     /// Names of the slots; the last one is `other`.

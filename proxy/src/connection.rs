@@ -7,6 +7,7 @@
 //! either; a connection without traffic holds no buffer; a silent client holds no broker.
 
 mod authenticate;
+mod carriers;
 mod forced;
 pub mod frames;
 pub mod handle;
@@ -20,7 +21,7 @@ mod storing;
 mod whole;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
-use crate::net::{Line, Tcp};
+use crate::net::{self, Line, Tcp};
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -73,7 +74,7 @@ pub async fn serve(
         Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
         None => None,
     };
-    let unproven = unproven(&plane)?;
+    let unproven = unproven(&plane).inspect_err(|_| away(|| net::reset_at_close(&client)))?;
     let Some((mut client, door)) =
         admitted(client, door, &plane, &handle, patience.handshake).await?
     else {
@@ -81,16 +82,21 @@ pub async fn serve(
     };
     let held = (line, unproven);
     let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
-    let away = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
-    // An end as the first thing that a client reads is taken for a wrong protocol, and some do not
-    // come again; a reset is a broker that is away.
-    let unheard = plane.sasl.is_none() && handle.signs().sent == 0;
-    if away && unheard && !fault::on("away-looks-closed") {
-        client.reset_at_close();
+    let gone = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
+    if gone && handle.signs().sent == 0 {
+        away(|| client.reset_at_close());
     } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
-        linger(&mut client).await;
+        Box::pin(linger(&mut client)).await;
     }
     served.map(drop)
+}
+
+/// Resets a client that has read nothing: an end as the first thing that it reads is taken for a
+/// wrong protocol, and some do not come again; a reset is a broker that is away.
+fn away(reset: impl FnOnce()) {
+    if !fault::on("away-looks-closed") {
+        reset();
+    }
 }
 
 /// Serves a client from its first byte on; false if none of its requests was taken.
@@ -122,8 +128,8 @@ async fn attend(
         }
         Some(sasl) => {
             let (from, to, input) = (&mut from_client, &mut to_client, &mut input);
-            let mut entrance = Entrance { plane, sasl, input, from, to, door };
-            let entered = Box::pin(entrance.pass(handle, patience.handshake)).await?;
+            let mut entrance = Entrance { plane, sasl, handle, input, from, to, door };
+            let entered = Box::pin(entrance.pass(patience.handshake)).await?;
             let Some(admitted) = entered else { return Ok(false) };
             session = Some(Box::new(Session::new(&admitted)));
             admitted.home.stream
@@ -136,8 +142,8 @@ async fn attend(
     let input = (input, session);
     let mut requests = Requests::new(plane, &queue, handle, input, from_client, to_home);
     requests.line = line;
-    let responses = Responses::new(plane, &queue, handle, from_home, to_client);
-    both(requests.pump(), responses.pump(), &queue).await.map(|()| true)
+    let mut responses = Responses::new(plane, &queue, handle, from_home, to_client);
+    both(pin!(requests.pump()), pin!(responses.pump()), &queue).await.map(|()| true)
 }
 
 /// The broker behind a listener, for people.
@@ -167,11 +173,15 @@ async fn admitted(
     limit: Duration,
 ) -> Result<Option<(Stream, Door)>, ConnectionError> {
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
+    let line = Line::of(&client).map_err(ConnectionError::ClientIo)?;
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
         biased;
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
-        () = handle.drained() => Ok(None),
+        () = handle.drained() => {
+            away(|| line.reset_at_close());
+            Ok(None)
+        }
         () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
             Err(ConnectionError::SlowHandshake(limit))
         }
@@ -219,12 +229,10 @@ async fn first_head(
 /// Polls both pumps in one task: requests first, since they open the exchanges that responses
 /// close, and again when responses made room. Ends when the responses end, or with an error.
 async fn both(
-    requests: impl Future<Output = Result<RequestEnd, ConnectionError>>,
-    responses: impl Future<Output = Result<(), ConnectionError>>,
+    mut requests: Pin<&mut impl Future<Output = Result<RequestEnd, ConnectionError>>>,
+    mut responses: Pin<&mut impl Future<Output = Result<(), ConnectionError>>>,
     queue: &Queue,
 ) -> Result<(), ConnectionError> {
-    let mut requests = pin!(requests);
-    let mut responses = pin!(responses);
     let mut asking = true;
     let mut hung_up = false;
     let ended = poll_fn(|cx| {
@@ -260,5 +268,5 @@ async fn both(
     }
     // The last request is with the broker, or it took no more of them: what is in flight may still
     // matter to it (acks=0), and a client that only shut down writing still reads.
-    tokio::time::timeout(HALF_CLOSED, responses).await.unwrap_or(Ok(()))
+    Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(()))
 }

@@ -74,10 +74,7 @@ impl DataPlane {
         let lines = Arc::new(LineLimits::default());
         let topics = Topics::new(directory.clone(), limits.clone(), lines.clone());
         let topics = Arc::new(topics);
-        let routed = VirtualTopics::new(&config.virtual_topics);
-        for topic in routed.iter().flat_map(VirtualTopics::all) {
-            topics.learn_for_good(topic.id, &topic.name);
-        }
+        let routed = VirtualTopics::new(&config.virtual_topics, topics.clone());
         // Brokers that want SASL know the proxy by its own name. Without, or where it logs in for
         // its clients too, all connections are alike to them.
         let clients_differ =
@@ -131,9 +128,9 @@ impl DataPlane {
             SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
             // Later versions ask for offsets that segments cannot answer.
             api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
-            // Of later versions nobody could tell whether they name a virtual topic.
-            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT if self.routed.is_some() => {
-                Some((min, max.min(TRANSACTIONS_MAX)))
+            key if self.routed.is_some() && opened_for_carriers(key).is_some() => {
+                let (first, last) = opened_for_carriers(key)?;
+                Some((min.max(first), max.min(last)))
             }
             // These two would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
@@ -141,6 +138,12 @@ impl DataPlane {
             _ => Some((min, max)),
         };
         range.filter(|(min, max)| min <= max)
+    }
+
+    /// Bytes that a Fetch request may ask for where its answer is held whole: half of the longest
+    /// answer taken, so that one batch more has room.
+    pub fn fetch_bytes_max(&self) -> usize {
+        if fault::on("fetch-unbounded") { usize::MAX } else { self.limits.buffered_bytes_max / 4 }
     }
 
     /// The Prometheus text of everything, with how full budgets are now.
@@ -163,6 +166,11 @@ impl DataPlane {
         routed.map(|routed| Ways { directory, topics, limits, routed, room, refused, beside: 0 })
     }
 
+    /// Whether a virtual topic has days.
+    pub fn has_days(&self) -> bool {
+        self.routed.iter().flat_map(VirtualTopics::all).any(|topic| topic.days)
+    }
+
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
         let known = self.servable_range(key, 0, i16::MAX);
@@ -178,4 +186,17 @@ const SHARE_LAST: i16 = 79;
 const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 const LIST_OFFSETS_MAX: i16 = 7;
-const TRANSACTIONS_MAX: i16 = 5;
+
+/// Versions of APIs that are opened wherever there are virtual topics, since they may name one: of
+/// others nobody could tell.
+fn opened_for_carriers(key: i16) -> Option<(i16, i16)> {
+    Some(match key {
+        api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT => (0, 5),
+        api::OFFSET_COMMIT => (2, 9),
+        api::OFFSET_FOR_LEADER_EPOCH => (2, 4),
+        api::CREATE_PARTITIONS => (0, 3),
+        api::DELETE_TOPICS => (1, 6),
+        api::DELETE_RECORDS => (0, 2),
+        _ => return None,
+    })
+}

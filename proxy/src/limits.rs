@@ -36,6 +36,12 @@ pub const RESTORED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Values of one Produce request that are stored: each takes some hundred bytes besides its own.
 pub const LARGE_VALUES_MAX: usize = 64 * 1024;
 
+/// Records fields of one Produce request: six bytes of it make one, which takes a hundred here.
+pub const SECTIONS_MAX: usize = 20_000;
+
+/// The same of a Fetch answer.
+pub const ANSWERED_SECTIONS_MAX: usize = 100_000;
+
 /// Memory that a value takes besides its own bytes while it is restored.
 pub const RESTORING_BYTES: usize = 512;
 
@@ -47,6 +53,10 @@ pub const STORE_BYTES_PER_SECOND_MIN: usize = 2 * 1024 * 1024;
 
 /// Time for all attempts: clients wait 30 s for an answer.
 pub const STORE_BUDGET: Duration = Duration::from_secs(20);
+
+/// Files of a local store that are written, read or listed at once. Work on a disk that hangs goes
+/// on though nobody waits for it, and holds a thread and its bytes.
+pub const LOCAL_AT_ONCE: usize = 64;
 
 /// Pause before the second attempt; it doubles.
 pub const STORE_BACKOFF: Duration = Duration::from_millis(75);

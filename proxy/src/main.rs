@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use firebreak::cli::{Cli, Command, LogFormat, RunArgs, UpkeepArgs};
+use firebreak::cli::{Cli, Command, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
 use firebreak::config::raw::Flags;
 use firebreak::config::{Config, ConfigError, StoreEnv};
+use firebreak::placement::command;
 use firebreak::upkeep::{self, Task};
 use firebreak::{run, telemetry};
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
+        Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
             tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
         }
@@ -45,6 +47,20 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "not done");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn topics(command: &TopicCommand) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(command::run(command))) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("not done: {error}");
             ExitCode::FAILURE
         }
     }
@@ -93,18 +109,7 @@ fn start(args: &RunArgs) -> ExitCode {
     };
     telemetry::start(args.log);
     let faults = fail::FailScenario::setup();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = args.workers {
-        runtime.worker_threads(workers.into());
-    }
-    let ran = runtime.enable_all().build().map_err(run::RunError::from);
-    let ran = ran.and_then(|runtime| {
-        let args = args.clone();
-        let load = move || Config::load(args.config.as_deref(), &args.flags());
-        let ran = runtime.block_on(run::run(config, Box::new(load)));
-        runtime.shutdown_background();
-        ran
-    });
+    let ran = serve(args, config);
     faults.teardown();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,4 +118,20 @@ fn start(args: &RunArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves with two runtimes: one of many threads for clients, and this thread for all else.
+fn serve(args: &RunArgs, config: Config) -> Result<(), run::RunError> {
+    let mut of_clients = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = args.workers {
+        of_clients.worker_threads(workers.into());
+    }
+    let of_clients = of_clients.enable_all().build()?;
+    let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let args = args.clone();
+    let load = move || Config::load(args.config.as_deref(), &args.flags());
+    let ran = here.block_on(run::run(config, Box::new(load), of_clients.handle()));
+    here.shutdown_background();
+    of_clients.shutdown_background();
+    ran
 }

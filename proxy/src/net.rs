@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream};
 
 use names::Names;
@@ -65,7 +66,8 @@ pub async fn connect(names: &Names, (host, port): (&str, u16), limit: Duration) 
     Ok(stream)
 }
 
-async fn open(address: SocketAddr) -> io::Result<Tcp> {
+/// Connects to an address.
+pub async fn open(address: SocketAddr) -> io::Result<Tcp> {
     Tcp::connect(address).await.map_err(|error| match error.kind() {
         // A firewall's word, which must not be taken for that of a broker about a password.
         io::ErrorKind::PermissionDenied => io::Error::other(error),
@@ -79,6 +81,25 @@ pub fn poll_read_ready(half: &ReadHalf<'_>, cx: &mut Context<'_>) -> Poll<io::Re
     return half.poll_read_ready(cx);
     #[cfg(not(feature = "sim"))]
     half.as_ref().poll_read_ready(cx)
+}
+
+/// Reads what is there, and keeps the socket for ready until a read finds nothing: in the midst of
+/// something long more has mostly come meanwhile, and the kernel need not tell.
+pub fn poll_read_on(
+    half: &mut ReadHalf<'_>,
+    cx: &mut Context<'_>,
+    space: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    #[cfg(feature = "sim")]
+    return tokio::io::AsyncRead::poll_read(std::pin::Pin::new(half), cx, space);
+    #[cfg(not(feature = "sim"))]
+    loop {
+        std::task::ready!(half.as_ref().poll_read_ready(cx))?;
+        match half.try_read(space.initialize_unfilled()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read.map(|n| space.advance(n))),
+        }
+    }
 }
 
 /// A second hand on a connection, to ask whether its peer is still there.
@@ -101,6 +122,17 @@ impl Line {
             Tcp::Simulated(stream) => return Ok(Self(Hand::Simulated(stream.hand()))),
         };
         stream.as_fd().try_clone_to_owned().map(|fd| Self(Hand::Socket(fd)))
+    }
+
+    /// Has the connection end as by [`reset_at_close`].
+    pub fn reset_at_close(&self) {
+        match &self.0 {
+            Hand::Socket(fd) => {
+                let _ = socket2::SockRef::from(fd).set_linger(Some(Duration::ZERO));
+            }
+            #[cfg(feature = "sim")]
+            Hand::Simulated(_) => {}
+        }
     }
 
     /// Whether the peer has closed its side, even if bytes of it are still unread.

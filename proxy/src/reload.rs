@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
 
 use crate::accept::Clients;
 use crate::config::{Config, ConfigError};
@@ -24,14 +25,16 @@ struct Change {
     to: String,
 }
 
-/// Reloads at every signal; dropped at shutdown.
+/// Reloads at every signal, and has files looked at; dropped at shutdown.
 pub async fn at(
     mut signal: Signal,
     load: Load,
     config: Arc<RwLock<Config>>,
     clients: Arc<Clients>,
+    files: Arc<Notify>,
 ) {
     while signal.recv().await.is_some() {
+        files.notify_one();
         match load() {
             Ok(wanted) => take(&mut config.write(), &wanted, &clients),
             Err(error) => {

@@ -1,8 +1,11 @@
 //! Where exchanges go.
 
 pub mod addresses;
+pub mod carrier;
+pub mod chain;
 pub mod legs;
 pub mod permissions;
+pub mod placement;
 pub mod producers;
 pub mod topics;
 pub mod transactions;

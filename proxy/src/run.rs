@@ -6,25 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::accept::{self, Clients};
 use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, physical_topics};
+use crate::control::{self, owner, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::net::Listener;
+use crate::placement::leader::{self, Command, Who};
+use crate::placement::tail;
 use crate::route::addresses::{Directory, Door};
 use crate::sasl::Sasl;
 use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, reload};
+use crate::{clock, net, open_files, random, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +59,25 @@ pub enum RunError {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
-pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
+/// Clients are served on the runtime `of_clients`, all other jobs run here.
+pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
+    open_files::raise(&config);
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bind = |(address, error)| RunError::Bind { address, error };
-    let doors = accept::bind(&config.listen).map_err(bind)?;
+    let doors = {
+        let _within = of_clients.enter();
+        accept::bind(&config.listen).map_err(bind)?
+    };
     let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
 
-    let mut serving = Serving::start(&config, doors)?;
+    let mut serving = Serving::start(&config, doors, of_clients)?;
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
+        placed: serving.plane.has_days().then(|| serving.placed.clone()),
+        commands: serving.commands.clone(),
         config: in_force.clone(),
         plane: serving.plane.clone(),
         clients: serving.clients.clone(),
@@ -80,7 +90,13 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
         "started: give this bootstrap address to clients");
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
     let clients = serving.clients.clone();
-    serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients));
+    serving.jobs.spawn_until_cut(reload::at(
+        hangup,
+        load,
+        in_force.clone(),
+        clients,
+        serving.look.clone(),
+    ));
     let directory = serving.plane.directory.clone();
     let ready = async {
         if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
@@ -110,37 +126,55 @@ pub struct Serving {
     pub clients: Arc<Clients>,
     /// Whether the cluster was reached.
     pub known: watch::Receiver<Known>,
+    placed: watch::Receiver<tail::Read>,
+    /// Has files looked at again.
+    look: Arc<Notify>,
+    commands: mpsc::Sender<Command>,
     jobs: Tasks,
     connections: Tasks,
     accepting: Tasks,
 }
 
 impl Serving {
-    /// Begins to learn the cluster and to accept clients.
-    pub fn start(config: &Config, doors: Vec<(Door, Listener)>) -> Result<Self, RunError> {
+    /// Begins to learn the cluster here, and to accept clients on the runtime `of_clients`: one
+    /// that keeps no time of its own waits for its sockets alone, which costs less.
+    pub fn start(
+        config: &Config,
+        doors: Vec<(Door, Listener)>,
+        of_clients: &Handle,
+    ) -> Result<Self, RunError> {
         let metrics = Arc::new(Metrics::new());
         let pool = Pool::default();
         let Secrets { access, tls, sasl, watched } = secrets(config, &pool)?;
         let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
         let plane = DataPlane::new(config, directory.clone(), pool, (tls, sasl), metrics.clone());
         let plane = Arc::new(plane.map_err(RunError::Store)?);
-        let (jobs, connections) = (Tasks::default(), Tasks::default());
+        let (jobs, connections) = (Tasks::default(), Tasks::on(of_clients));
         let clients = Clients::new(plane.clone(), connections.clone());
         let (known_to, known) = watch::channel(Known::NotYet("just started".to_owned()));
         let limits = config.limits.clone();
         let topics = plane.topics.clone();
         jobs.spawn_until_cut(async move { topics.serve().await });
         jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-        jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+        let (placed_to, placed) = watch::channel(tail::Read::default());
+        let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
+        jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
+        let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+        jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
+        let name = config.cluster.name.clone();
+        jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        let look = Arc::new(Notify::new());
+        let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
+        jobs.spawn_until_cut(files);
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
-        let accepting = Tasks::default();
+        let accepting = Tasks::on(of_clients);
         for (door, listener) in doors {
             accepting.spawn_until_cut(clients.clone().accept(door, listener));
         }
         let ports = &config.listen.ports;
         tracing::debug!(first = ports.first, last = ports.last, "listening");
-        Ok(Self { plane, clients, known, jobs, connections, accepting })
+        Ok(Self { plane, clients, known, placed, look, commands, jobs, connections, accepting })
     }
 
     /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that
@@ -191,4 +225,11 @@ struct Secrets {
     tls: Option<Arc<tls::Server>>,
     sasl: Option<Sasl>,
     watched: Vec<Arc<dyn Watch>>,
+}
+
+/// Commands to the leader of the placement that wait.
+const COMMANDS_MAX: usize = 16;
+
+fn hex(id: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes(id).simple().to_string()
 }

@@ -9,6 +9,7 @@ pub mod cache;
 mod hedge;
 mod local;
 mod memory;
+pub mod owner;
 mod s3;
 
 use std::io;

@@ -98,13 +98,19 @@ impl ReadHalf<'_> {
         }
     }
 
-    /// Polls for as much as is there: TLS gives one record at a time.
+    /// Polls for as much as is there: TLS gives one record at a time. `within` something long more
+    /// is expected at once.
     pub fn poll_read_much(
         &mut self,
         cx: &mut Context<'_>,
         space: &mut ReadBuf<'_>,
+        within: bool,
     ) -> Poll<io::Result<()>> {
-        let Self::Tls(tls) = self else { return Pin::new(self).poll_read(cx, space) };
+        let tls = match self {
+            Self::Plain(tcp) if within => return net::poll_read_on(tcp, cx, space),
+            Self::Plain(tcp) => return Pin::new(tcp).poll_read(cx, space),
+            Self::Tls(tls) => tls,
+        };
         let before = space.filled().len();
         loop {
             let had = space.filled().len();

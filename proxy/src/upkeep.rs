@@ -3,17 +3,19 @@
 //!
 //! The first two list the store first and read the logs of the cluster afterwards, so whatever is
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
-//! any log that was read looks like referring to, and nothing at all unless every log was read.
+//! any log that was read looks like referring to, and nothing at all unless every log that can
+//! refer to an object was read, and the objects are this cluster's.
 
 mod analyse;
 mod log;
+mod scope;
 mod sweep;
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::config::{Config, OffloadRule};
-use crate::filters::offload::glob;
+use crate::filters::offload::{glob, keys};
 use crate::store::{Failures, ObjectStore, StoreError};
 
 /// What to do.
@@ -67,6 +69,39 @@ pub enum UpkeepError {
         /// What is wrong.
         why: String,
     },
+    /// The brokers do not say which cluster they are.
+    #[error("the brokers tell no id of their cluster, so nobody knows whose objects these are")]
+    Nameless,
+    /// The objects are another cluster's.
+    #[error(
+        "the objects below the name \"{name}\" are those of the cluster {owner}, and this is \
+         {own}: each needs a cluster.name of its own. If {owner} is gone for good, remove the \
+         object {object}"
+    )]
+    Foreign {
+        /// `cluster.name`.
+        name: String,
+        /// Kafka's id of the cluster that owns the objects.
+        owner: String,
+        /// That of the cluster that was asked.
+        own: String,
+        /// The object that says so.
+        object: String,
+    },
+    /// A topic whose log may refer to stored objects is not shown.
+    #[error(
+        "{0} is not shown by the cluster and may refer to stored objects: its name is asked for \
+         with credentials that may not Describe it, or it was not made yet"
+    )]
+    Unshown(String),
+    /// A topic that cannot be told of now.
+    #[error("{topic}: the cluster answers error {code}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// The broker's error.
+        code: i16,
+    },
     /// A log was not read to its end, so nothing is known to be unreferenced.
     #[error("{topic}/{partition} cannot be read: {why}")]
     Log {
@@ -92,7 +127,8 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
     }
     let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
-    let report = sweep::sweep(config, &store, &mut cluster, task).await?;
+    let keys = keys::ring(settings).map_err(StoreError::Io)?;
+    let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());
     Ok(report.is_sound())

@@ -40,6 +40,8 @@ pub struct Watched<T> {
 struct Stamps {
     loaded: Stamp,
     seen: Stamp,
+    /// What was told of a load that failed, and of which files: it is told once.
+    failed: Option<(Stamp, String)>,
 }
 
 impl<T> std::fmt::Debug for Watched<T> {
@@ -56,7 +58,7 @@ impl<T> Watched<T> {
     ) -> Result<Self, String> {
         let loaded = stamp(&files);
         let value = RwLock::new(Arc::new(load()?));
-        let stamps = Mutex::new(Stamps { seen: loaded.clone(), loaded });
+        let stamps = Mutex::new(Stamps { seen: loaded.clone(), loaded, failed: None });
         Ok(Self { value, files, load: Box::new(load), stamps })
     }
 
@@ -73,8 +75,12 @@ impl<T> Watched<T> {
 
 /// Something whose files can be looked at again.
 pub trait Watch: Send + Sync {
-    /// Looks at the files. A change counts once they stood still from one look to the next.
+    /// Looks at the files. A change counts once they stood still from one look to the next. What
+    /// cannot be loaded is tried again at every look: it may become readable though no byte of it
+    /// changes. The same failure is told once.
     fn look(&self) -> Look;
+    /// Has a failure told again.
+    fn tell_again(&self);
     /// Their names, for logs.
     fn names(&self) -> String;
 }
@@ -88,14 +94,23 @@ impl<T: Send + Sync> Watch for Watched<T> {
         if !still || now == stamps.loaded || fault::on("renewal-ignored") {
             return Look::Same;
         }
-        stamps.loaded = now;
         match (self.load)() {
             Ok(value) => {
                 *self.value.write() = Arc::new(value);
+                (stamps.loaded, stamps.failed) = (now, None);
                 Look::Renewed
             }
-            Err(why) => Look::Failed(why),
+            Err(why) => {
+                let failed = Some((now, why.clone()));
+                let told = stamps.failed == failed;
+                stamps.failed = failed;
+                if told { Look::Same } else { Look::Failed(why) }
+            }
         }
+    }
+
+    fn tell_again(&self) {
+        self.stamps.lock().failed = None;
     }
 
     fn names(&self) -> String {
@@ -114,7 +129,35 @@ fn stamp(files: &[PathBuf]) -> Stamp {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// As of a key put in place by root with mode 0600, whose owner is set later: its stamp stays.
+    #[test]
+    fn what_becomes_readable_without_a_change_is_loaded_and_its_failure_is_told_once() {
+        let name = format!("firebreak-unreadable-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, "1").expect("written");
+        let denied = Arc::new(AtomicBool::new(false));
+        let (path, deny) = (file.clone(), denied.clone());
+        let load = move || match deny.load(Ordering::Relaxed) {
+            true => Err("permission denied".to_owned()),
+            false => std::fs::read_to_string(&path).map_err(|error| error.to_string()),
+        };
+        let watched = Watched::new(vec![file.clone()], load).expect("a text");
+        std::fs::write(&file, "22").expect("written");
+        denied.store(true, Ordering::Relaxed);
+        assert_eq!(watched.look(), Look::Same);
+        let failed = Look::Failed("permission denied".to_owned());
+        assert_eq!([watched.look(), watched.look()], [failed.clone(), Look::Same]);
+        watched.tell_again();
+        assert_eq!([watched.look(), watched.look()], [failed, Look::Same]);
+        denied.store(false, Ordering::Relaxed);
+        assert_eq!((watched.look(), watched.get().as_str()), (Look::Renewed, "22"));
+        assert_eq!(watched.look(), Look::Same);
+        std::fs::remove_file(&file).expect("removed");
+    }
 
     fn number(file: &std::path::Path) -> Watched<u32> {
         let path = file.to_owned();

@@ -56,9 +56,12 @@ pub(super) fn compress(framing: Framing, src: &[u8], out: &mut Vec<u8>) -> Resul
     }
 }
 
-/// The sizes that all blocks say, one behind the other.
+/// The sizes that all blocks say, one behind the other; of each no more than it can become.
 pub(super) fn hinted_len(src: &[u8]) -> Option<usize> {
-    let said = |block: &[u8]| snap::raw::decompress_len(block).ok();
+    let said = |block: &[u8]| {
+        let said = snap::raw::decompress_len(block).ok()?;
+        Some(said.min(block.len().saturating_mul(RATIO_MAX)))
+    };
     if !src.starts_with(&XERIAL_MAGIC) {
         return said(src);
     }
@@ -115,6 +118,19 @@ fn corrupt(why: &'static str) -> CodecError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_block_is_believed_to_become_more_than_it_can() {
+        let lie = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0];
+        assert_eq!(snap::raw::decompress_len(&lie), Ok(u32::MAX as usize));
+        assert_eq!(hinted_len(&lie), Some(lie.len() * RATIO_MAX));
+        let mut framed = XERIAL_HEAD.to_vec();
+        for _ in 0..2 {
+            framed.extend_from_slice(&[0, 0, 0, 8]);
+            framed.extend_from_slice(&lie);
+        }
+        assert_eq!(hinted_len(&framed), Some(2 * lie.len() * RATIO_MAX));
+    }
 
     #[test]
     fn xerial_streams_in_a_row_are_read_as_one() {

@@ -16,7 +16,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             .with_port(node.port.into())
     });
     let answer = DescribeClusterResponse::default()
-        .with_cluster_id(text("fake"))
+        .with_cluster_id(text(&cluster.id))
         .with_controller_id(cluster.nodes.first().map_or(-1, |node| node.id).into())
         .with_brokers(brokers.collect());
     reply::frame(request.head, &answer)

@@ -33,7 +33,13 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                     .with_coordinator_epoch(-1)
                     .with_current_txn_start_offset(-1)
             });
-            answer.with_active_producers(producers.collect())
+            let open = log.transactions().map(|(id, first)| {
+                ProducerState::default()
+                    .with_producer_id(id.into())
+                    .with_coordinator_epoch(-1)
+                    .with_current_txn_start_offset(first)
+            });
+            answer.with_active_producers(producers.chain(open).collect())
         });
         let partitions = partitions.collect();
         TopicResponse::default().with_name(asked.name).with_partitions(partitions)

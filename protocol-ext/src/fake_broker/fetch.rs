@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{
-    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
@@ -11,6 +11,7 @@ use super::{FakeCluster, FakeTopic, Request, text};
 use crate::reply;
 use crate::wire::WireError;
 
+const READ_COMMITTED: i8 = 1;
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 /// As Kafka numbers it in a set of bits (KIP-430).
@@ -21,12 +22,13 @@ const UNKNOWN_TOPIC_ID: i16 = 100;
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: FetchRequest = request.decode()?;
     let version = request.head.version;
+    let committed = asked.isolation_level == READ_COMMITTED;
     let mut left = usize::try_from(asked.max_bytes).unwrap_or(0);
     let mut first = true;
     let topics = asked.topics.iter().map(|asked| {
         let topic = find(cluster, version, asked);
         let partitions = asked.partitions.iter().map(|asked| {
-            let mut answer = partition(cluster, topic, version, asked, left, first);
+            let mut answer = partition(cluster, topic, (version, committed), asked, (left, first));
             let bytes = answer.records.as_ref().map_or(0, Bytes::len);
             left = left.saturating_sub(bytes);
             first &= bytes == 0;
@@ -68,10 +70,9 @@ fn find<'a>(cluster: &'a FakeCluster, version: i16, asked: &FetchTopic) -> Optio
 fn partition(
     cluster: &FakeCluster,
     topic: Option<&FakeTopic>,
-    version: i16,
+    (version, committed): (i16, bool),
     asked: &FetchPartition,
-    left: usize,
-    first: bool,
+    (left, first): (usize, bool),
 ) -> PartitionData {
     let answer = PartitionData::default().with_partition_index(asked.partition);
     let failed = |code| answer.clone().with_error_code(code).with_high_watermark(-1);
@@ -96,9 +97,14 @@ fn partition(
         return failed(OFFSET_OUT_OF_RANGE);
     }
     let max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
+    let end = if committed { log.stable_end() } else { log.end() };
+    let aborted = log.aborted_behind(asked.fetch_offset).map(|(id, first)| {
+        AbortedTransaction::default().with_producer_id(id.into()).with_first_offset(first)
+    });
     answer
         .with_high_watermark(log.end())
-        .with_last_stable_offset(log.end())
-        .with_log_start_offset(0)
-        .with_records(Some(log.read(asked.fetch_offset, max, first)))
+        .with_last_stable_offset(log.stable_end())
+        .with_log_start_offset(log.start())
+        .with_aborted_transactions(committed.then(|| aborted.collect()))
+        .with_records(Some(log.read((asked.fetch_offset, end), max, first)))
 }

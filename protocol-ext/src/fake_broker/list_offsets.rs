@@ -1,4 +1,4 @@
-//! ListOffsets: the start (0) or the end of a log.
+//! ListOffsets: the start or the end of a log, or the first batch of a time.
 
 use bytes::Bytes;
 use kafka_protocol::messages::list_offsets_response::{
@@ -11,10 +11,13 @@ use crate::reply;
 use crate::wire::WireError;
 
 const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: ListOffsetsRequest = request.decode()?;
+    let replica = asked.replica_id.0 != -1;
+    let committed = asked.isolation_level == 1;
     let topics = asked.topics.into_iter().map(|asked| {
         let topic = cluster.topic_by_name(&asked.name);
         let partitions = asked.partitions.iter().map(|asked| {
@@ -27,8 +30,16 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                     answer.with_error_code(NOT_LEADER_OR_FOLLOWER)
                 }
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
-                Some(_) if asked.timestamp == EARLIEST => answer.with_offset(0),
-                Some(log) => answer.with_offset(log.end()),
+                Some(log) if asked.timestamp == EARLIEST => answer.with_offset(log.start()),
+                Some(log) if asked.timestamp == LATEST && committed => {
+                    answer.with_offset(log.stable_end())
+                }
+                Some(log) if asked.timestamp == LATEST && replica => answer.with_offset(log.end()),
+                Some(log) if asked.timestamp == LATEST => answer.with_offset(log.high_watermark()),
+                Some(log) => match log.first_at(asked.timestamp) {
+                    Some((offset, time)) => answer.with_offset(offset).with_timestamp(time),
+                    None => answer.with_offset(-1).with_timestamp(-1),
+                },
             }
         });
         let partitions = partitions.collect();

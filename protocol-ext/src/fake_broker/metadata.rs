@@ -73,7 +73,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         answer.controller_id = cluster.nodes.first().map_or(-1, |node| node.id).into();
     }
     if version >= 2 {
-        answer.cluster_id = Some(text("fake"));
+        answer.cluster_id = Some(text(&cluster.id));
     }
     reply::frame(request.head, &answer)
 }
@@ -93,7 +93,9 @@ fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResp
             .with_isr_nodes(vec![replica]);
         if version >= 7 { partition.with_leader_epoch(epoch) } else { partition }
     });
+    let trouble = cluster.troubled.iter().find(|(name, _)| *name == topic.name);
     let answer = MetadataResponseTopic::default()
+        .with_error_code(trouble.map_or(0, |(_, error)| *error))
         .with_name(Some(TopicName(text(&topic.name))))
         .with_partitions(partitions.collect());
     if version >= 10 { answer.with_topic_id(topic.id) } else { answer }

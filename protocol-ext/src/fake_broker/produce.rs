@@ -9,13 +9,15 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 
 use super::log::Sequenced;
 use super::{FakeCluster, FakeLog, Request, text};
-use crate::batch::{Batches, Entry};
+use crate::batch::{BatchHeader, Batches, Entry};
 use crate::ees::StreamId;
 use crate::reply;
 use crate::wire::WireError;
 
 const CORRUPT_MESSAGE: i16 = 2;
+const MESSAGE_TOO_LARGE: i16 = 10;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+const INVALID_PRODUCER_EPOCH: i16 = 47;
 const INVALID_RECORD: i16 = 87;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
@@ -85,6 +87,22 @@ fn partition(
     let Some(found) = found else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
+    let most = cluster.topics[found].configs.get("max.message.bytes");
+    let most: Option<usize> = most.and_then(|most| most.parse().ok());
+    // As brokers do: before they look at anything else of a batch.
+    let bytes = data.records.as_ref().map_or(0, Bytes::len);
+    if !cluster.is_behind() && most.is_some_and(|most| bytes > most) {
+        return failed(MESSAGE_TOO_LARGE);
+    }
+    let header = data.records.as_deref().and_then(|records| BatchHeader::parse(records).ok());
+    let fenced = |header: BatchHeader| {
+        let (id, epoch) = (header.producer_id, header.producer_epoch);
+        let mut writers = cluster.transactional.values();
+        header.is_transactional() && writers.any(|(known, newest)| *known == id && epoch < *newest)
+    };
+    if header.is_some_and(fenced) {
+        return failed(INVALID_PRODUCER_EPOCH);
+    }
     let strict = cluster.strict;
     let Some(log) = cluster.topics[found].logs.get_mut(index) else {
         return failed(UNKNOWN_TOPIC_OR_PARTITION);

@@ -10,7 +10,7 @@ use crate::wire::{WireError, put_uvarint};
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let topic = cluster.topics.first();
     let log = topic.and_then(|topic| topic.logs.first());
-    let records = log.map(|log| log.read(0, usize::MAX, true)).unwrap_or_default();
+    let records = log.map(|log| log.read((0, i64::MAX), usize::MAX, true)).unwrap_or_default();
     let mut out = BytesMut::with_capacity(records.len() + 256);
     out.put_i32(request.head.correlation);
     out.put_u8(0);

@@ -154,6 +154,94 @@ pub const TXN_OFFSET_COMMIT: Message = Message {
     ],
 };
 
+/// OffsetCommitRequest.
+pub const OFFSET_COMMIT: Message = Message {
+    api: 8,
+    flexible: 8,
+    min: 2,
+    max: 9,
+    fields: &[
+        string("GroupId"),
+        i32f("GenerationIdOrMemberEpoch").since(1),
+        string("MemberId").since(1),
+        string("GroupInstanceId").since(7),
+        i64f("RetentionTimeMs").since(2).until(4),
+        array("Topics", GROUP_TOPIC),
+    ],
+};
+
+const GROUP_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", GROUP_PARTITION)];
+
+const GROUP_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i64f("CommittedOffset"),
+    i32f("CommittedLeaderEpoch").since(6),
+    string("CommittedMetadata"),
+];
+
+/// OffsetForLeaderEpochRequest.
+pub const OFFSET_FOR_LEADER_EPOCH: Message = Message {
+    api: 23,
+    flexible: 4,
+    min: 2,
+    max: 4,
+    fields: &[i32f("ReplicaId").since(3), array("Topics", EPOCH_TOPIC)],
+};
+
+const EPOCH_TOPIC: &[Field] =
+    &[string("Topic").role(Role::Topic), array("Partitions", EPOCH_PARTITION)];
+
+const EPOCH_PARTITION: &[Field] = &[
+    i32f("Partition").role(Role::Partition),
+    i32f("CurrentLeaderEpoch").since(2),
+    i32f("LeaderEpoch"),
+];
+
+/// CreatePartitionsRequest.
+pub const CREATE_PARTITIONS: Message = Message {
+    api: 37,
+    flexible: 2,
+    min: 0,
+    max: 3,
+    fields: &[array("Topics", GROWN_TOPIC), i32f("TimeoutMs"), i8f("ValidateOnly")],
+};
+
+const GROWN_TOPIC: &[Field] = &[
+    string("Name").role(Role::Topic),
+    i32f("Count"),
+    array("Assignments", &[Field::new("BrokerIds", Kind::FixedList(4))]),
+];
+
+/// DeleteTopicsRequest.
+pub const DELETE_TOPICS: Message = Message {
+    api: 20,
+    flexible: 4,
+    min: 1,
+    max: 6,
+    fields: &[
+        array("Topics", &[string("Name").role(Role::Topic), uuid("TopicId").role(Role::TopicId)])
+            .since(6),
+        Field::new("TopicNames", Kind::StrList).until(5),
+        i32f("TimeoutMs"),
+    ],
+};
+
+/// DeleteRecordsRequest.
+pub const DELETE_RECORDS: Message = Message {
+    api: 21,
+    flexible: 2,
+    min: 0,
+    max: 2,
+    fields: &[array("Topics", SHORTENED_TOPIC), i32f("TimeoutMs")],
+};
+
+const SHORTENED_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("Partitions", SHORTENED_PARTITION)];
+
+const SHORTENED_PARTITION: &[Field] =
+    &[i32f("PartitionIndex").role(Role::Partition), i64f("Offset")];
+
 const COMMITTED_TOPIC: &[Field] =
     &[string("Name").role(Role::Topic), array("Partitions", COMMITTED_PARTITION)];
 

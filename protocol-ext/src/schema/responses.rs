@@ -1,6 +1,9 @@
 //! Responses that carry addresses, records or version ranges.
 
+mod topics;
+
 use super::{Field, Message, Role, array, i8f, i16f, i32f, i64f, records, string, structure, uuid};
+pub use topics::*;
 
 const LEADER: &[Field] = &[i32f("LeaderId"), i32f("LeaderEpoch")];
 
@@ -167,29 +170,6 @@ const PRODUCER: &[Field] = &[
     i64f("CurrentTxnStartOffset"),
 ];
 
-/// CreateTopicsResponse.
-pub const CREATE_TOPICS: Message = Message {
-    api: 19,
-    flexible: 5,
-    min: 2,
-    max: 7,
-    fields: &[i32f("ThrottleTimeMs").since(2), array("Topics", CREATED_TOPIC)],
-};
-
-const CREATED_TOPIC: &[Field] = &[
-    string("Name").role(Role::Topic),
-    uuid("TopicId").since(7).role(Role::TopicId),
-    i16f("ErrorCode").role(Role::ErrorCode),
-    string("ErrorMessage").since(1).role(Role::ErrorText),
-    i16f("TopicConfigErrorCode").since(5).tag(0),
-    i32f("NumPartitions").since(5),
-    i16f("ReplicationFactor").since(5),
-    array("Configs", CREATED_CONFIG).since(5),
-];
-
-const CREATED_CONFIG: &[Field] =
-    &[string("Name"), string("Value"), i8f("ReadOnly"), i8f("ConfigSource"), i8f("IsSensitive")];
-
 /// FindCoordinatorResponse: one coordinator up to version 3, a batch since 4 (KIP-699).
 pub const FIND_COORDINATOR: Message = Message {
     api: 10,
@@ -215,6 +195,46 @@ const COORDINATOR: &[Field] = &[
     i16f("ErrorCode").role(Role::ErrorCode),
     string("ErrorMessage").role(Role::ErrorText),
 ];
+
+/// InitProducerIdResponse.
+pub const INIT_PRODUCER_ID: Message = Message {
+    api: 22,
+    flexible: 2,
+    min: 0,
+    max: 5,
+    fields: &[
+        i32f("ThrottleTimeMs"),
+        i16f("ErrorCode").role(Role::ErrorCode),
+        i64f("ProducerId"),
+        i16f("ProducerEpoch"),
+    ],
+};
+
+/// AddPartitionsToTxnResponse, as clients are answered.
+pub const ADD_PARTITIONS_TO_TXN: Message = Message {
+    api: 24,
+    flexible: 3,
+    min: 0,
+    max: 3,
+    fields: &[i32f("ThrottleTimeMs"), array("ResultsByTopicV3AndBelow", ADDED_TOPIC)],
+};
+
+const ADDED_TOPIC: &[Field] =
+    &[string("Name").role(Role::Topic), array("ResultsByPartition", ADDED_PARTITION)];
+
+const ADDED_PARTITION: &[Field] = &[
+    i32f("PartitionIndex").role(Role::Partition),
+    i16f("PartitionErrorCode").role(Role::ErrorCode),
+];
+
+/// EndTxnResponse.
+pub const END_TXN: Message = Message {
+    api: 26,
+    flexible: 3,
+    min: 0,
+    max: 4,
+    fields: &[i32f("ThrottleTimeMs"), i16f("ErrorCode").role(Role::ErrorCode)],
+};
 
 /// DescribeConfigsResponse: a broker's own configuration names its listeners.
 pub const DESCRIBE_CONFIGS: Message = Message {

@@ -60,6 +60,10 @@ layout_agrees! {
         responses::DESCRIBE_PRODUCERS, codec::DescribeProducersResponse;
     create_topics_responses_agree: responses::CREATE_TOPICS, codec::CreateTopicsResponse;
     find_coordinator_responses_agree: responses::FIND_COORDINATOR, codec::FindCoordinatorResponse;
+    init_producer_id_responses_agree: responses::INIT_PRODUCER_ID, codec::InitProducerIdResponse;
+    add_partitions_responses_agree:
+        responses::ADD_PARTITIONS_TO_TXN, codec::AddPartitionsToTxnResponse;
+    end_txn_responses_agree: responses::END_TXN, codec::EndTxnResponse;
     describe_configs_responses_agree: responses::DESCRIBE_CONFIGS, codec::DescribeConfigsResponse;
     describe_cluster_responses_agree: responses::DESCRIBE_CLUSTER, codec::DescribeClusterResponse;
     describe_quorum_responses_agree: responses::DESCRIBE_QUORUM, codec::DescribeQuorumResponse;

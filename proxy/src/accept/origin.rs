@@ -3,6 +3,7 @@
 //! accepted -> header, exactly its bytes, within a time -> the client's address.
 //! Invariant: only balancers of the configuration are believed, and from them a header must come.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ pub async fn read_from(
                 Read::More(n) => {
                     let room = header.get_mut(at..at + n).ok_or(TOO_LONG)?;
                     let read = stream.read_exact(room).await;
-                    read.map_err(ConnectionError::ClientIo)?;
+                    read.map_err(|error| ConnectionError::ClientIo(left(at, error)))?;
                     at += n;
                 }
             }
@@ -89,6 +90,14 @@ pub async fn read_from(
     match tokio::time::timeout(limit, Box::pin(header)).await {
         Ok(read) => read,
         Err(_) => Err(ConnectionError::SlowHandshake(limit)),
+    }
+}
+
+/// A balancer that looks whether the port is open connects and says nothing: it only hung up.
+fn left(at: usize, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof if at == 0 => io::ErrorKind::ConnectionReset.into(),
+        _ => error,
     }
 }
 

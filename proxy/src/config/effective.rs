@@ -53,6 +53,7 @@ impl Config {
             "offload": offload.iter().map(OffloadRule::effective).collect::<Vec<_>>(),
             "virtual_topic": virtual_topics.iter().map(|topic| json!({
                 "name": topic.name, "partitions": topic.partitions,
+                "days": topic.days, "retention_days": topic.retention_days,
                 "region": { "header": topic.header }, "slots": topic.slots,
             })).collect::<Vec<_>>(),
             "limits": {

@@ -18,6 +18,8 @@ const ADMIN: SocketAddr =
 const NUMBER_MAX: i64 = 1 << 53;
 /// Virtual brokers served when no range is configured.
 const PORTS: u16 = 100;
+/// Longest name of a cluster: it is a part of objects' keys.
+const CLUSTER_NAME_BYTES_MAX: usize = 100;
 /// Largest offload threshold: values above it could not be sent in one request anyway.
 const THRESHOLD_BYTES_DEFAULT: i64 = 100_000;
 
@@ -207,6 +209,13 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
     }
     let first = raw.first();
     let name = first.and_then(|c| c.name.clone()).unwrap_or_else(|| "main".to_owned());
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > CLUSTER_NAME_BYTES_MAX || !name.chars().all(legal) {
+        let text = format!(
+            "\"{name}\" is no name: 1 to {CLUSTER_NAME_BYTES_MAX} of a-z, A-Z, 0-9, '.', '_', '-'"
+        );
+        p.add("cluster.name", text);
+    }
     if first.is_some_and(|c| c.node_id_base != 0) {
         p.add("cluster.node_id_base", "must be 0 while there is one cluster");
     }

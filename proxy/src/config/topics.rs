@@ -9,6 +9,8 @@ use super::{Cluster, VirtualTopic, raw};
 const SLOTS_MAX: usize = 16;
 /// Longest name of a topic that Kafka takes.
 const NAME_BYTES_MAX: usize = 249;
+/// What days put behind a name: `-2025-01-05` and `.2`, with room for more of one day.
+const DAY_BYTES: usize = 16;
 
 /// Tells of names that two virtual topics would share.
 pub(super) fn shared(p: &mut Problems, topics: &[VirtualTopic]) {
@@ -21,7 +23,8 @@ pub(super) fn shared(p: &mut Problems, topics: &[VirtualTopic]) {
         let own = (topic.name.clone(), format!("virtual_topic[{n}]"));
         let names: BTreeMap<String, String> = std::iter::once(own).chain(slots).collect();
         let key = format!("virtual_topic[{n}].name");
-        let long = names.keys().find(|name| name.len() > NAME_BYTES_MAX);
+        let day = if topic.days { DAY_BYTES } else { 0 };
+        let long = names.keys().find(|name| name.len() + day > NAME_BYTES_MAX);
         let met = names.iter().find_map(|(name, what)| Some((name, what, taken.get(name)?)));
         if let Some(name) = long {
             p.add(&key, format!("topic \"{name}\" is longer than {NAME_BYTES_MAX} bytes"));
@@ -86,9 +89,7 @@ pub(super) fn virtual_topic(
             format!("\"{name}\" is no topic name: 1 to 200 of a-z, A-Z, 0-9, '.', '_', '-'"),
         );
     }
-    if raw.days || raw.retention_days.is_some() || raw.day_from.is_some() {
-        p.add(&key("days"), "day segments are not part of this version yet: remove it");
-    }
+    let retention_days = days(p, &key, raw);
     let partitions = raw.partitions.unwrap_or(1);
     if !(1..=10_000).contains(&partitions) {
         p.add(&key("partitions"), format!("{partitions} is not within 1 to 10000"));
@@ -105,8 +106,29 @@ pub(super) fn virtual_topic(
     if !(2..=SLOTS_MAX).contains(&slots.len()) {
         p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
     }
-    (p.0.len() == before).then_some(VirtualTopic { name, partitions, header, slots })
+    let days = raw.days;
+    let topic = VirtualTopic { name, partitions, days, retention_days, header, slots };
+    (p.0.len() == before).then_some(topic)
 }
+
+/// Checks what is said of days; gives the days after which segments are deleted.
+fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic) -> u32 {
+    if !raw.days && (raw.retention_days.is_some() || raw.day_from.is_some()) {
+        p.add(&key("days"), "must be true where retention_days or day_from is set");
+    }
+    if raw.day_from.as_deref().is_some_and(|from| from != "arrival") {
+        p.add(&key("day_from"), "only \"arrival\" is part of this version yet");
+    }
+    let days = raw.retention_days.unwrap_or(RETENTION_DAYS);
+    let fits = u32::try_from(days).ok().filter(|days| RETENTION_DAYS_RANGE.contains(days));
+    if fits.is_none() {
+        p.add(&key("retention_days"), format!("{days} is not within 1 to 36500"));
+    }
+    fits.unwrap_or_default()
+}
+
+const RETENTION_DAYS: i64 = 30;
+const RETENTION_DAYS_RANGE: std::ops::RangeInclusive<u32> = 1..=36_500;
 
 fn is_topic_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -119,7 +141,8 @@ mod tests {
 
     fn topic(name: &str, slots: &[&str]) -> VirtualTopic {
         let slots = slots.iter().map(|slot| (*slot).to_owned()).collect();
-        VirtualTopic { name: name.to_owned(), partitions: 1, header: "h".to_owned(), slots }
+        let (name, header, partitions) = (name.to_owned(), "h".to_owned(), 1);
+        VirtualTopic { name, partitions, days: false, retention_days: 30, header, slots }
     }
 
     fn problems(topics: &[VirtualTopic]) -> Vec<String> {

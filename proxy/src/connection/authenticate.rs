@@ -42,6 +42,7 @@ pub struct Admitted {
 pub(super) struct Entrance<'a, 'b> {
     pub plane: &'a DataPlane,
     pub sasl: &'a Sasl,
+    pub handle: &'a Handle,
     pub input: &'a mut Buffer,
     pub from: &'a mut ReadHalf<'b>,
     pub to: &'a mut WriteHalf<'b>,
@@ -65,11 +66,8 @@ struct Progress {
 
 impl Entrance<'_, '_> {
     /// Lets the client in; `None` if it leaves, or a drain begins before.
-    pub async fn pass(
-        &mut self,
-        handle: &Handle,
-        limit: Duration,
-    ) -> Result<Option<Admitted>, ConnectionError> {
+    pub async fn pass(&mut self, limit: Duration) -> Result<Option<Admitted>, ConnectionError> {
+        let handle = self.handle;
         let entered = Box::pin(self.enter());
         tokio::select! {
             biased;
@@ -110,7 +108,8 @@ impl Entrance<'_, '_> {
         };
         let home: Connected = Box::pin(connect).await.map_err(unreachable)?;
         let lifetime = self.sasl.lifetime(home.lifetime);
-        self.tell(&frame, token, lifetime).await?;
+        let told = if fault::on("lifetime-untold") { Duration::ZERO } else { lifetime };
+        self.tell(&frame, token, told).await?;
         Ok(Admitted { who, home, lifetime })
     }
 
@@ -231,7 +230,10 @@ impl Entrance<'_, '_> {
     }
 
     async fn answer(&mut self, frame: Bytes) -> Result<(), ConnectionError> {
-        write_chain(self.to, &framed(vec![frame])).await.map_err(ConnectionError::ClientIo)
+        let frame = framed(vec![frame]);
+        let written = write_chain(self.to, &frame).await;
+        self.handle.sent(frame.iter().map(Bytes::len).sum());
+        written.map_err(ConnectionError::ClientIo)
     }
 }
 

@@ -54,12 +54,13 @@ pub fn produce(
     })
 }
 
-/// The bytes a Fetch request asks for at most; `None` if more of the frame must be read.
+/// The bytes a Fetch request asks for at most, and where it says so (before version 3 nowhere);
+/// `None` if more of the frame must be read.
 pub fn fetch_bytes_max(
     head: Head,
     held: &[u8],
     frame_bytes: usize,
-) -> Result<Option<usize>, WireError> {
+) -> Result<Option<(usize, Option<usize>)>, WireError> {
     peek(held, frame_bytes, |frame| {
         let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
         if head.version <= 14 {
@@ -67,8 +68,10 @@ pub fn fetch_bytes_max(
         }
         read.i32()?;
         read.i32()?;
-        let bytes_max = if head.version >= 3 { read.i32()? } else { i32::MAX };
-        Ok(usize::try_from(bytes_max).unwrap_or(0))
+        let at = read.pos();
+        let said = head.version >= 3;
+        let bytes_max = if said { read.i32()? } else { i32::MAX };
+        Ok((usize::try_from(bytes_max).unwrap_or(0), said.then_some(at)))
     })
 }
 

@@ -10,6 +10,7 @@ use protocol_ext::schema::{Message, responses};
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 
+use super::carriers;
 use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::handle::Handle;
 use super::peek;
@@ -125,7 +126,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Runs until the client stops asking.
-    pub async fn pump(mut self) -> Result<RequestEnd, ConnectionError> {
+    pub async fn pump(&mut self) -> Result<RequestEnd, ConnectionError> {
         let handle = self.handle;
         let mut drained = pin!(handle.drained());
         let mut storing = Storing::default();
@@ -134,14 +135,11 @@ impl<'a> Requests<'a> {
                 if storing.is_empty() { self.front()? } else { self.front_behind(&storing)? };
             match front {
                 Front::Store(head, frame_bytes) => {
-                    self.store(head, frame_bytes, &mut storing).await?;
+                    Box::pin(self.store(head, frame_bytes, &mut storing)).await?;
                 }
-                Front::Behind => {
-                    let stored = storing.next().await;
-                    storing.beside(Box::pin(self.stored(stored))).await?;
-                }
+                Front::Behind => Box::pin(self.see_off(&mut storing)).await?,
                 Front::More if !storing.is_empty() => {
-                    self.more_or_stored(drained.as_mut(), &mut storing).await?;
+                    Box::pin(self.more_or_stored(drained.as_mut(), &mut storing)).await?;
                 }
                 Front::Pass(n) => self.pass(n).await?,
                 Front::Full => self.room().await,
@@ -222,6 +220,12 @@ impl<'a> Requests<'a> {
         })
     }
 
+    /// Waits for the values of the oldest request that has some under way, and sees it off.
+    async fn see_off(&mut self, storing: &mut Storing<'a>) -> Result<(), ConnectionError> {
+        let stored = storing.next().await;
+        storing.beside(Box::pin(self.stored(stored))).await
+    }
+
     /// Waits for more of the next request, or for the values of an earlier one. Once no more
     /// requests come, all that are under way are seen off first.
     async fn more_or_stored(
@@ -273,14 +277,20 @@ impl<'a> Requests<'a> {
                 }
                 Ok(Opened::Whole(head, frame_bytes))
             }
+            _ if self.plane.routed.is_some() && carriers::is_too_old(head) => {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
-            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT
+            api::ADD_PARTITIONS_TO_TXN
                 if self.plane.routed.is_some() && !fault::on("transactions-unread") =>
             {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
+            key if self.plane.routed.is_some() && carriers::concerns(key) => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
             _ => {
@@ -348,7 +358,11 @@ impl<'a> Requests<'a> {
         let split = routed.is_some_and(|r| {
             topic.is_none_or(|topic| match topic {
                 TopicRef::Name(name) => r.by_name(name).is_some(),
-                TopicRef::Id(id) => r.by_id(id).is_some(),
+                // One that nobody has seen yet may be that of a virtual topic.
+                TopicRef::Id(id) => {
+                    let name = self.plane.topics.known_name(id);
+                    name.is_none_or(|name| r.by_name(&name).is_some())
+                }
             })
         });
         Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
@@ -361,9 +375,12 @@ impl<'a> Requests<'a> {
         }
         let (mut answer, mut class) = treatment(head);
         if self.plane.offload.is_some() && batches {
-            let Some(bytes_max) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
+            let Some((bytes_max, at)) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
                 return Ok(Opened::More);
             };
+            if at.is_some() && bytes_max > self.plane.fetch_bytes_max() {
+                return Ok(Opened::Whole(head, frame_bytes));
+            }
             (answer, class) = (Answer::Restore(&responses::FETCH, bytes_max), Class::Full);
         }
         self.push(head, answer, class);
@@ -402,8 +419,8 @@ impl<'a> Requests<'a> {
             return Ok(Some(RequestEnd::Drained));
         }
         self.handle.waits(between && self.input.is_empty());
-        let fill = self.input.fill(&mut self.from_client);
         let read = if between {
+            let fill = self.input.fill(&mut self.from_client);
             tokio::select! {
                 biased;
                 read = fill => read,
@@ -414,7 +431,7 @@ impl<'a> Requests<'a> {
                 }
             }
         } else {
-            fill.await
+            self.input.fill_within(&mut self.from_client, self.passing).await
         };
         match read.map_err(ConnectionError::ClientIo)? {
             0 => Ok(Some(RequestEnd::HungUp)),
@@ -450,5 +467,5 @@ fn has_tail(message: &Message, version: i16) -> bool {
 }
 
 /// First versions whose records are batches (KIP-98).
-const PRODUCE_WITH_BATCHES: i16 = 3;
-const FETCH_WITH_BATCHES: i16 = 4;
+pub(super) const PRODUCE_WITH_BATCHES: i16 = 3;
+pub(super) const FETCH_WITH_BATCHES: i16 = 4;

@@ -14,6 +14,7 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, batch, reply};
 use tokio::sync::oneshot;
 
+use super::carriers;
 use super::forced;
 use super::frames::{framed, gather, write_chain_telling};
 use super::peek;
@@ -42,13 +43,14 @@ impl<'a> Requests<'a> {
         let _room = self.plane.requests.take(frame_bytes).await;
         let frame = self.gathered(head, frame_bytes).await?;
         match head.api {
+            _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
-            api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT => {
-                self.transaction(head, frame).await
-            }
+            api::ADD_PARTITIONS_TO_TXN => self.transaction(head, frame).await,
+            api::DELETE_RECORDS => self.delete_records(head, frame).await,
+            key if carriers::concerns(key) => self.by_carrier(head, frame).await,
             _ => self.metadata(head, frame).await,
         }
     }
@@ -155,6 +157,7 @@ impl<'a> Requests<'a> {
         let wrong = |error| request_error(head.api, error);
         if let Some(ways) = self.plane.ways() {
             let frame = joined(&pieces);
+            self.learn_ids(head, &frame).await?;
             let body_bytes_max = self.plane.limits.frame_bytes_max;
             let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
             let refused = self.refused(head, &frame, true).await?;
@@ -197,8 +200,9 @@ impl<'a> Requests<'a> {
 
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
-        let budget = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
-        let budget = budget.unwrap_or(0);
+        self.learn_ids(head, &frame).await?;
+        let asked = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
+        let (budget, frame) = self.bounded(frame, asked.unwrap_or_default());
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
@@ -213,6 +217,20 @@ impl<'a> Requests<'a> {
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// A Fetch request that asks for no more than is held whole of its answer, and how much that
+    /// is. What is longer would close the connection, at every retry again.
+    fn bounded(&self, frame: Bytes, (asked, at): (usize, Option<usize>)) -> (usize, Bytes) {
+        let most = self.plane.fetch_bytes_max();
+        let beyond = asked > most && self.plane.offload.is_some();
+        let (Some(at), true) = (at, beyond) else {
+            return (asked, frame);
+        };
+        let said = i32::try_from(most).unwrap_or(i32::MAX);
+        let mut bounded = BytesMut::from(&frame[..]);
+        bounded[at..at + 4].copy_from_slice(&said.to_be_bytes());
+        (most, bounded.freeze())
     }
 
     /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by
@@ -247,7 +265,7 @@ impl<'a> Requests<'a> {
     }
 
     async fn list_offsets(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        if let Some(ways) = self.plane.ways().filter(|_| head.version > 0) {
+        if let Some(ways) = self.plane.ways() {
             let wrong = |error| request_error(head.api, error);
             if let Some(request) = list_offsets::asked(ways, head, &frame).map_err(wrong)? {
                 let refused = self.refused(head, &frame, true).await?;
@@ -265,7 +283,7 @@ impl<'a> Requests<'a> {
 
     /// Asks the home broker for what a request names besides virtual topics: as its client, on its
     /// connection. Gives the frame of the answer.
-    async fn home(
+    pub(super) async fn home(
         &mut self,
         head: Head,
         rest: Option<Bytes>,
@@ -294,7 +312,7 @@ impl<'a> Requests<'a> {
     }
 
     /// The topics of a request that its client may not use, where the proxy is somebody else.
-    async fn refused(
+    pub(super) async fn refused(
         &mut self,
         head: Head,
         frame: &Bytes,
@@ -316,7 +334,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Sees that the client's broker would answer it, where the proxy does.
-    async fn admitted(&mut self) -> Result<(), ConnectionError> {
+    pub(super) async fn admitted(&mut self) -> Result<(), ConnectionError> {
         if !self.plane.clients_differ {
             return Ok(());
         }
@@ -327,15 +345,14 @@ impl<'a> Requests<'a> {
     }
 
     async fn metadata(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        let asked = match &self.plane.routed {
-            Some(routed) => metadata::request(routed, &self.plane.topics, head, &frame).await,
+        let asked = match self.plane.ways() {
+            Some(ways) => metadata::request(ways, head, &frame).await,
             None => Ok::<_, WireError>(None),
         };
         match asked.map_err(|error| request_error(head.api, error))? {
-            Some((frame, mut asked)) => {
+            Some((frame, asked)) => {
                 // Perhaps in another version than the client's.
                 let head = Head::parse(&frame).map_err(|error| request_error(head.api, error))?;
-                asked.only_whole = self.plane.clients_differ;
                 self.push(head, Answer::Metadata(Box::new(asked)), Class::Full);
                 self.forward(vec![frame]).await
             }
@@ -358,7 +375,7 @@ impl<'a> Requests<'a> {
         Ok(())
     }
 
-    async fn forward(&mut self, pieces: Vec<Bytes>) -> Result<(), ConnectionError> {
+    pub(super) async fn forward(&mut self, pieces: Vec<Bytes>) -> Result<(), ConnectionError> {
         let pieces = framed(pieces);
         let handle = self.handle;
         handle.gives(Side::Broker, true);

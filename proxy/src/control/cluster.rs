@@ -42,14 +42,24 @@ pub enum Known {
         answered: Tick,
         /// The last failure since, if any.
         failing: Option<String>,
+        /// Kafka's id of the cluster.
+        cluster_id: Option<String>,
     },
 }
 
 impl Known {
+    /// Kafka's id of the cluster, once a broker told it.
+    pub fn cluster_id(&self) -> Option<&str> {
+        match self {
+            Self::NotYet(_) => None,
+            Self::Yes { cluster_id, .. } => cluster_id.as_deref(),
+        }
+    }
+
     /// For how long no broker has answered, and why, once that is longer than a broker's restart
     /// or an election takes.
     pub fn lost(&self, limits: &Limits, now: Tick) -> Option<(Duration, &str)> {
-        let Self::Yes { answered, failing: Some(why) } = self else { return None };
+        let Self::Yes { answered, failing: Some(why), .. } = self else { return None };
         let silent = now - *answered;
         let lost = silent >= (limits.refresh * LOST_AFTER).max(LOST_MIN);
         (lost && !fault::on("lost-cluster-ready")).then_some((silent, why))
@@ -68,10 +78,11 @@ pub async fn learn(
     let mut told = Health::default();
     loop {
         match ask(&directory, &limits, &mut kept).await {
-            Ok(brokers) => {
+            Ok((brokers, cluster_id)) => {
                 pause = PAUSE_MIN;
                 take(&directory, brokers, &metrics);
-                known.send_replace(Known::Yes { answered: clock::now(), failing: None });
+                let answered = clock::now();
+                known.send_replace(Known::Yes { answered, failing: None, cluster_id });
                 told.answers();
                 wait(&directory, limits.refresh).await;
             }
@@ -170,7 +181,7 @@ async fn ask(
     directory: &Directory,
     limits: &Limits,
     kept: &mut Option<Asked>,
-) -> io::Result<Vec<Broker>> {
+) -> io::Result<(Vec<Broker>, Option<String>)> {
     let places = directory.places();
     let again = kept.take().and_then(|mut asked| asked.broker.is_open().then_some(asked));
     let ways = again.map(Way::Again).into_iter().chain(places.iter().map(Way::Anew));
@@ -182,7 +193,7 @@ async fn ask(
         directory.learn_versions(versions);
     }
     *kept = Some(won.asked);
-    Ok(won.brokers)
+    Ok((won.brokers, won.cluster_id))
 }
 
 /// What one broker told.
@@ -191,6 +202,7 @@ struct Told {
     /// Its table of versions, if it was asked for the first time.
     versions: Option<Bytes>,
     brokers: Vec<Broker>,
+    cluster_id: Option<String>,
 }
 
 async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::Result<Told> {
@@ -208,6 +220,7 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
     request.allow_auto_topic_creation = false;
     let Asked { broker, version } = &mut asked;
     let answer: MetadataResponse = broker.call(api::METADATA, *version, &request).await?;
+    let cluster_id = answer.cluster_id.map(|id| id.to_string());
     let brokers = answer.brokers.into_iter().filter_map(|broker| {
         let port = u16::try_from(broker.port).ok()?;
         Some(Broker { node: broker.node_id.0, host: broker.host.to_string(), port })
@@ -217,7 +230,7 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
     if brokers.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "Metadata names no broker"));
     }
-    Ok(Told { asked, versions, brokers })
+    Ok(Told { asked, versions, brokers, cluster_id })
 }
 
 /// The version of Metadata to ask a broker in, and its table of versions.

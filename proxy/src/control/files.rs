@@ -3,16 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::metrics::Metrics;
 use crate::watched::{Look, Watch};
 
-/// Looks for ever; dropped at shutdown.
-pub async fn watch(watched: Vec<Arc<dyn Watch>>, every: Duration, metrics: Arc<Metrics>) {
+/// Looks for ever, and at once when `asked`; dropped at shutdown.
+pub async fn watch(
+    watched: Vec<Arc<dyn Watch>>,
+    every: Duration,
+    metrics: Arc<Metrics>,
+    asked: Arc<Notify>,
+) {
     if watched.is_empty() {
         return;
     }
     loop {
-        tokio::time::sleep(every).await;
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = asked.notified() => watched.iter().for_each(|one| one.tell_again()),
+        }
         for one in &watched {
             let (looked, names) = (one.clone(), one.names());
             // Files are read on a thread where that may take its time.

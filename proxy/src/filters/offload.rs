@@ -6,7 +6,7 @@
 //! is restored only if its checksum fits.
 
 mod fetch;
-mod keys;
+pub mod keys;
 mod packs;
 mod parts;
 mod produce;
@@ -25,14 +25,15 @@ use crate::inflate::Inflate;
 use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::{Metrics, OffloadOp};
 use crate::route::topics::{TopicId, Topics};
-use crate::store::{Failures, ObjectStore};
+use crate::store::owner::{self, Owner};
+use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
 use parts::Parts;
 pub use produce::Produced;
 pub use sections::{TopicRef, produce_sections};
 
 /// Tenant that references are bound to while there is one virtual cluster.
-const TENANT: &str = "";
+pub const TENANT: &str = "";
 
 /// The filter.
 #[derive(Debug)]
@@ -97,6 +98,11 @@ impl Offload {
             let why = "batch that inflates beyond limits.frame_bytes_max passes as it came";
             tracing::warn!(topic, left_out, "{why}");
         }
+    }
+
+    /// Sees whose objects lie below the name of this cluster, which has this id.
+    pub async fn claim(&self, cluster_id: &str) -> Result<Owner, StoreError> {
+        owner::claim(&self.store, &self.cluster, cluster_id).await
     }
 
     /// Room for restored values.

@@ -3,12 +3,15 @@
 //! One file per API knows how to split a request and merge the answers. Invariant: one request at
 //! a time on a connection; a connection whose exchange failed is not used again.
 
+pub mod delete_records;
+mod deliver;
 mod exact;
 pub mod fetch;
 pub mod list_offsets;
 mod look_up;
 pub mod metadata;
 pub mod produce;
+mod sealed;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +31,9 @@ use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTE
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
 use crate::{clock, fault};
-use exact::{Gate, Streams};
+use deliver::Gate;
+use exact::Streams;
+pub use sealed::SEALED_BY;
 
 /// What a client is told when the leader of a partition is not known or not reached: retriable,
 /// nothing was appended (NOT_LEADER_OR_FOLLOWER).

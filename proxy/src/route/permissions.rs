@@ -2,7 +2,7 @@
 //!
 //! topics of a request -> asked on the client's own home connection (KIP-430), kept for a while ->
 //! error codes of those it may not use. Invariant: the proxy does nothing for a client that its
-//! broker would not do for it. What it may do with a virtual topic it may do with every part.
+//! broker would not do for it. What it may do with a virtual topic it may do with its carrier.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    FetchRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest, TopicName,
+    DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse,
+    ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use protocol_ext::header::{self, Head};
@@ -40,6 +41,7 @@ const VERSION: i16 = 12;
 /// Operations as Kafka numbers them in a set of bits.
 const READ: i32 = 1 << 3;
 const WRITE: i32 = 1 << 4;
+const DELETE: i32 = 1 << 6;
 const DESCRIBE: i32 = 1 << 8;
 
 /// Error codes of topics that a request may not use, by their place among those that legs see.
@@ -118,7 +120,7 @@ impl Permissions {
             let by_id = by_id.filter(|topic| topic.routed(names).is_none()).map(|topic| topic.id);
             names.topics.want_names(by_id).await?;
         }
-        let topics = asked.iter().filter(|_| ask).map(|topic| topic.parts(names));
+        let topics = asked.iter().filter(|_| ask).map(|topic| topic.of_brokers(names));
         let topics: Vec<Vec<Arc<str>>> = topics.collect();
         let needed = needed(head.api);
         let names: BTreeSet<&Arc<str>> = topics.iter().flatten().collect();
@@ -131,7 +133,6 @@ impl Permissions {
         }
         let codes = topics.iter().enumerate().filter_map(|(place, names)| {
             let codes = names.iter().filter_map(|name| self.code(name, needed));
-            // Who may not know of one part is not told that another is missing.
             codes.max().map(|code| (place, code))
         });
         Ok(Refused { codes: codes.collect(), topics: topics.len() })
@@ -219,9 +220,9 @@ impl Asked {
     }
 
     /// The topics of brokers that it stands for; none if its id is not known, which its leg tells.
-    fn parts(&self, names: Names<'_>) -> Vec<Arc<str>> {
+    fn of_brokers(&self, names: Names<'_>) -> Vec<Arc<str>> {
         if let Some(routed) = self.routed(names) {
-            return routed.physical.clone();
+            return vec![routed.name.clone()];
         }
         if self.name.is_empty() {
             return names.topics.known_name(&self.id).into_iter().collect();
@@ -244,6 +245,10 @@ fn asked(head: Head, frame: &Bytes) -> Result<Vec<Asked>, WireError> {
             let request: FetchRequest = guard::request(head.api, head.version, frame, at)?;
             request.topics.iter().map(|t| Asked::new(&t.topic, t.topic_id)).collect()
         }
+        api::DELETE_RECORDS => {
+            let request: DeleteRecordsRequest = guard::request(head.api, head.version, frame, at)?;
+            request.topics.iter().map(|t| Asked::new(&t.name, none)).collect()
+        }
         _ => {
             let request: ListOffsetsRequest = guard::request(head.api, head.version, frame, at)?;
             request.topics.iter().map(|t| Asked::new(&t.name, none)).collect()
@@ -256,6 +261,7 @@ fn needed(key: i16) -> i32 {
     match key {
         api::PRODUCE => WRITE,
         api::FETCH => READ,
+        api::DELETE_RECORDS => DELETE,
         _ => DESCRIBE,
     }
 }

@@ -10,7 +10,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
 use parking_lot::RwLock;
 
 use super::addresses::Directory;
@@ -55,6 +57,9 @@ impl Leaders {
     }
 }
 
+/// What brokers say of a topic's partitions.
+pub type Rows = Arc<[MetadataResponsePartition]>;
+
 /// What is known of topics.
 #[derive(Debug)]
 pub struct Topics {
@@ -64,7 +69,7 @@ pub struct Topics {
     names: RwLock<HashMap<TopicId, Arc<str>>>,
     ids: RwLock<HashMap<Arc<str>, (TopicId, Tick)>>,
     leaders: RwLock<HashMap<Arc<str>, Leaders>>,
-    pinned: RwLock<HashMap<Arc<str>, TopicId>>,
+    kept_rows: RwLock<HashMap<Arc<str>, Option<Rows>>>,
     questions: Questions,
 }
 
@@ -78,7 +83,7 @@ impl Topics {
             names: RwLock::default(),
             ids: RwLock::default(),
             leaders: RwLock::default(),
-            pinned: RwLock::default(),
+            kept_rows: RwLock::default(),
             questions: Questions::default(),
         }
     }
@@ -128,28 +133,11 @@ impl Topics {
 
     /// The id of a topic; `None` if the cluster has no topic of that name.
     pub async fn id(&self, name: &str) -> io::Result<Option<TopicId>> {
-        if let Some(id) = self.pinned.read().get(name) {
-            return Ok(Some(*id));
-        }
-        self.real_id(name).await
-    }
-
-    /// The same of a topic that the cluster has, even if a virtual one has its name.
-    pub async fn real_id(&self, name: &str) -> io::Result<Option<TopicId>> {
         if let Some(id) = self.known_id(name) {
             return Ok(Some(id));
         }
         self.questions.ask([Wanted::Name(name.into())]).await?;
         Ok(self.known_id(name))
-    }
-
-    /// The same of many, asked for all at once; what is not known is left out.
-    pub async fn real_ids(&self, names: &[Arc<str>]) -> Vec<(TopicId, Arc<str>)> {
-        let unknown = names.iter().filter(|name| self.known_id(name).is_none());
-        // Who asks in vain goes on with what is known; the failure has its line in the log.
-        let _ = self.questions.ask(unknown.cloned().map(Wanted::Name)).await;
-        let known = names.iter().filter_map(|name| Some((self.known_id(name)?, name.clone())));
-        known.collect()
     }
 
     fn known_id(&self, name: &str) -> Option<TopicId> {
@@ -193,10 +181,48 @@ impl Topics {
         }
     }
 
-    /// Takes the name and id of a topic that no broker knows.
-    pub fn learn_for_good(&self, id: TopicId, name: &Arc<str>) {
-        self.pinned.write().insert(name.clone(), id);
-        self.names.write().insert(id, name.clone());
+    /// From now on what brokers say of the partitions of these topics is kept whole.
+    pub fn keep_rows(&self, names: impl Iterator<Item = Arc<str>>) {
+        let mut kept = self.kept_rows.write();
+        names.for_each(|name| {
+            kept.entry(name).or_default();
+        });
+    }
+
+    /// What brokers said last of the partitions of a topic whose rows are kept.
+    pub fn rows(&self, name: &str) -> Option<Rows> {
+        self.kept_rows.read().get(name)?.clone()
+    }
+
+    /// Has topics whose rows are kept asked for, if what is known of them is old or may be wrong.
+    pub async fn want_rows(&self, names: &[&str]) {
+        let stale: Vec<&str> = {
+            let (kept, leaders) = (self.kept_rows.read(), self.leaders.read());
+            let is_fresh = |name: &&str| {
+                let asked = leaders.get(*name).map(|known| (clock::now() - known.asked, known));
+                let is_kept = kept.get(*name).is_some_and(Option::is_some);
+                asked.is_some_and(|(age, known)| {
+                    age < LEADERS_PAUSE || is_kept && !known.doubted && age < NAME_AGE_MAX
+                })
+            };
+            names.iter().copied().filter(|name| !is_fresh(name)).collect()
+        };
+        if !stale.is_empty() {
+            self.ask_leaders(&stale).await;
+        }
+    }
+
+    /// Takes a name and id that a broker told a client.
+    pub fn learn(&self, id: TopicId, name: &Arc<str>) {
+        let before = self.ids.write().insert(name.clone(), (id, clock::now()));
+        let mut names = self.names.write();
+        if let Some((old, _)) = before
+            && old != id
+            && !fault::on("old-ids-kept")
+        {
+            names.remove(&old);
+        }
+        names.insert(id, name.clone());
     }
 
     fn take(&self, wanted: &[Wanted], topics: Vec<MetadataResponseTopic>) {
@@ -205,8 +231,10 @@ impl Topics {
             let (0, Some(name)) = (topic.error_code, topic.name) else { continue };
             let name: Arc<str> = name.as_str().into();
             let id = topic.topic_id.into_bytes();
-            self.names.write().insert(id, name.clone());
-            self.ids.write().insert(name.clone(), (id, clock::now()));
+            self.learn(id, &name);
+            if let Some(rows) = self.kept_rows.write().get_mut(&name) {
+                *rows = Some(Arc::from(&*topic.partitions));
+            }
             let led = topic.partitions.iter().filter(|partition| partition.leader_id.0 >= 0);
             let led = led.map(|partition| {
                 let leader = Leader { node: partition.leader_id.0, epoch: partition.leader_epoch };
@@ -239,8 +267,5 @@ impl Topics {
         ids.clear();
         names.clear();
         leaders.clear();
-        for (name, id) in self.pinned.read().iter() {
-            names.insert(*id, name.clone());
-        }
     }
 }

@@ -1,23 +1,18 @@
 //! Transactions: a request that would take a virtual topic into one is refused here, whole.
 //!
-//! Produce requests say the same of each batch (`legs/produce.rs`). Invariant: of a request that
-//! names a virtual topic nothing reaches a broker.
+//! Produce requests say the same of each batch (`legs/produce.rs`). Offsets of a virtual topic may
+//! be committed in one: they are the carrier's. Invariant: of a request that names a virtual topic
+//! nothing reaches a broker.
 
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
 };
-use kafka_protocol::messages::txn_offset_commit_response::{
-    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-};
-use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
-};
+use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
-use protocol_ext::{api, guard, reply};
+use protocol_ext::{guard, reply};
 
 use super::legs::bounded;
 use super::virtual_topics::VirtualTopics;
@@ -35,35 +30,9 @@ pub fn refusal(
     frame: &Bytes,
 ) -> Result<Option<Bytes>, WireError> {
     let at = header::request_body_at(head, frame)?;
-    if head.api == api::TXN_OFFSET_COMMIT {
-        let request = guard::request(head.api, head.version, frame, at)?;
-        let answer = offsets_refused(routed, &request)?;
-        return answer.map(|answer| reply::frame(head, &answer)).transpose();
-    }
     let request = guard::request(head.api, head.version, frame, at)?;
     let answer = partitions_refused(routed, &request)?;
     answer.map(|answer| reply::frame(head, &answer)).transpose()
-}
-
-fn offsets_refused(
-    routed: &VirtualTopics,
-    request: &TxnOffsetCommitRequest,
-) -> Result<Option<TxnOffsetCommitResponse>, WireError> {
-    if !request.topics.iter().any(|topic| routed.by_name(&topic.name).is_some()) {
-        return Ok(None);
-    }
-    bounded_in_rows(request.topics.iter().map(|topic| topic.partitions.len()))?;
-    let topics = request.topics.iter().map(|topic| {
-        let rows = topic.partitions.iter().map(|asked| {
-            TxnOffsetCommitResponsePartition::default()
-                .with_partition_index(asked.partition_index)
-                .with_error_code(INVALID_TXN_STATE)
-        });
-        TxnOffsetCommitResponseTopic::default()
-            .with_name(topic.name.clone())
-            .with_partitions(rows.collect())
-    });
-    Ok(Some(TxnOffsetCommitResponse::default().with_topics(topics.collect())))
 }
 
 /// All or nothing, as brokers add partitions.

@@ -1,16 +1,19 @@
 //! Virtual topics: which physical topic-partition holds a record of a logical one.
 //!
 //! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
+//! Beside its physical topics each has a carrier: a real and empty topic of its name, whose id is
+//! the id that clients see, and whose partitions are those that groups assign and commit.
 //! Invariant: the slot is a pure function of the record's content and the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol_ext::records::RecordView;
-use sha2::{Digest, Sha256};
 
+use super::chain::Chain;
+use super::placement::{Placement, Placements};
 use super::producers::Producers;
-use super::topics::TopicId;
+use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
 
 /// One virtual topic.
@@ -18,25 +21,31 @@ use crate::config::VirtualTopic;
 pub struct Routed {
     /// The name clients use.
     pub name: Arc<str>,
-    /// Its id: derived from the name, so that it never changes.
-    pub id: TopicId,
+    /// Its place among all virtual topics.
+    pub number: usize,
     /// Partitions of each slot.
     pub partitions: i32,
-    /// The physical topic of each slot.
+    /// The physical topic of each slot; with days what the names of its segments start with.
     pub physical: Vec<Arc<str>>,
+    /// Its slots have a new segment every day.
+    pub days: bool,
+    /// Days after which a sealed segment is deleted.
+    pub retention_days: u32,
     header: Vec<u8>,
     slots: Vec<String>,
 }
 
 impl Routed {
-    fn new(config: &VirtualTopic) -> Self {
+    fn new((number, config): (usize, &VirtualTopic)) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
-            id: id_of(&name),
             name,
+            number,
             partitions: config.partitions,
             physical,
+            days: config.days,
+            retention_days: config.retention_days,
             header: config.header.clone().into_bytes(),
             slots: config.slots.clone(),
         }
@@ -53,6 +62,22 @@ impl Routed {
         (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
     }
 
+    /// The names of its slots, in order.
+    pub fn slots(&self) -> &[String] {
+        &self.slots
+    }
+
+    /// The name of a slot.
+    pub fn slot_name(&self, slot: usize) -> Option<&str> {
+        self.slots.get(slot).map(String::as_str)
+    }
+
+    /// Whether a topic has the name of a segment of this one.
+    pub fn owns(&self, topic: &str) -> bool {
+        let mut slots = self.physical.iter().filter(|_| self.days);
+        slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
+    }
+
     /// The slot of a record: the one its header names, else the last, `other`.
     pub fn slot_of(&self, record: &RecordView<'_>) -> u8 {
         let named = record.headers().filter_map(Result::ok).find(|h| h.key == self.header);
@@ -66,24 +91,39 @@ impl Routed {
 #[derive(Debug)]
 pub struct VirtualTopics {
     topics: Vec<Routed>,
+    of_brokers: Arc<Topics>,
     names: HashMap<Arc<str>, usize>,
-    ids: HashMap<TopicId, usize>,
     physical: HashMap<Arc<str>, usize>,
+    placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
 }
 
 impl VirtualTopics {
-    /// The virtual topics of a configuration; `None` if there are none.
-    pub fn new(config: &[VirtualTopic]) -> Option<Self> {
-        let topics: Vec<Routed> = config.iter().map(Routed::new).collect();
+    /// The virtual topics of a configuration; `None` if there are none. `of_brokers` knows the ids
+    /// of their carriers.
+    pub fn new(config: &[VirtualTopic], of_brokers: Arc<Topics>) -> Option<Self> {
+        let topics: Vec<Routed> = config.iter().enumerate().map(Routed::new).collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
-        let ids = topics.iter().enumerate().map(|(n, t)| (t.id, n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
-        let physical = physical.collect();
-        let producers = Producers::default();
-        (!topics.is_empty()).then_some(Self { topics, names, ids, physical, producers })
+        let physical: HashMap<Arc<str>, usize> = physical.collect();
+        let (placements, producers) = (Placements::default(), Producers::default());
+        let all = Self { topics, of_brokers, names, physical, placements, producers };
+        all.place(|_, _| None);
+        (!all.topics.is_empty()).then_some(all)
+    }
+
+    /// Puts the chains of topics with days in force.
+    pub fn place(&self, found: impl Fn(&Routed, usize) -> Option<Chain>) {
+        let placement = Placement::new(&self.topics, found);
+        self.of_brokers.keep_rows(placement.segments());
+        self.placements.swap(placement);
+    }
+
+    /// Which segments hold what.
+    pub fn placements(&self) -> &Placements {
+        &self.placements
     }
 
     /// All of them.
@@ -96,25 +136,34 @@ impl VirtualTopics {
         self.names.get(name).map(|n| &self.topics[*n])
     }
 
-    /// The virtual topic of an id.
+    /// The virtual topic whose carrier has this id, as far as is known.
     pub fn by_id(&self, id: &TopicId) -> Option<&Routed> {
-        self.ids.get(id).map(|n| &self.topics[*n])
+        self.by_name(&self.of_brokers.known_name(id)?)
     }
 
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
         self.physical.contains_key(name)
+            || self.topics.iter().any(|topic| topic.owns(name))
+            || self.topics.iter().any(|topic| topic.days) && name == PLACEMENT_TOPIC
+            || self.placements.now().names(name)
     }
 }
 
-/// A version 8 UUID (RFC 9562) of a virtual topic's name.
-pub fn id_of(name: &str) -> TopicId {
-    let digest = Sha256::new().chain_update(b"firebreak virtual topic\0").chain_update(name);
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.finalize()[..16]);
-    id[6] = id[6] & 0x0f | 0x80;
-    id[8] = id[8] & 0x3f | 0x80;
-    id
+/// The topic of the cluster that holds the placement of topics with days.
+pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
+/// the second one of a day.
+fn is_day(end: &str) -> bool {
+    let (day, nth) = end.split_once('.').map_or((end, None), |(day, nth)| (day, Some(nth)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = day.len() == "-2025-01-05".len()
+        && (0..).zip(day.bytes()).all(|(n, byte)| match n {
+            0 | 5 | 8 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    fits && nth.is_none_or(digits)
 }
 
 #[cfg(test)]
@@ -122,12 +171,15 @@ mod tests {
     use super::*;
 
     fn routed() -> Routed {
-        Routed::new(&VirtualTopic {
+        let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
+            days: true,
+            retention_days: 30,
             header: "region".to_owned(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
-        })
+        };
+        Routed::new((0, &config))
     }
 
     #[test]
@@ -140,9 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_a_function_of_the_name_alone() {
-        assert_eq!(id_of("fires"), routed().id);
-        assert_ne!(id_of("fires"), id_of("fire"));
-        assert_eq!(uuid::Uuid::from_bytes(id_of("fires")).get_version_num(), 8);
+    fn names_of_segments_are_known_by_their_day() {
+        let routed = routed();
+        for name in ["fires-norcal-2025-01-05", "fires-other-2025-01-05.2"] {
+            assert!(routed.owns(name), "{name}");
+        }
+        for end in ["", "-2025-01-05.", "-2025-1-05", "-2025-01-055", "-2025-01-05.x", "x"] {
+            assert!(!routed.owns(&format!("fires-norcal{end}")), "{end}");
+        }
+        assert!(!routed.owns("fires-socal-2025-01-05"));
     }
 }

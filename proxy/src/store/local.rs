@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{Listed, StoreError};
+use crate::limits::LOCAL_AT_ONCE;
 use crate::{clock, random};
 
 /// Directory of files that are not objects yet.
@@ -19,12 +22,14 @@ const LEFTOVER_MS: u64 = 600_000;
 #[derive(Debug, Clone)]
 pub struct Local {
     root: PathBuf,
+    turns: Arc<Semaphore>,
 }
 
 impl Local {
-    /// Uses `root`, which is made if it is missing. Leftovers of a crash are removed, but nothing
-    /// that another process may be writing.
+    /// Uses `root`, which is made if it is missing, but no folder above it. Leftovers of a crash
+    /// are removed, but nothing that another process may be writing.
     pub fn open(root: &Path) -> io::Result<Self> {
+        made(root)?;
         let pending = root.join(PENDING);
         fs::create_dir_all(&pending)?;
         for leftover in fs::read_dir(&pending)? {
@@ -34,13 +39,27 @@ impl Local {
                 fs::remove_file(leftover.path())?;
             }
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), turns: Arc::new(Semaphore::new(LOCAL_AT_ONCE)) })
+    }
+
+    /// Does work where it may take its time. It goes on though whoever asked for it is gone, so
+    /// its turn does too.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let turn = self.turns.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
     pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
         let (root, target) = (self.root.clone(), self.root.join(key));
         let (key, object) = (key.to_owned(), object.to_vec());
-        blocking(move || {
+        self.blocking(move || {
             write(&root, &target, &object).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => StoreError::Taken(key),
                 _ => StoreError::Io(error),
@@ -57,7 +76,7 @@ impl Local {
     ) -> Result<Bytes, StoreError> {
         let path = self.root.join(key);
         let key = key.to_owned();
-        blocking(move || {
+        self.blocking(move || {
             let file = File::open(&path).map_err(|error| missing(&key, error))?;
             // The length is known before memory is taken for it.
             let end = offset.saturating_add(length as u64);
@@ -73,7 +92,7 @@ impl Local {
 
     pub(super) async fn size(&self, key: &str) -> Result<u64, StoreError> {
         let (path, key) = (self.root.join(key), key.to_owned());
-        blocking(move || {
+        self.blocking(move || {
             let metadata = fs::metadata(&path).map_err(|error| missing(&key, error))?;
             Ok(metadata.len())
         })
@@ -83,7 +102,7 @@ impl Local {
     /// Everything at once: a local store is one directory of this machine.
     pub(super) async fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
         let (root, prefix, after) = (self.root.clone(), prefix.to_owned(), after.to_owned());
-        blocking(move || {
+        self.blocking(move || {
             let mut found = Vec::new();
             // The folder that holds everything with the prefix.
             let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -97,7 +116,7 @@ impl Local {
 
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let path = self.root.join(key);
-        blocking(move || match fs::remove_file(&path) {
+        self.blocking(move || match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         })
@@ -179,11 +198,27 @@ fn link(root: &Path, pending: &Path, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+/// Makes the folder of a store where its parent is there: a volume that is not mounted must not be
+/// taken for a store without objects.
+fn made(root: &Path) -> io::Result<()> {
+    if root.exists() {
+        return Ok(());
+    }
+    match fs::create_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "store.path {} does not exist, nor does the folder that it would be in: mount what \
+                 holds the objects, or create the folder",
+                root.display()
+            ),
+        )),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => {
+            tracing::info!(path = %root.display(), "store made: it holds no objects yet");
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +255,50 @@ mod tests {
         assert!(matches!(local.get("v1/aa/y", 0, 1).await, Err(StoreError::Missing(_))));
         let short = local.get("v1/aa/x", 1, usize::MAX).await;
         assert!(matches!(short, Err(StoreError::Short { .. })));
+        fs::remove_dir_all(root).expect("cleaned");
+    }
+
+    /// Reads of a pipe that nobody writes to: as of a disk that hangs. Nobody waits for them, and
+    /// threads are left for others.
+    #[test]
+    fn a_disk_that_hangs_takes_no_more_threads_than_it_may() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(LOCAL_AT_ONCE + 4)
+            .build()
+            .expect("a runtime");
+        let root = folder();
+        let pipe = root.join("v1/aa/x");
+        runtime.block_on(async {
+            let local = Local::open(&root).expect("a folder");
+            fs::create_dir_all(root.join("v1/aa")).expect("made");
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.expect("mkfifo runs").success());
+            let reads = (0..LOCAL_AT_ONCE * 2).map(|_| async {
+                let late = std::time::Duration::from_millis(200);
+                tokio::time::timeout(late, local.get("v1/aa/x", 0, 1)).await.is_err()
+            });
+            let late = futures_util::future::join_all(reads).await;
+            assert!(late.into_iter().all(|late| late), "a pipe was read");
+            let other = tokio::task::spawn_blocking(|| ());
+            let other = tokio::time::timeout(std::time::Duration::from_secs(10), other).await;
+            assert!(other.is_ok(), "no thread is left for others");
+        });
+        runtime.shutdown_background();
+        // Whoever reads finds an end.
+        drop(File::options().write(true).open(&pipe).expect("readers"));
+        fs::remove_dir_all(root).expect("cleaned");
+    }
+
+    #[test]
+    fn no_folder_above_a_store_is_made() {
+        let root = folder();
+        let error = Local::open(&root.join("objects")).expect_err("refused");
+        assert!(error.to_string().contains("mount what holds the objects"), "{error}");
+        assert!(!root.exists());
+        fs::create_dir(&root).expect("made");
+        Local::open(&root.join("objects")).expect("a store");
+        Local::open(&root.join("objects")).expect("the same");
         fs::remove_dir_all(root).expect("cleaned");
     }
 

@@ -134,8 +134,8 @@ pub async fn analyse(
         prices,
     };
     let names = physical(config, topic);
-    let partitions = cluster.partitions().await?;
-    let partitions: Vec<_> = partitions.iter().filter(|p| names.contains(&p.topic)).collect();
+    let shown = cluster.shown().await?;
+    let partitions: Vec<_> = shown.partitions.iter().filter(|p| names.contains(&p.topic)).collect();
     if partitions.is_empty() {
         return Err(UpkeepError::NoTopic(topic.to_owned()));
     }

@@ -1,7 +1,7 @@
 //! Reads what brokers keep, raw: which topics there are, and every reference in their logs.
 //!
-//! Flow: Metadata -> ListOffsets (first, last) -> Fetch until the last. Nothing is verified: for
-//! upkeep whatever looks like a reference counts as one.
+//! Flow: Metadata -> ListOffsets (first, last) -> Fetch until the last. Whatever looks like a
+//! reference counts as one, good signature or not, and which of both is told.
 
 use std::collections::HashMap;
 use std::io;
@@ -40,6 +40,17 @@ pub struct Partition {
     leader: i32,
 }
 
+/// What the cluster shows.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// Kafka's id of it.
+    pub cluster_id: Option<String>,
+    /// All partitions of all topics, its own apart.
+    pub partitions: Vec<Partition>,
+    /// Topics that it cannot tell of now: name, id and error.
+    pub failing: Vec<(String, TopicId, i16)>,
+}
+
 /// A reference as it lies in a log.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -47,6 +58,8 @@ pub struct Found {
     pub offset: i64,
     /// What it says.
     pub reference: Reference,
+    /// Whether its signature fits.
+    pub signed: bool,
 }
 
 /// Connections to the brokers.
@@ -72,8 +85,8 @@ impl Cluster {
         })
     }
 
-    /// All partitions of all topics that the cluster shows, its own apart.
-    pub async fn partitions(&mut self) -> io::Result<Vec<Partition>> {
+    /// All topics that the cluster shows, its own apart.
+    pub async fn shown(&mut self) -> io::Result<Shown> {
         let stream = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
         let mut broker = BrokerConnection::new(stream);
         let mut request = MetadataRequest::default();
@@ -86,10 +99,15 @@ impl Cluster {
             Some(Broker { node: broker.node_id.0, host: broker.host.to_string(), port })
         });
         self.directory.learn(brokers.collect());
-        let mut found = Vec::new();
+        let cluster_id = answer.cluster_id.map(|id| id.to_string());
+        let mut found = Shown { cluster_id, ..Shown::default() };
         for topic in answer.topics.into_iter().filter(|topic| !topic.is_internal) {
             let name = topic.name.map(|name| name.0.to_string()).unwrap_or_default();
-            found.extend(topic.partitions.into_iter().map(|partition| Partition {
+            if topic.error_code != 0 {
+                let id = *topic.topic_id.as_bytes();
+                found.failing.push((name.clone(), id, topic.error_code));
+            }
+            found.partitions.extend(topic.partitions.into_iter().map(|partition| Partition {
                 topic: name.clone(),
                 topic_id: *topic.topic_id.as_bytes(),
                 partition: partition.partition_index,
@@ -99,12 +117,17 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Every reference in a partition's log, from its first record to the last there is now.
-    pub async fn references(&mut self, at: &Partition) -> Result<Vec<Found>, UpkeepError> {
+    /// Every reference in a partition's log, from its first record to the last there is now;
+    /// `signed` checks the signature of one.
+    pub async fn references(
+        &mut self,
+        at: &Partition,
+        signed: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Found>, UpkeepError> {
         let mut found = Vec::new();
         let mut take = |offset: i64, value: &[u8]| {
             if let Ok((reference, _)) = Reference::parse_unverified(value) {
-                found.push(Found { offset, reference });
+                found.push(Found { offset, reference, signed: signed(value) });
             }
         };
         self.values(at, &mut take).await?;
@@ -159,7 +182,11 @@ impl Cluster {
                     }
                 }
                 Entry::Partial { .. } => break,
-                Entry::Legacy { .. } => return Err("message sets of an old format".to_owned()),
+                // Values of the old formats are never stored, so none of them is a reference.
+                Entry::Legacy { range } => {
+                    let offset = records[range].first_chunk().copied().map(i64::from_be_bytes);
+                    next = offset.ok_or("a message without an offset")? + 1;
+                }
             }
         }
         Ok(next)

@@ -8,19 +8,20 @@ use std::fmt;
 
 use bytes::Bytes;
 use protocol_ext::pack;
-use protocol_ext::reference::Reference;
+use protocol_ext::reference::{Binding, KeyRing, Reference};
 
-use super::log::{Cluster, Partition};
+use super::log::{Cluster, Found, Partition, Shown};
+use super::scope::{Scope, hex, parents, topic_of};
 use super::{Progress, Task, UpkeepError};
 use crate::config::Config;
-use crate::filters::offload::object_key;
-use crate::route::virtual_topics::id_of as virtual_id;
+use crate::filters::offload::{TENANT, object_key};
+use crate::store::owner::{self, Owner};
 use crate::store::{Listed, ObjectStore, StoreError};
 use crate::{clock, fault};
 
-/// A reference to an object that is not there, or too short.
+/// A reference, and the object that it names.
 #[derive(Debug, Clone)]
-pub struct Dangling {
+pub struct Place {
     topic: String,
     partition: i32,
     offset: i64,
@@ -48,7 +49,12 @@ pub struct Report {
     stored: Sum,
     referred: Sum,
     references: usize,
-    dangling: Vec<Dangling>,
+    /// Those to an object that is not there, or too short.
+    dangling: Vec<Place>,
+    /// Values that look like references and that nobody follows.
+    unsigned: usize,
+    /// The first of them.
+    forged: Vec<Place>,
     /// Not referred to, and old enough to be so for good.
     orphans: Sum,
     /// Not referred to yet.
@@ -61,7 +67,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether everything that is referred to is there.
+    /// Whether everything that is referred to is there. What only looks like a reference anybody
+    /// can write who may write to a topic.
     pub fn is_sound(&self) -> bool {
         self.dangling.is_empty() && self.damaged.is_empty()
     }
@@ -69,12 +76,18 @@ impl Report {
     /// The same for programs.
     pub fn json(&self) -> serde_json::Value {
         let sum = |sum: Sum| serde_json::json!({ "objects": sum.objects, "bytes": sum.bytes });
-        let dangling: Vec<_> = self.dangling.iter().map(|d| serde_json::json!({
-            "topic": d.topic, "partition": d.partition, "offset": d.offset, "object": d.object,
-        })).collect();
+        let place = |at: &Place| {
+            serde_json::json!({
+                "topic": at.topic, "partition": at.partition, "offset": at.offset,
+                "object": at.object,
+            })
+        };
+        let dangling: Vec<_> = self.dangling.iter().map(place).collect();
+        let forged: Vec<_> = self.forged.iter().map(place).collect();
         serde_json::json!({
             "dry_run": self.dry_run, "stored": sum(self.stored), "referred": sum(self.referred),
             "references": self.references, "dangling": dangling, "orphans": sum(self.orphans),
+            "unsigned": { "values": self.unsigned, "first": forged },
             "young": sum(self.young), "hidden": sum(self.hidden), "damaged": self.damaged,
             "marked": sum(self.marked), "deleted": sum(self.deleted),
         })
@@ -95,8 +108,11 @@ impl fmt::Display for Report {
         line("marked", self.marked, would)?;
         line("deleted", self.deleted, would)?;
         writeln!(out, "dangling   {:>9} of {} references", self.dangling.len(), self.references)?;
-        for Dangling { topic, partition, offset, object } in &self.dangling {
-            writeln!(out, "  {topic}/{partition} offset {offset}: {object}")?;
+        list(out, &self.dangling)?;
+        if self.unsigned > 0 {
+            let what = "values look like references and are none";
+            writeln!(out, "unsigned   {:>9} {what}", self.unsigned)?;
+            list(out, &self.forged)?;
         }
         for object in &self.damaged {
             writeln!(out, "damaged    {object}")?;
@@ -105,33 +121,43 @@ impl fmt::Display for Report {
     }
 }
 
+fn list(out: &mut fmt::Formatter<'_>, places: &[Place]) -> fmt::Result {
+    places.iter().try_for_each(|Place { topic, partition, offset, object }| {
+        writeln!(out, "  {topic}/{partition} offset {offset}: {object}")
+    })
+}
+
 /// Compares, and for `gc` marks and deletes.
 pub async fn sweep(
     config: &Config,
-    store: &ObjectStore,
+    (store, keys): (&ObjectStore, &KeyRing),
     cluster: &mut Cluster,
     task: &Task,
 ) -> Result<Report, UpkeepError> {
     let name = &config.cluster.name;
     let mut report = Report::default();
     let stored = stored(store, name, &mut report).await?;
-    let partitions = cluster.partitions().await?;
-    let needed = needed(name, cluster, &partitions, &mut report, &stored).await?;
+    let shown = cluster.shown().await?;
+    owned(name, store, &shown, task).await?;
     let (grace_hours, deleted_topics) = match task {
         Task::Fsck { .. } | Task::Analyse { .. } => (GRACE_HOURS, false),
         Task::Gc { grace_hours, deleted_topics, .. } => (*grace_hours, *deleted_topics),
     };
-    let grace_ms = grace_hours * MS_PER_HOUR;
+    let scope = Scope::new(config, stored.keys(), deleted_topics);
+    scope.check(&shown)?;
+    let read: Vec<&Partition> = shown.partitions.iter().filter(|at| scope.reads(at)).collect();
+    let sought = Sought { config, store, keys, stored: &stored };
+    let needed = sought.needed(cluster, &read, &mut report).await?;
+    let grace_ms = grace_hours.saturating_mul(MS_PER_HOUR);
     let now = clock::unix_ms();
-    let mut topics: HashSet<String> = partitions.iter().map(|p| hex(&p.topic_id)).collect();
-    topics.extend(config.virtual_topics.iter().map(|topic| hex(&virtual_id(&topic.name))));
+    let topics: HashSet<String> = shown.partitions.iter().map(|p| hex(&p.topic_id)).collect();
     let mut orphans = BTreeMap::new();
     for (key, listed) in &stored {
         if needed.contains(key) && !fault::on("gc-forgets-logs") {
             report.referred.add(listed);
         } else if now.saturating_sub(listed.written_at_ms) < grace_ms {
             report.young.add(listed);
-        } else if key.split('/').nth(3).is_some_and(|topic| topics.contains(topic)) {
+        } else if topic_of(key).is_some_and(|topic| topics.contains(topic)) {
             report.orphans.add(listed);
             orphans.insert(key.clone(), listed.clone());
         } else {
@@ -183,35 +209,107 @@ async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreErro
     }
 }
 
-/// Keys of the packs that some log refers to; what is missing of them goes to the report.
-async fn needed(
+/// Fails unless the objects are this cluster's, and makes them so for `gc` if they are nobody's.
+async fn owned(
     name: &str,
-    cluster: &mut Cluster,
-    partitions: &[Partition],
-    report: &mut Report,
-    stored: &BTreeMap<String, Listed>,
-) -> Result<HashSet<String>, UpkeepError> {
-    let progress = Progress::new();
-    let mut needed = HashSet::new();
-    for (n, at) in partitions.iter().enumerate() {
-        for found in cluster.references(at).await? {
-            report.references += 1;
-            let Reference { pack_id, topic_id, partition, .. } = &found.reference;
-            let object = object_key(name, pack_id, topic_id, *partition);
-            let end = found.reference.pack_offset + u64::from(found.reference.stored_bytes);
-            if stored.get(&object).is_none_or(|listed| listed.bytes < end) {
-                report.dangling.push(Dangling {
-                    topic: at.topic.clone(),
-                    partition: at.partition,
-                    offset: found.offset,
-                    object: object.clone(),
-                });
-            }
-            needed.insert(object);
+    store: &ObjectStore,
+    shown: &Shown,
+    task: &Task,
+) -> Result<(), UpkeepError> {
+    let own = shown.cluster_id.as_deref().ok_or(UpkeepError::Nameless)?;
+    let owner = match task {
+        Task::Gc { dry_run: false, .. } => owner::claim(store, name, own).await?,
+        Task::Gc { .. } | Task::Fsck { .. } | Task::Analyse { .. } => {
+            owner::of(store, name, own).await?
         }
-        progress.show("reading logs", n + 1, partitions.len());
+    };
+    match owner {
+        Owner::Other(owner) if !fault::on("owner-unasked") => {
+            let (name, own, object) = (name.to_owned(), own.to_owned(), owner::key(name));
+            Err(UpkeepError::Foreign { name, owner, own, object })
+        }
+        Owner::Us | Owner::Nobody | Owner::Other(_) => Ok(()),
     }
-    Ok(needed)
+}
+
+/// What references are compared with.
+struct Sought<'a> {
+    config: &'a Config,
+    store: &'a ObjectStore,
+    keys: &'a KeyRing,
+    stored: &'a BTreeMap<String, Listed>,
+}
+
+impl Sought<'_> {
+    /// Keys of the packs that some log refers to; what is missing of them goes to the report.
+    async fn needed(
+        &self,
+        cluster: &mut Cluster,
+        partitions: &[&Partition],
+        report: &mut Report,
+    ) -> Result<HashSet<String>, UpkeepError> {
+        let progress = Progress::new();
+        let mut needed = HashSet::new();
+        for (n, at) in partitions.iter().enumerate() {
+            for found in cluster.references(at, |value| self.is_signed(at, value)).await? {
+                report.references += 1;
+                needed.insert(self.compare(at, &found, report).await?);
+            }
+            progress.show("reading logs", n + 1, partitions.len());
+        }
+        Ok(needed)
+    }
+
+    /// Whether clients of that topic would be given the value that a reference stands for.
+    fn is_signed(&self, at: &Partition, value: &[u8]) -> bool {
+        let parents = parents(self.config, &at.topic).map(|parent| parent.name.as_str());
+        let mut names = std::iter::once(at.topic.as_str()).chain(parents);
+        names.any(|topic| self.keys.open(value, &Binding { topic, tenant: TENANT }).is_ok())
+            || fault::on("look-alikes-trusted")
+    }
+
+    /// The object of a reference. That it is not there, or that nobody follows the reference,
+    /// goes to the report.
+    async fn compare(
+        &self,
+        at: &Partition,
+        found: &Found,
+        report: &mut Report,
+    ) -> Result<String, UpkeepError> {
+        let Reference { pack_id, topic_id, partition, .. } = &found.reference;
+        let object = object_key(&self.config.cluster.name, pack_id, topic_id, *partition);
+        let place = || Place {
+            topic: at.topic.clone(),
+            partition: at.partition,
+            offset: found.offset,
+            object: object.clone(),
+        };
+        let end = found.reference.pack_offset.saturating_add(found.reference.stored_bytes.into());
+        if !found.signed {
+            report.unsigned += 1;
+            if report.forged.len() < FORGED_SHOWN {
+                report.forged.push(place());
+            }
+        } else if self.stored.get(&object).is_none_or(|listed| listed.bytes < end)
+            && self.is_lost(&object, end).await?
+        {
+            report.dangling.push(place());
+        }
+        Ok(object)
+    }
+
+    /// Whether an object that was not listed, or was too short, is so now: the log was read later
+    /// and may refer to what was stored meanwhile.
+    async fn is_lost(&self, object: &str, end: u64) -> Result<bool, StoreError> {
+        if fault::on("listing-trusted") {
+            return Ok(true);
+        }
+        match self.store.size(object).await {
+            Ok(bytes) => Ok(bytes < end),
+            Err(StoreError::Missing(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Reads every pack and checks all its sums.
@@ -290,12 +388,10 @@ async fn collect(
     Ok(())
 }
 
-fn hex(id: &[u8; 16]) -> String {
-    uuid::Uuid::from_bytes(*id).simple().to_string()
-}
-
 /// Where marks are kept.
 const MARKS: &str = "upkeep/v1/marks/";
 /// Objects that are younger may belong to requests under way.
 const GRACE_HOURS: u64 = 24;
 const MS_PER_HOUR: u64 = 3_600_000;
+/// Values that only look like references, and are shown.
+const FORGED_SHOWN: usize = 20;

@@ -38,7 +38,7 @@ async fn start(faults: Faults) -> (Brokers, Proxy) {
 
 /// A batch of a producer with epoch 0 whose records are numbered from `sequence` on; every second
 /// one goes to the region.
-fn numbered(producer: i64, sequence: i32, count: i32) -> Bytes {
+pub fn numbered(producer: i64, sequence: i32, count: i32) -> Bytes {
     let records = (0..count).map(|n| {
         let number = sequence + n;
         let region = (number % 2 == 0).then(|| b"norcal".to_vec());
@@ -56,7 +56,7 @@ fn numbered(producer: i64, sequence: i32, count: i32) -> Bytes {
 }
 
 /// The numbers in a log, in order.
-fn numbers(log: Option<&mut FakeLog>) -> Vec<i32> {
+pub fn numbers(log: Option<&mut FakeLog>) -> Vec<i32> {
     let batches = log.expect("a log").batches();
     let values = batches.flat_map(|batch| {
         let open = OpenBatch::open(batch.clone(), &CAPS).expect("a batch");

@@ -19,6 +19,7 @@ mod holders;
 mod hostile;
 mod lifecycle;
 mod log_shapes;
+mod many_batches;
 mod metrics;
 #[cfg(feature = "failpoints")]
 mod mutants;
@@ -34,6 +35,7 @@ mod reload;
 mod room;
 mod routed;
 mod sasl;
+mod segments;
 mod store;
 mod tails;
 mod tls;

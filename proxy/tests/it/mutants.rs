@@ -8,8 +8,9 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, offload, order, origin,
-    overstay, permissions, reach, refused, room, routed, sasl, store, tails, tls, upkeep, versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
+    origin, overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls,
+    upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -157,6 +158,33 @@ fn mutants() -> Vec<Mutant> {
     ]
 }
 
+fn mutants_of_upkeep() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "runs-not-joined",
+            many_batches::a_value_beside_many_batches_comes_back,
+            "no answer"
+        ),
+        mutant!(
+            "owner-unasked",
+            upkeep::a_cluster_of_the_same_name_deletes_nothing,
+            "another cluster's gc"
+        ),
+        mutant!("parts-not-missed", upkeep::an_unshown_part_keeps_its_objects, "objects left"),
+        mutant!("every-log-read", upkeep::topics_without_references_are_not_read, "elsewhere"),
+        mutant!("listing-trusted", upkeep::what_is_stored_meanwhile_is_not_dangling, "dangling"),
+        mutant!("fetch-unbounded", many_batches::a_small_buffer_strands_nobody, "no answer"),
+        mutant!(
+            "long-batches-stored",
+            offload::batches_beyond_an_answer_are_split,
+            "error of a batch of 4"
+        ),
+        mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
+        mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
+        mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
+    ]
+}
+
 fn mutants_of_security() -> Vec<Mutant> {
     vec![
         mutant!(
@@ -191,6 +219,8 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::sessions_end_behind_uploads,
             "kind=\"session_over\""
         ),
+        mutant!("users-hidden", sasl::brokers_see_clients, "logins of alice at brokers"),
+        mutant!("lifetime-untold", sasl::sessions_end, "lifetime told"),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
         mutant!("secrets-shown", sasl::secrets_stay_secret, "no secret is masked"),
         mutant!("renewal-ignored", tls::certificates_are_renewed, "file_reloads_total"),
@@ -246,6 +276,7 @@ fn mutants_of_refusals() -> Vec<Mutant> {
 }
 
 /// What clients see of virtual topics.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
         mutant!(
@@ -258,10 +289,32 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
             routed::leaders::names_and_ids_are_asked_for_apart,
             "errors of a name"
         ),
+        mutant!("no-carrier", routed::carrier::the_carrier_is_made, "a carrier beside"),
+        mutant!("segments-shown", routed::carrier::the_carrier_is_made, "all topics in"),
+        mutant!("missing-carrier-told", routed::carrier::a_carrier_is_waited_for, "without a"),
+        mutant!("old-ids-kept", routed::carrier::a_new_id_is_followed, "by the old id"),
         mutant!(
-            "parts-by-name",
-            routed::metadata::a_virtual_topic_beside_a_real_one_is_found_by_id,
-            "errors of its partitions"
+            "unknown-ids-pass",
+            routed::carrier::an_unseen_id_reaches_no_carrier,
+            "records in the carrier"
+        ),
+        mutant!("old-versions-pass", routed::carrier::old_versions_reach_no_carrier, "at a broker"),
+        mutant!(
+            "negative-commits-pass",
+            routed::carrier::commits_are_the_carriers,
+            "errors of OffsetCommit"
+        ),
+        mutant!("epochs-pass", routed::carrier::epochs_end_nowhere, "ends of epochs"),
+        mutant!("structure-passes", routed::carrier::the_structure_is_kept, "of CreatePartitions"),
+        mutant!(
+            "deletions-pass",
+            routed::carrier::records_are_deleted_in_the_parts,
+            "answers of DeleteRecords"
+        ),
+        mutant!(
+            "carriers-unread",
+            routed::carrier::records_in_a_carrier_are_told_of,
+            "firebreak_hidden_topics is"
         ),
         mutant!(
             "questions-unbounded",
@@ -318,6 +371,42 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
     ]
 }
 
+/// Segments behind a virtual topic.
+fn mutants_of_segments() -> Vec<Mutant> {
+    use segments::{leader, log, read, seals, write};
+    vec![
+        mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
+        mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
+        mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),
+        mutant!("sealed-end-told", read::records_have_logical_offsets, "end told from 0"),
+        mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
+        mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
+        mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
+        mutant!(
+            "aborted-placement-read",
+            log::what_was_not_committed_did_not_happen,
+            "end: not within"
+        ),
+        mutant!(
+            "placement-uncommitted",
+            leader::segments_are_made_and_rolled,
+            "segments: not within"
+        ),
+        mutant!("seal-unasked", seals::a_seal_waits_for_every_broker, "while the roll must wait"),
+        mutant!(
+            "open-transaction-sealed",
+            seals::a_seal_waits_for_transactions,
+            "while the roll must wait"
+        ),
+        mutant!(
+            "unreplicated-sealed",
+            seals::a_seal_waits_for_replicas,
+            "while the roll must wait"
+        ),
+        mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
+    ]
+}
+
 /// A fault that needs a race to do harm may miss it: one harm of so many tries is enough, since the
 /// check without a fault passes every time.
 const TRIES: u32 = 5;
@@ -328,10 +417,12 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let only = std::env::var("FIREBREAK_MUTANT").ok();
     let mut survived = Vec::new();
     let mut mutants = mutants();
+    mutants.extend(mutants_of_upkeep());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
     mutants.extend(mutants_of_refusals());
+    mutants.extend(mutants_of_segments());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     for mutant in &mutants {

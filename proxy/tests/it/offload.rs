@@ -237,7 +237,7 @@ pub async fn a_forged_reference_is_never_followed(faults: Faults) -> Checked {
         ensure!(got == expected, "the forged value in {topic} was changed");
     }
     ensure_eq!(scene.count("refused").await?, 3.0, "references refused");
-    ensure_eq!(scene.count("restore").await?, 0.0, "values read from the store");
+    ensure_eq!(scene.count("restore").await?, 0.0, "values restored");
     ensure_eq!(scene.count("damaged").await?, 0.0, "objects found damaged");
     Ok(())
 }
@@ -458,4 +458,24 @@ async fn failures_of_the_store_are_counted_by_what_was_asked_and_told() -> Check
     let lines = scene.proxy.logged("object store failed");
     ensure!(lines <= 14, "{lines} lines about it");
     Ok(())
+}
+
+/// Values of one batch that no answer would hold together are refused as too large, which has
+/// producers split it; what fits is stored.
+pub async fn batches_beyond_an_answer_are_split(faults: Faults) -> Checked {
+    const MESSAGE_TOO_LARGE: i16 = 10;
+    const VALUE: usize = 17 << 20;
+    let mut scene = scene(faults).await?;
+    for (values, expected) in [(4, MESSAGE_TOO_LARGE), (3, 0)] {
+        let sent = batch(Codec::Zstd, Framing::Plain, &records(&vec![vec![0; VALUE]; values]));
+        let (error, _) = scene.client.produce(9, "t", 0, &sent).await?;
+        ensure_eq!(error, expected, "error of a batch of {values} long values");
+    }
+    ensure_eq!(scene.values().len(), 3, "values in the store");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_whose_values_no_answer_can_hold_is_refused() -> Checked {
+    batches_beyond_an_answer_are_split(None).await
 }

@@ -1,6 +1,7 @@
 //! Virtual topics: what clients see of them, whatever brokers and other clients do.
 
 pub mod bounds;
+pub mod carrier;
 pub mod fetch;
 pub mod leaders;
 pub mod metadata;
@@ -29,6 +30,7 @@ const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 2\n\
 /// Two brokers and a proxy with the virtual topic; `setup` adds to its configuration.
 pub async fn start(faults: Faults, setup: impl FnOnce(Setup) -> Setup) -> (Brokers, Proxy) {
     let brokers = Brokers::start(2).await;
+    brokers.cluster().add_topic(TOPIC, 4);
     brokers.cluster().add_topic(NORCAL, 2);
     brokers.cluster().add_topic(OTHER, 2);
     let setup = setup(Setup::new(&brokers, faults)).limit(ROUTED);

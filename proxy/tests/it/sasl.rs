@@ -225,8 +225,13 @@ async fn raw_tokens_follow_a_handshake_of_version_0_where_sasl_ends_here() -> Ch
 
 #[tokio::test]
 async fn brokers_see_each_client_as_itself_where_its_password_is_known() -> Checked {
+    brokers_see_clients(None).await
+}
+
+/// A client's name and password are taken to its broker; one that the broker refuses is let go.
+pub async fn brokers_see_clients(faults: Faults) -> Checked {
     let brokers = brokers().await;
-    let (_folder, proxy) = ending(None, &brokers, ", brokers_see = \"client\"").await;
+    let (_folder, proxy) = ending(faults, &brokers, ", brokers_see = \"client\"").await;
     let before = brokers.cluster().logins.len();
     for (n, mechanism) in [Mechanism::Plain, Mechanism::ScramSha256].into_iter().enumerate() {
         let mut client = Client::connect(proxy.node(1)).await?;
@@ -424,4 +429,38 @@ pub async fn secrets_stay_secret(faults: Faults) -> Checked {
         ensure!(!shown.contains(secret), "{secret:?} is shown");
     }
     Ok(())
+}
+
+/// Who is ended before it has read anything is reset, also where SASL ends at the proxy.
+pub async fn clients_that_read_nothing_are_reset(faults: Faults) -> Checked {
+    let (brokers, folder) = (brokers().await, Folder::new());
+    let setup = || {
+        let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ""));
+        setup.cluster(&cluster(&folder, Mechanism::ScramSha512))
+    };
+    let nowhere = setup().bootstrap(&["127.0.0.1:1".to_owned()]).limit("connect_ms = 300");
+    let proxy = nowhere.not_ready().start().await;
+    until("a listener", async || (proxy.logged("started") > 0).then_some(())).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    client.send(18, 0, &ApiVersionsRequest::default()).await?;
+    ensure!(client.is_reset().await?, "without a broker it was closed in good order");
+
+    let proxy = setup().limit("unproven_max = 1").start().await;
+    let mut first = Client::connect(proxy.port).await?;
+    let _: ApiVersionsResponse = first.call(18, 0, &ApiVersionsRequest::default()).await?;
+    let mut second = Client::connect(proxy.port).await?;
+    ensure!(second.is_reset().await?, "in a full house it was closed in good order");
+
+    let proxy = setup().start().await;
+    let mut silent = Client::connect(proxy.port).await?;
+    let open = "firebreak_connections{side=\"client\"}";
+    proxy.metric_becomes(open, 1.0).await?;
+    proxy.terminate();
+    ensure!(silent.is_reset().await?, "by a drain it was closed in good order");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clients_that_are_ended_before_they_read_anything_are_reset() -> Checked {
+    clients_that_read_nothing_are_reset(None).await
 }

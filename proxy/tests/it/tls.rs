@@ -316,3 +316,21 @@ pub async fn unknown_names_are_closed(faults: Faults) -> Checked {
     }
     Ok(())
 }
+
+/// A drain resets who has not come through the handshake.
+pub async fn a_drain_resets_who_shakes_hands(faults: Faults) -> Checked {
+    let (folder, front) = (Folder::new(), Authority::new("front"));
+    let brokers = Brokers::start(1).await;
+    let own = front.sign(&["127.0.0.1"]);
+    let proxy = Setup::new(&brokers, faults).listen(&listen(&folder, &own, None)).start().await;
+    let mut silent = Client::connect_plain(proxy.port).await?;
+    proxy.metric_becomes("firebreak_connections{side=\"client\"}", 1.0).await?;
+    proxy.terminate();
+    ensure!(silent.is_reset().await?, "by a drain it was closed in good order");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_shakes_hands_when_a_drain_begins_is_reset() -> Checked {
+    a_drain_resets_who_shakes_hands(None).await
+}

@@ -13,9 +13,11 @@ pub mod old;
 pub mod records;
 pub mod rolling;
 pub mod security;
+pub mod segments;
 pub mod tails;
 pub mod tools;
 pub mod trouble;
+pub mod virtual_topics;
 
 use serde_json::{Value, json};
 

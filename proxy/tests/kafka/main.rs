@@ -98,6 +98,7 @@ macro_rules! security_on_kafka {
             expired_certificates => security::expired_certificates,
             one_port_with_a_name_for_each_broker => security::one_port_with_names,
             acls_hold_directly_proxied_and_through_legs => security::acls_hold,
+            writes_forbidden_through_legs => security::writes_forbidden_through_legs,
         ]);
     };
 }
@@ -111,7 +112,7 @@ const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secu
 
 use cases::{
     addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, rolling,
-    security, tools, trouble,
+    security, segments, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -119,6 +120,11 @@ every_case_on_kafka!(on_4_1_0, KAFKA_4_1);
 every_case_on_kafka!(on_3_9_1, KAFKA_3_9);
 security_on_kafka!(secured_4_3_1, SECURED_4_3);
 security_on_kafka!(secured_3_9_1, SECURED_3_9);
+
+on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
+    one_topic_for_every_client => virtual_topics::one_topic_for_every_client,
+    rolls_under_load => segments::rolls_under_load,
+]);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
     no_answer_names_a_broker => addresses::no_answer_names_a_broker,
@@ -131,4 +137,9 @@ on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants, KAFKA_4_3, [
     each_address_row_switched_off_is_seen => cases::mutants::each_address_row_is_missed,
+]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_security, SECURED_4_3, [
+    each_broken_promise_is_seen => security::mutants::each_broken_promise_is_seen,
 ]);

@@ -91,7 +91,7 @@ pub fn config(features: Features, limits: &str) -> Config {
 /// Serves until it is asked to drain.
 pub async fn run(world: Rc<World>, config: Config) -> turmoil::Result {
     let doors = accept::bind(&config.listen).map_err(|(address, e)| format!("{address}: {e}"))?;
-    let serving = Serving::start(&config, doors)?;
+    let serving = Serving::start(&config, doors, &tokio::runtime::Handle::current())?;
     let plane = serving.plane.clone();
     *world.plane.borrow_mut() = Some(plane.clone());
     tokio::select! {

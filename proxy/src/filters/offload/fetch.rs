@@ -1,6 +1,7 @@
 //! Fetch: references of a response become the values they stand for.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use super::sections::{Change, Section, TopicRef, change, sections};
 use crate::budget::Room;
 use crate::fault;
 use crate::inflate::Opened;
-use crate::limits::{RESTORED_BYTES_MAX, RESTORING_BYTES};
+use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX, RESTORING_BYTES};
 use crate::metrics::OffloadOp;
 use crate::route::addresses::Directory;
 use crate::store::cache::PartKey;
@@ -43,8 +44,17 @@ struct Referring {
 
 /// A piece of a partition's records.
 enum Piece {
+    /// Batches that stay, however many follow each other.
     Same(Bytes),
     Refer(Box<Referring>),
+}
+
+/// What a batch is.
+enum Found {
+    Stays,
+    Refers(Box<Referring>),
+    /// It needs room that this answer cannot wait for.
+    NoRoom,
 }
 
 /// What to do with a partition's records.
@@ -79,7 +89,7 @@ impl Offload {
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
-        let found = sections(message, version, frame, at)?;
+        let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
         let all = budget.min(RESTORED_BYTES_MAX);
         let mut spent = Spent { left: all, all, ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
@@ -131,68 +141,55 @@ impl Offload {
             return Plan::Pass;
         }
         let Some(topic) = topic else { return Plan::Nameless };
-        let mut pieces = Vec::new();
-        let mut refers = false;
-        let mut end = 0;
-        for entry in Batches::new(&section.records) {
-            let (range, piece) = match entry {
+        let records = &section.records;
+        let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
+        for entry in Batches::new(records) {
+            let (range, found) = match entry {
                 Ok(Entry::Batch { range, header }) if !header.is_control() => {
-                    let batch = section.records.slice(range.clone());
-                    let Some(piece) = self.piece(batch, topic, spent).await else {
-                        return Plan::Pieces(pieces);
-                    };
-                    (range, piece)
+                    let batch = records.slice(range.clone());
+                    (range, self.found(batch, topic, spent).await)
                 }
-                Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => {
-                    (range.clone(), Piece::Same(section.records.slice(range)))
-                }
+                Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => (range, Found::Stays),
                 Ok(Entry::Legacy { range, .. }) => {
                     self.metrics.legacy_batches.inc();
-                    (range.clone(), Piece::Same(section.records.slice(range)))
+                    (range, Found::Stays)
                 }
                 // What cannot be read goes to the client as it is; it will say so.
                 Err(_) => break,
             };
             // Where nothing refers, the broker has kept to what the client wants.
-            let fits = match &piece {
-                Piece::Same(bytes) => spent.pass(bytes.len()),
-                Piece::Refer(batch) => spent.admit(batch),
-            };
-            if !fits {
-                return Plan::Pieces(pieces);
+            match found {
+                Found::Stays if spent.pass(range.len()) => run.stay(range),
+                Found::Refers(batch) if spent.admit(&batch) => run.refer(range, batch),
+                Found::Stays | Found::Refers(_) | Found::NoRoom => return run.cut(),
             }
-            end = range.end;
-            refers |= !matches!(piece, Piece::Same(_));
-            pieces.push(piece);
         }
-        pieces.push(Piece::Same(section.records.slice(end..)));
-        if refers { Plan::Pieces(pieces) } else { Plan::Pass }
+        run.whole()
     }
 
-    /// What to do with a batch; `None` if the answer must end before it.
-    async fn piece(&self, batch: Bytes, topic: &str, spent: &mut Spent) -> Option<Piece> {
+    /// What a batch is.
+    async fn found(&self, batch: Bytes, topic: &str, spent: &mut Spent) -> Found {
         let codec = BatchHeader::parse(&batch).and_then(|header| Ok(header.codec()?));
         let refers = || memchr::memmem::find(&batch, &REFERENCE_MAGIC).is_some();
         // What cannot be opened is the client's to refuse.
-        let Ok(codec) = codec else { return Some(Piece::Same(batch)) };
+        let Ok(codec) = codec else { return Found::Stays };
         if codec == Codec::None && !busy(batch.len(), refers) {
-            return Some(Piece::Same(batch));
+            return Found::Stays;
         }
         let opened = match spent.holds_opened {
             false => Some(self.inflate.open(&batch).await),
             true => self.inflate.try_open(&batch),
         };
-        let open = match opened? {
-            Ok(open) => open,
-            Err(error) => {
+        let open = match opened {
+            Some(Ok(open)) => open,
+            Some(Err(error)) => {
                 self.unopened(&error, topic);
-                return Some(Piece::Same(batch));
+                return Found::Stays;
             }
+            None => return Found::NoRoom,
         };
-        let Some(referring) = busy(open.batch.body().len(), || self.referring(open, topic)) else {
-            return Some(Piece::Same(batch));
-        };
-        Some(Piece::Refer(Box::new(referring)))
+        let referring = busy(open.batch.body().len(), || self.referring(open, topic));
+        referring.map_or(Found::Stays, |referring| Found::Refers(Box::new(referring)))
     }
 
     fn referring(&self, open: Opened, topic: &str) -> Option<Referring> {
@@ -271,6 +268,7 @@ impl Offload {
         for (record, want) in &batch.references {
             let value = values.get(&want.key()).cloned().unwrap_or(Err(PartFailure::Late));
             let value = value.map_err(|error| RestoreError::At(offset, error))?;
+            self.metrics.offload(OffloadOp::Restore, value.len());
             replacements.push(Replacement { at: *record, value });
         }
         let options = RewriteOptions::default();
@@ -290,6 +288,53 @@ enum RestoreError {
     /// The batch cannot take it.
     #[error(transparent)]
     Rewrite(#[from] protocol_ext::replace::RewriteError),
+}
+
+/// The batches of a partition, in order. Those that stay make one piece between two that refer:
+/// each piece takes memory, and there may be hundreds of thousands of batches.
+struct Run<'a> {
+    records: &'a Bytes,
+    /// What stays and is no piece yet: from there,
+    from: usize,
+    /// to here.
+    end: usize,
+    pieces: Vec<Piece>,
+}
+
+impl Run<'_> {
+    fn stay(&mut self, range: Range<usize>) {
+        self.end = range.end;
+        if fault::on("runs-not-joined") {
+            self.close(range.end);
+        }
+    }
+
+    fn refer(&mut self, range: Range<usize>, batch: Box<Referring>) {
+        self.close(range.start);
+        self.pieces.push(Piece::Refer(batch));
+        (self.from, self.end) = (range.end, range.end);
+    }
+
+    /// Makes a piece of what stays up to `to`.
+    fn close(&mut self, to: usize) {
+        if self.from < to {
+            self.pieces.push(Piece::Same(self.records.slice(self.from..to)));
+        }
+        self.from = to;
+    }
+
+    /// The answer ends behind the last batch.
+    fn cut(mut self) -> Plan {
+        self.close(self.end);
+        Plan::Pieces(self.pieces)
+    }
+
+    /// All of it is in the answer, also what cannot be read behind the last batch.
+    fn whole(mut self) -> Plan {
+        let refers = self.pieces.iter().any(|piece| matches!(piece, Piece::Refer(_)));
+        self.close(self.records.len());
+        if refers { Plan::Pieces(self.pieces) } else { Plan::Pass }
+    }
 }
 
 /// What must be read for the batches of all partitions.

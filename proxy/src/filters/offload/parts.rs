@@ -220,12 +220,13 @@ impl Parts {
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             let bytes = lead.want.reference.original_bytes as usize;
-            let op = match &value {
-                Ok(_) => OffloadOp::Restore,
-                Err(failure) if failure.is_damage() => OffloadOp::Damaged,
-                Err(_) => OffloadOp::Failed,
-            };
-            self.metrics.offload(op, bytes);
+            match &value {
+                Ok(_) => {}
+                Err(failure) if failure.is_damage() => {
+                    self.metrics.offload(OffloadOp::Damaged, bytes);
+                }
+                Err(_) => self.metrics.offload(OffloadOp::Failed, bytes),
+            }
             if let Ok(value) = &value
                 && hot
             {

@@ -24,7 +24,7 @@ use super::sections::{Change, Section, TopicRef, change, sections};
 use crate::config::{OffloadRule, OnStoreFailure};
 use crate::fault;
 use crate::inflate::Opened;
-use crate::limits::LARGE_VALUES_MAX;
+use crate::limits::{LARGE_VALUES_MAX, RESTORED_BYTES_MAX, SECTIONS_MAX};
 use crate::metrics::OffloadOp;
 use crate::route::topics::TopicId;
 use crate::store::StoreError;
@@ -91,7 +91,7 @@ impl Offload {
     /// Stores the large values of a Produce request and gives the request to forward.
     pub async fn produce(&self, head: Head, frame: &Bytes) -> Result<Produced, WireError> {
         let at = header::request_body_at(head, frame)?;
-        let found = sections(&requests::PRODUCE, head.version, frame, at)?;
+        let found = sections(&requests::PRODUCE, head.version, frame, at, SECTIONS_MAX)?;
         let changes = vec![Change::default(); found.len()];
         let (refused, unknown) = (BTreeMap::new(), None);
         let mut work = Work { found: &found, next: 0, changes, refused, values: 0, unknown };
@@ -221,7 +221,12 @@ impl Offload {
         let Some(mut batch) = self.with_large_values(opened, rule, &name) else {
             return Ok(Some(None));
         };
-        if work.values + batch.values.len() > LARGE_VALUES_MAX {
+        let bytes: usize = batch.values.iter().map(|(_, value)| value.len()).sum();
+        // Consumers are given one batch at least, and none beyond what they take.
+        let beyond = batch.values.len() > 1 && bytes > RESTORED_BYTES_MAX;
+        if work.values + batch.values.len() > LARGE_VALUES_MAX
+            || (beyond && !fault::on("long-batches-stored"))
+        {
             return Err(TOO_LARGE);
         }
         batch.topic_id = self.id(section, &name, work).await?;

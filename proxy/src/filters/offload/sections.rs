@@ -8,6 +8,7 @@ use protocol_ext::schema::{Message, Role, requests};
 use protocol_ext::walk::{Edits, Replace, Value, Visit, walk};
 use protocol_ext::wire::WireError;
 
+use crate::limits::SECTIONS_MAX;
 use crate::route::topics::TopicId;
 
 /// How a message names a topic.
@@ -30,15 +31,14 @@ pub struct Section {
     pub records: Bytes,
 }
 
-/// Records fields of one message. A peer decides how many there are, and six bytes make one.
-const SECTIONS_MAX: usize = 100_000;
-
-/// Lists the records fields of `frame`, in wire order.
+/// Lists the records fields of `frame`, in wire order. A peer decides how many there are: more
+/// than `most` are refused.
 pub fn sections(
     message: &Message,
     version: i16,
     frame: &Bytes,
     at: usize,
+    most: usize,
 ) -> Result<Vec<Section>, WireError> {
     let mut found = Vec::new();
     let mut topic = TopicRef::Name("".into());
@@ -50,7 +50,7 @@ pub fn sections(
             }
             (Role::TopicId, Value::Uuid(id)) => topic = TopicRef::Id(id),
             (Role::Partition, value) => partition = i32::try_from(value.int()).unwrap_or(-1),
-            (Role::Records, _) if found.len() == SECTIONS_MAX => too_many = true,
+            (Role::Records, _) if found.len() == most => too_many = true,
             (Role::Records, Value::Bytes(records, from)) => {
                 let records = frame.slice(from..from + records.map_or(0, <[u8]>::len));
                 found.push(Section { topic: topic.clone(), partition, records });
@@ -60,13 +60,13 @@ pub fn sections(
         None
     };
     walk(message, version, frame, at, &mut look)?;
-    if too_many { Err(WireError::Items { max: SECTIONS_MAX }) } else { Ok(found) }
+    if too_many { Err(WireError::Items { max: most }) } else { Ok(found) }
 }
 
 /// The records fields of a Produce request.
 pub fn produce_sections(head: Head, frame: &Bytes) -> Result<Vec<Section>, WireError> {
     let at = header::request_body_at(head, frame)?;
-    sections(&requests::PRODUCE, head.version, frame, at)
+    sections(&requests::PRODUCE, head.version, frame, at, SECTIONS_MAX)
 }
 
 /// New content of one partition: records, and an error that replaces them.
@@ -127,9 +127,15 @@ mod tests {
         body.into()
     }
 
+    fn listed(partitions: u32) -> Result<Vec<Section>, WireError> {
+        let head = Head { api: 0, version: 9, correlation: 1 };
+        let frame = [&[0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0][..], &body(partitions)].concat();
+        produce_sections(head, &frame.into())
+    }
+
     #[test]
     fn partitions_share_the_name_of_their_topic_and_are_bounded_in_number() {
-        let found = sections(&requests::PRODUCE, 9, &body(1000), 0).expect("sections");
+        let found = listed(1000).expect("sections");
         assert_eq!(found.len(), 1000);
         let names: Vec<&Arc<str>> = found
             .iter()
@@ -140,8 +146,8 @@ mod tests {
             .collect();
         assert!(names.iter().all(|name| Arc::ptr_eq(name, names[0])), "a copy a partition");
         let most = u32::try_from(SECTIONS_MAX).expect("small");
-        assert!(sections(&requests::PRODUCE, 9, &body(most), 0).is_ok());
-        let error = sections(&requests::PRODUCE, 9, &body(most + 1), 0).expect_err("too many");
+        assert!(listed(most).is_ok());
+        let error = listed(most + 1).expect_err("too many");
         assert_eq!(error, WireError::Items { max: SECTIONS_MAX });
     }
 }

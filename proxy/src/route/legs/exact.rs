@@ -1,68 +1,44 @@
 //! Produce with sequences: each part is written exactly once (epoch-encoded sequences,
 //! `protocol_ext::ees`).
 //!
-//! offer -> look-up for streams that are new here -> split under our own producer fields -> send,
-//! again and again while the gate is open -> settle. Invariants: a stream's next batch is sent only
-//! when all parts of the one before are durable; what was not sent while the gate was open is
-//! never sent; success is told only of what is durable in all its parts.
+//! offer -> look-up for streams that are new here -> split under our own producer fields -> sent,
+//! in `deliver.rs` -> settle. Invariants: a stream's next batch is sent only when all parts of the
+//! one before are durable; success is told only of what is durable in all its parts.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use kafka_protocol::messages::ProduceResponse;
-use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use protocol_ext::batch::OpenBatch;
 use protocol_ext::ees::{
-    FORGOTTEN_AFTER, PartAnswer, Position, Row, Stream, StreamId, Verdict, View, judge,
+    FORGOTTEN_AFTER, PartAnswer, Position, Row, SLOTS, Stream, StreamId, Verdict, View,
 };
 use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
-use protocol_ext::{api, guard};
 
-use super::look_up::{Found, Place};
-use super::produce::{CORRUPT, LEG_VERSION, Outcome, Outcomes, TIMED_OUT, leg_body};
-use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
+use super::deliver::{Gate, Part};
+use super::look_up::{Asked, Found, Place};
+use super::produce::{CORRUPT, MESSAGE_TOO_LARGE, Outcome, Outcomes, TIMED_OUT};
+use super::{Legs, Ways};
 use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
-use crate::route::producers::Producers;
-use crate::route::topics::TopicId;
+use crate::route::chain::Stretch;
+use crate::route::placement::Placement;
 use crate::route::virtual_topics::Routed;
-use crate::{clock, fault, random};
-
-/// First pause before a part is sent again; it doubles.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_millis(400);
-/// The broker's time for one try, in milliseconds.
-const TRY_MS: i32 = 4_000;
-const MESSAGE_TOO_LARGE: i16 = 10;
+use crate::{clock, fault};
 
 /// Streams of one connection, by virtual topic and logical partition.
-pub(super) type Streams = HashMap<Key, Stream>;
-pub(super) type Key = (TopicId, i32, StreamId);
+pub(super) type Streams = HashMap<Key, Known>;
 
-/// Until when, and for whom, parts may still be sent.
-#[derive(Debug)]
-pub(super) struct Gate<'a> {
-    until: Duration,
-    client: Option<&'a Line>,
-    producers: &'a Producers,
-    writers: HashSet<(i64, i16)>,
+/// A stream, and by slot the segment up to which look-ups have covered all before it: that one may
+/// be written.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub stream: Stream,
+    pub covered: [u32; SLOTS],
 }
 
-impl Gate<'_> {
-    /// Asked right before bytes go to a broker.
-    pub(super) fn is_open(&self) -> bool {
-        if fault::on("dispatch-late") {
-            return true;
-        }
-        let newest = self.writers.iter().all(|(id, epoch)| self.producers.is_newest(*id, *epoch));
-        let there = self.client.is_none_or(|client| !client.is_hung_up());
-        newest && clock::since_boot() <= self.until && there
-    }
-}
+pub(super) type Key = (usize, i32, StreamId);
 
 /// A client batch with sequences.
 pub(super) struct Batch<'a> {
@@ -78,8 +54,33 @@ pub(super) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn key(&self) -> Key {
-        (self.routed.id, self.q, self.id)
+    pub(super) fn key(&self) -> Key {
+        (self.routed.number, self.q, self.id)
+    }
+
+    /// The question about a physical partition of its stream.
+    pub(super) fn asked(&self, stretch: Stretch<'_>) -> Asked {
+        ((stretch.topic.clone(), self.partition), stretch.length())
+    }
+
+    /// What was found of its stream there; `None` if it was not answered.
+    pub(super) fn rows<'f>(
+        &self,
+        slot: u8,
+        stretch: Stretch<'_>,
+        found: &'f HashMap<Place, Found>,
+    ) -> Option<impl Iterator<Item = Row> + use<'f>> {
+        let (id, sealed) = (self.id, stretch.end.is_some());
+        let Found { rows, committed } = found.get(&(stretch.topic.clone(), self.partition))?;
+        let own = rows.iter().filter(move |(of, ..)| *of == id);
+        let committed = *committed;
+        Some(own.map(move |(_, at, records)| Row {
+            slot,
+            sealed,
+            at: *at,
+            records: *records,
+            committed,
+        }))
     }
 
     /// Base sequence and records.
@@ -88,23 +89,41 @@ impl Batch<'_> {
         (header.base_sequence, header.records_count.cast_unsigned())
     }
 
-    /// All physical partitions of its stream, by slot.
-    fn places(&self) -> impl Iterator<Item = (u8, Place)> {
-        let places = self.routed.physical.iter().map(|topic| (topic.clone(), self.partition));
-        (0..).zip(places)
+    /// All physical partitions of its stream, open and sealed, by slot.
+    fn stretches<'p>(&self, all: &'p Placement) -> impl Iterator<Item = (u8, Stretch<'p>)> {
+        let chains = (0..self.routed.physical.len()).map(|slot| all.chain(self.routed, slot));
+        let partition = self.partition;
+        (0..).zip(chains).flat_map(move |(slot, chain)| {
+            let stretches = chain.into_iter().flat_map(move |chain| chain.stretches(partition));
+            stretches.map(move |stretch| (slot, stretch))
+        })
     }
 }
 
-struct Part {
-    /// Which of the accepted batches.
-    batch: usize,
-    physical: Arc<str>,
-    partition: i32,
-    bytes: Bytes,
-    /// The offset it gets is the logical one.
-    native: bool,
-    ended: Option<PartAnswer>,
+impl Batch<'_> {
+    /// The sealed segments of a slot that are looked at before the first write to the open one:
+    /// those that were not sealed at the last look, and all that a retry may lie in.
+    pub(super) fn sealed_stretches<'p>(
+        &self,
+        placement: &'p Placement,
+        slot: u8,
+        covered: u32,
+    ) -> impl Iterator<Item = Stretch<'p>> + use<'p> {
+        let horizon = clock::unix_ms().saturating_sub(RETRY_HORIZON_MS);
+        let chain = placement.chain(self.routed, usize::from(slot));
+        let stretches = chain.into_iter().flat_map({
+            let partition = self.partition;
+            move |chain| chain.stretches(partition)
+        });
+        stretches.filter(move |stretch| {
+            let sealed = stretch.sealed_at_ms;
+            sealed.is_some_and(|at| stretch.number >= covered || at >= horizon)
+        })
+    }
 }
+
+/// Clients send a batch again for so long at most.
+const RETRY_HORIZON_MS: u64 = 3_600_000;
 
 impl Legs {
     /// Writes batches with sequences and notes their outcomes.
@@ -117,15 +136,17 @@ impl Legs {
         outcomes: &mut Outcomes,
     ) -> Result<(), WireError> {
         let producers = &ways.routed.producers;
+        let placement = ways.routed.placements().now();
         let mut writers = HashSet::new();
         for batch in &batches {
             let header = batch.open.header();
-            producers.saw(header.producer_id, header.producer_epoch);
-            writers.insert((header.producer_id, header.producer_epoch));
+            let writer = (batch.routed.number, header.producer_id);
+            producers.saw(writer, header.producer_epoch);
+            writers.insert((writer, header.producer_epoch));
         }
         let read_at = clock::since_boot();
         let gate = Gate { until: read_at + DISPATCH_MAX, client, producers, writers };
-        let accepted = self.accept(ways, metrics, batches, outcomes).await?;
+        let accepted = self.accept((ways, &placement), metrics, batches, outcomes).await?;
         let (mut parts, mut codes) = (Vec::new(), vec![0; accepted.len()]);
         for (n, (batch, at)) in accepted.iter().enumerate() {
             match cut(n, batch, *at) {
@@ -135,12 +156,13 @@ impl Legs {
         }
         let records = accepted.iter().map(|(batch, _)| u64::from(batch.sequence().1)).sum();
         metrics.routed_records.inc_by(records);
-        self.deliver(ways, metrics, &gate, read_at + RETRIES_MAX, &mut parts).await?;
+        let patience = read_at + RETRIES_MAX;
+        self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
         for (n, (batch, at)) in accepted.iter().enumerate() {
             let own = parts.iter().filter(|part| part.batch == n);
             let code = if codes[n] == 0 { result(own.clone()) } else { codes[n] };
-            if let Some(stream) = self.streams.get_mut(&batch.key()) {
-                stream.settle(*at, code == 0);
+            if let Some(known) = self.streams.get_mut(&batch.key()) {
+                known.stream.settle(*at, code == 0);
             }
             if let Some(outcome) = outcomes.get_mut(&batch.of) {
                 outcome.code = code;
@@ -153,7 +175,7 @@ impl Legs {
     /// Offers all batches; those that may not go now are told so.
     async fn accept<'a>(
         &mut self,
-        ways: Ways<'_>,
+        (ways, placement): (Ways<'_>, &Placement),
         metrics: &Metrics,
         batches: Vec<Batch<'a>>,
         outcomes: &mut Outcomes,
@@ -163,7 +185,7 @@ impl Legs {
         }
         let mut verdicts = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let stream = self.streams.entry(batch.key()).or_default();
+            let stream = &mut self.streams.entry(batch.key()).or_default().stream;
             let (sequence, records) = batch.sequence();
             let verdict = stream.offer(sequence, records);
             verdicts.push(match verdict {
@@ -176,23 +198,30 @@ impl Legs {
             });
         }
         let new = batches.iter().zip(&verdicts).filter(|(_, v)| **v == Verdict::LookUp);
-        let mut places: Vec<Place> = new.flat_map(|(b, _)| b.places()).map(|(_, p)| p).collect();
-        places.sort_unstable();
-        places.dedup();
-        let found = if places.is_empty() {
+        let mut asked: Vec<Asked> = new
+            .flat_map(|(batch, _)| batch.stretches(placement).map(|(_, s)| batch.asked(s)))
+            .collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let found = if asked.is_empty() {
             HashMap::new()
         } else {
             metrics.producer_look_ups.inc();
-            self.look_up(ways, &places).await?
+            self.look_up(ways, &asked).await?
         };
         let mut accepted = Vec::with_capacity(batches.len());
         for (batch, verdict) in batches.into_iter().zip(verdicts) {
-            let stream = self.streams.entry(batch.key()).or_default();
-            let seen = if verdict == Verdict::LookUp { view(&batch, &found) } else { None };
+            let known = self.streams.entry(batch.key()).or_default();
+            let looked = verdict == Verdict::LookUp;
+            let seen = if looked { view(&batch, placement, &found) } else { None };
             let verdict = match (verdict, seen) {
                 (Verdict::LookUp, Some(view)) => {
+                    // What is placed from now on is looked at before the first write to it.
+                    for (slot, stretch) in batch.stretches(placement) {
+                        known.covered[usize::from(slot)] = stretch.number;
+                    }
                     let now = clock::since_boot();
-                    stream.offer_seen(batch.sequence(), &view, now, FORGOTTEN_AFTER)
+                    known.stream.offer_seen(batch.sequence(), &view, now, FORGOTTEN_AFTER)
                 }
                 (verdict, _) => verdict,
             };
@@ -206,83 +235,7 @@ impl Legs {
         }
         Ok(accepted)
     }
-
-    /// Sends parts until all have ended, the gate shuts or patience runs out.
-    async fn deliver(
-        &mut self,
-        ways: Ways<'_>,
-        metrics: &Metrics,
-        gate: &Gate<'_>,
-        patience: Duration,
-        parts: &mut [Part],
-    ) -> Result<(), WireError> {
-        let mut pause = PAUSE_MIN;
-        loop {
-            let mut busy = HashSet::new();
-            let round = parts.iter().enumerate().filter(|(_, part)| {
-                part.ended.is_none() && busy.insert((part.physical.clone(), part.partition))
-            });
-            let round: Vec<usize> = round.map(|(n, _)| n).collect();
-            if round.is_empty() {
-                return Ok(());
-            }
-            self.round(ways, metrics, gate, parts, &round).await?;
-            let again = round.iter().any(|n| parts[*n].ended.is_none());
-            if again && (clock::since_boot() >= patience || !gate.is_open()) {
-                return Ok(());
-            }
-            if again {
-                tokio::time::sleep(random::jittered(pause)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-        }
-    }
-
-    /// Sends parts of different physical partitions, once.
-    async fn round(
-        &mut self,
-        ways: Ways<'_>,
-        metrics: &Metrics,
-        gate: &Gate<'_>,
-        parts: &mut [Part],
-        round: &[usize],
-    ) -> Result<(), WireError> {
-        let places = round.iter().map(|n| (*n, parts[*n].physical.clone(), parts[*n].partition));
-        let (led, _) = by_leader(ways.topics, places.collect(), |(_, p, q)| (p, *q)).await;
-        let mut legs = Vec::with_capacity(led.len());
-        for (node, places) in &led {
-            let batches = places.iter().map(|(n, p, q)| (p.clone(), *q, parts[*n].bytes.clone()));
-            let body = leg_body(ALL_REPLICAS, TRY_MS, batches)?;
-            let limit = ways.limits.connect;
-            legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
-        }
-        let ran = self.run_gated(ways, legs, Some(gate)).await;
-        for (places, ran) in led.into_values().zip(ran.answers) {
-            let answer: Option<ProduceResponse> = match ran {
-                Ok(body) => guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok(),
-                Err(LegError::NotSent(_) | LegError::Unknown(_)) => None,
-            };
-            for (n, ..) in places {
-                let part = &mut parts[n];
-                let row = answer.as_ref().and_then(|answer| find(answer, part));
-                let judged = row.map_or(PartAnswer::Again, |row| {
-                    judge(row.error_code, row.base_offset, row.log_append_time_ms)
-                });
-                note(metrics, part, judged);
-                if row.is_none_or(|row| doubts_leader(row.error_code)) {
-                    ways.topics.doubt(&part.physical);
-                }
-                if judged != PartAnswer::Again {
-                    part.ended = Some(judged);
-                }
-            }
-        }
-        Ok(())
-    }
 }
-
-/// Acks of the legs: the brokers' answers mean something only if all replicas in sync have it.
-const ALL_REPLICAS: i16 = -1;
 
 fn blindly(stream: &mut Stream, batch: &Batch<'_>) -> Verdict {
     let zero = Duration::ZERO;
@@ -290,18 +243,10 @@ fn blindly(stream: &mut Stream, batch: &Batch<'_>) -> Verdict {
 }
 
 /// What was found of a batch's stream; `None` if a partition is missing.
-fn view(batch: &Batch<'_>, found: &HashMap<Place, Found>) -> Option<View> {
+fn view(batch: &Batch<'_>, placement: &Placement, found: &HashMap<Place, Found>) -> Option<View> {
     let mut rows = Vec::new();
-    for (slot, place) in batch.places() {
-        let found = found.get(&place)?;
-        let own = found.rows.iter().filter(|(id, ..)| *id == batch.id);
-        rows.extend(own.map(|(_, at, records)| Row {
-            slot,
-            sealed: false,
-            at: *at,
-            records: *records,
-            committed: found.committed,
-        }));
+    for (slot, stretch) in batch.stretches(placement) {
+        rows.extend(batch.rows(slot, stretch, found)?);
     }
     Some(View(rows))
 }
@@ -313,15 +258,8 @@ fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
     let split = split.map_err(|_| CORRUPT)?;
     let whole = split.len() == 1;
     let parts = split.into_iter().map(|sub| {
-        let slot = usize::from(sub.slot);
-        Part {
-            batch: n,
-            physical: batch.routed.physical[slot].clone(),
-            partition: batch.partition,
-            bytes: sub.batch,
-            native: whole && slot == batch.slot,
-            ended: None,
-        }
+        let native = whole && usize::from(sub.slot) == batch.slot;
+        Part::new(n, sub.slot, sub.batch, native)
     });
     Ok(parts.collect())
 }
@@ -343,27 +281,7 @@ fn result<'a>(parts: impl Iterator<Item = &'a Part>) -> i16 {
 fn tell_offset<'a>(outcome: &mut Outcome, parts: impl Iterator<Item = &'a Part>) {
     for part in parts.filter(|part| part.native) {
         if let Some(PartAnswer::New(offset) | PartAnswer::Duplicate(offset)) = part.ended {
-            outcome.answer.base_offset = offset;
+            outcome.answer.base_offset = part.base() + offset;
         }
     }
-}
-
-fn note(metrics: &Metrics, part: &Part, answer: PartAnswer) {
-    metrics.part(match answer {
-        PartAnswer::New(_) => PartResult::New,
-        PartAnswer::Duplicate(_) => PartResult::Duplicate,
-        PartAnswer::Older => PartResult::Older,
-        PartAnswer::Again => PartResult::Again,
-        PartAnswer::TooLarge | PartAnswer::Refused(_) => PartResult::Refused,
-        PartAnswer::Contradiction => {
-            let Part { physical, partition, .. } = part;
-            tracing::error!(%physical, partition, "same position, another count of records");
-            PartResult::Contradiction
-        }
-    });
-}
-
-fn find<'a>(answer: &'a ProduceResponse, part: &Part) -> Option<&'a PartitionProduceResponse> {
-    let topics = answer.responses.iter().filter(|t| *t.name.0 == *part.physical);
-    topics.flat_map(|t| &t.partition_responses).find(|p| p.index == part.partition)
 }

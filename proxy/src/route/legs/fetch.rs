@@ -1,10 +1,13 @@
-//! Fetch: each logical partition is read at the leader of its physical one, and merged.
+//! Fetch: each logical partition is read at the leader of its physical one, and merged. Offsets
+//! are translated by the base of the segment that holds the one asked for; no answer mixes two.
 //!
 //! Topics that are not virtual are read by the home broker first, as their client. Then:
 //! asked -> questions by leader -> legs, the bytes shared out between them -> rows in the order of
 //! the request, cut to the bytes asked for -> frame. Fetch sessions are not kept for requests with
 //! virtual partitions: the answer carries session 0, so the client sends whole requests. Leader
 //! epochs are -1 everywhere.
+
+mod logical;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,14 +16,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+    FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use protocol_ext::batch::{Batches, Entry, set_partition_leader_epoch};
+use protocol_ext::batch::{Batches, Entry};
 use protocol_ext::header::{self, Head};
-use protocol_ext::schema::{Role, responses};
-use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
@@ -30,21 +31,36 @@ use super::{
 use crate::budget::Room;
 use crate::fault;
 use crate::limits::{IO_BUFFER_BYTES, LEG_FETCH_BYTES_MAX};
+use crate::route::chain::Chain;
+use crate::route::placement::Placement;
 use crate::route::virtual_topics::Routed;
+use logical::{OpenEnd, Span, logical, section_bases, translated};
 
 /// Version of the legs: the newest that names topics.
 const LEG_VERSION: i16 = 12;
 /// FETCH_SESSION_ID_NOT_FOUND: the client starts a session anew, with a whole request.
 const NO_SESSION: i16 = 70;
+/// OFFSET_OUT_OF_RANGE.
+const OFFSET_OUT_OF_RANGE: i16 = 1;
 
 /// One partition asked for: where the answer goes, and where the question.
 struct Question {
     /// Topic and partition of the request.
     of: (usize, usize),
+    /// Physical offset.
     offset: i64,
     bytes_max: i32,
     physical: Arc<str>,
     partition: i32,
+    span: Span,
+}
+
+/// What came of the legs.
+#[derive(Default)]
+struct Came {
+    room: Option<Room>,
+    /// Bases of the rows whose offsets are not physical ones.
+    bases: HashMap<(usize, usize), i64>,
 }
 
 /// A Fetch request that names a virtual topic; `None` for any other.
@@ -110,7 +126,8 @@ impl Legs {
             answer.error_code = NO_SESSION;
             return Ok((reply::frame(head, &answer)?, None));
         }
-        let questions = questions(ways, request, &mut answer);
+        let placement = ways.routed.placements().now();
+        let questions = questions((ways, &placement), request, &mut answer);
         let mut waits = Waits { ms: request.max_wait_ms, bytes: request.max_bytes };
         let ways = Ways { beside: beside.as_ref().map_or(0, Bytes::len), ..ways };
         if let Some(frame) = beside {
@@ -118,11 +135,12 @@ impl Legs {
             let told: FetchResponse = guard::response(api::FETCH, head.version, &frame, at)?;
             put_beside(&mut answer, told, &mut waits);
         }
-        let room = self.read(ways, (request, waits), questions, &mut answer).await?;
+        let came = self.read(ways, (request, waits), questions, &mut answer).await?;
         cut(&mut answer, request);
         let frame = reply::frame(head, &answer)?;
+        let bases = section_bases(&answer, &came.bases);
         drop(answer);
-        Ok((without_leader_epochs(head.version, frame)?, room))
+        Ok((translated(head.version, frame, &bases)?, came.room))
     }
 
     async fn read(
@@ -131,7 +149,7 @@ impl Legs {
         (request, waits): (&FetchRequest, Waits),
         questions: Vec<Question>,
         answer: &mut FetchResponse,
-    ) -> Result<Option<Room>, WireError> {
+    ) -> Result<Came, WireError> {
         let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
         let wait = u64::try_from(waits.ms).unwrap_or(0);
         let limit = Duration::from_millis(wait) + ways.limits.connect * 3;
@@ -146,23 +164,54 @@ impl Legs {
             legs.push(Leg { node: *node, key: api::FETCH, version: LEG_VERSION, body, limit });
         }
         let ran = self.run(ways, legs).await;
+        let mut came = Came { room: ran.room, ..Came::default() };
+        let mut ends = Vec::new();
         for (questions, ran) in led.into_values().zip(ran.answers) {
             let ran = ran.ok().and_then(|body| {
                 guard::response::<FetchResponse>(api::FETCH, LEG_VERSION, &body, 0).ok()
             });
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
-            for Question { of: (topic, row), physical, partition, .. } in questions {
+            for Question { of, physical, partition, span, .. } in questions {
                 let found = rows.get(&(&*physical, partition));
                 if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
                 }
-                if let Some(found) = found {
-                    let row = &mut answer.responses[topic].partitions[row];
-                    *row = logical(found, row.partition_index);
+                let Some(found) = found else { continue };
+                let row = &mut answer.responses[of.0].partitions[of.1];
+                *row = logical(found, row.partition_index, &span);
+                if span.base != 0 {
+                    came.bases.insert(of, span.base);
+                }
+                if let Some((_, open)) = span.sealed.filter(|_| row.error_code == 0) {
+                    ends.push((of, open));
                 }
             }
         }
-        Ok(ran.room)
+        if !ends.is_empty() {
+            self.tell_ends(ways, request.isolation_level, ends, answer).await?;
+        }
+        Ok(came)
+    }
+
+    /// Who reads a sealed segment is told where its partition ends, which the open one knows.
+    async fn tell_ends(
+        &mut self,
+        ways: Ways<'_>,
+        isolation_level: i8,
+        rows: Vec<((usize, usize), OpenEnd)>,
+        answer: &mut FetchResponse,
+    ) -> Result<(), WireError> {
+        let places = rows.iter().map(|(_, open)| open.place.clone()).collect();
+        let ends = self.ends(ways, isolation_level, places).await?;
+        for ((topic, row), open) in rows {
+            // Without an answer it ends where the open segment starts, or later.
+            let end = open.base + ends.get(&open.place).copied().unwrap_or(0);
+            let row = &mut answer.responses[topic].partitions[row];
+            if !fault::on("sealed-end-told") {
+                (row.high_watermark, row.last_stable_offset) = (end, end);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -209,7 +258,11 @@ fn put_beside(answer: &mut FetchResponse, told: FetchResponse, waits: &mut Waits
 
 /// The partitions to read. The answer gets a row for each, in the order of the request, that says
 /// what is told without an answer.
-fn questions(ways: Ways<'_>, request: &FetchRequest, answer: &mut FetchResponse) -> Vec<Question> {
+fn questions(
+    (ways, placement): (Ways<'_>, &Placement),
+    request: &FetchRequest,
+    answer: &mut FetchResponse,
+) -> Vec<Question> {
     let mut questions = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let routed = routed(ways, topic);
@@ -221,19 +274,18 @@ fn questions(ways: Ways<'_>, request: &FetchRequest, answer: &mut FetchResponse)
                 rows.push(failed(q, code));
                 continue;
             }
-            let place = routed.and_then(|routed| {
-                routed.place(q).map(|(slot, p)| (routed.physical[slot].clone(), p))
+            let placed = routed.map(|routed| {
+                let (slot, p) = routed.place(q).ok_or((UNKNOWN_PARTITION, -1))?;
+                let chain = placement.chain(routed, slot).ok_or((NOT_LEADER, -1))?;
+                let below = || (OFFSET_OUT_OF_RANGE, chain.start(p).unwrap_or(-1));
+                question(chain, p, asked, (t, row)).ok_or_else(below)
             });
-            let unknown = routed.is_some() && place.is_none();
-            let code = if unknown { UNKNOWN_PARTITION } else { NOT_LEADER };
-            rows.push(failed(q, code));
-            questions.extend(place.map(|(physical, partition)| Question {
-                of: (t, row),
-                offset: asked.fetch_offset,
-                bytes_max: asked.partition_max_bytes,
-                physical,
-                partition,
-            }));
+            let (code, start) = placed
+                .as_ref()
+                .and_then(|placed| placed.as_ref().err().copied())
+                .unwrap_or((NOT_LEADER, -1));
+            rows.push(failed(q, code).with_log_start_offset(start));
+            questions.extend(placed.and_then(Result::ok));
         }
         answer.responses.push(
             FetchableTopicResponse::default()
@@ -243,6 +295,29 @@ fn questions(ways: Ways<'_>, request: &FetchRequest, answer: &mut FetchResponse)
         );
     }
     questions
+}
+
+/// The question about a partition, put to the segment that holds the offset asked for; `None`
+/// below the oldest.
+fn question(
+    chain: &Chain,
+    partition: i32,
+    asked: &FetchPartition,
+    of: (usize, usize),
+) -> Option<Question> {
+    let stretch = chain.holding(partition, asked.fetch_offset)?;
+    let (base, start) = (stretch.base, chain.start(partition)?);
+    let sealed = stretch.length().zip(chain.open(partition)).map(|(length, open)| {
+        (length, OpenEnd { place: (open.topic.clone(), partition), base: open.base })
+    });
+    Some(Question {
+        of,
+        offset: asked.fetch_offset - base,
+        bytes_max: asked.partition_max_bytes,
+        physical: stretch.topic.clone(),
+        partition,
+        span: Span { base, start, sealed },
+    })
 }
 
 fn leg_request(request: &FetchRequest, waits: Waits, questions: &[Question]) -> FetchRequest {
@@ -274,15 +349,6 @@ fn by_place(answer: &FetchResponse) -> HashMap<(&str, i32), &PartitionData> {
         topic.partitions.iter().map(|row| ((topic.topic.as_str(), row.partition_index), row))
     });
     rows.collect()
-}
-
-/// A physical partition's data as that of logical partition `index`.
-fn logical(data: &PartitionData, index: i32) -> PartitionData {
-    data.clone()
-        .with_partition_index(index)
-        .with_diverging_epoch(EpochEndOffset::default())
-        .with_current_leader(LeaderIdAndEpoch::default())
-        .with_preferred_read_replica(BrokerId(-1))
 }
 
 /// Keeps of the records what one broker would give: so many bytes in all and of each partition,
@@ -320,32 +386,6 @@ fn whole_batches(records: &[u8], most: usize, first: bool) -> usize {
         end = range.end;
     }
     end
-}
-
-fn without_leader_epochs(version: i16, frame: Bytes) -> Result<Bytes, WireError> {
-    let at = header::response_body_at(api::FETCH, version, &frame)?;
-    let mut sections = Vec::new();
-    let mut look = |role: Role, value: Value<'_>| {
-        if let (Role::Records, Value::Bytes(Some(records), from)) = (role, value) {
-            sections.push(from..from + records.len());
-        }
-        None
-    };
-    walk(&responses::FETCH, version, &frame, at, &mut look)?;
-    let mut frame = BytesMut::from(frame);
-    for section in sections {
-        let section = &mut frame[section];
-        let batches = Batches::new(section).map_while(Result::ok);
-        let batches = batches.filter_map(|entry| match entry {
-            Entry::Batch { range, .. } => Some(range),
-            Entry::Legacy { .. } | Entry::Partial { .. } => None,
-        });
-        for range in batches.collect::<Vec<_>>() {
-            // The entry was just parsed, so it is long enough to have an epoch.
-            let _ = set_partition_leader_epoch(&mut section[range], -1);
-        }
-    }
-    Ok(frame.freeze())
 }
 
 fn failed(partition: i32, code: i16) -> PartitionData {

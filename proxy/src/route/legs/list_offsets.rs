@@ -1,7 +1,10 @@
 //! ListOffsets: each logical partition is asked at the leader of its physical one. Topics that are
 //! not virtual are asked of the home broker first, as their client.
+//!
+//! The start is asked of the oldest segment and the end of the open one; a time, and the largest
+//! time, of every segment that may have it: the first one that has it counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -15,21 +18,37 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
+use super::look_up::Place;
 use super::{
     Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
 };
 
+use crate::fault;
+use crate::route::chain::{Chain, Stretch};
+use crate::route::placement::Placement;
+
 /// Version of the legs: the newest without special timestamps that segments cannot answer.
 const LEG_VERSION: i16 = 7;
 
-/// One partition asked for: where the answer goes, and where the question.
+/// Timestamps that ask for the end and the start.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+
+/// One segment of a partition asked for: where the answer goes, and where the question.
 struct Question {
     /// Topic and partition of the answer.
     of: (usize, usize),
     timestamp: i64,
     physical: Arc<str>,
     partition: i32,
+    /// Number of the segment, its base, and how many records it has if it is sealed.
+    number: u32,
+    base: i64,
+    length: Option<i64>,
 }
+
+/// What the segments of a partition answered; `None`: one did not.
+type Told = BTreeMap<u32, Option<ListOffsetsPartitionResponse>>;
 
 /// A ListOffsets request that names a virtual topic; `None` for any other.
 pub fn asked(
@@ -76,8 +95,15 @@ impl Legs {
         beside: Option<Bytes>,
     ) -> Result<Bytes, WireError> {
         let mut answer = ListOffsetsResponse::default();
-        let questions = questions(ways, request, &mut answer);
-        self.ask(ways, request, questions, &mut answer).await?;
+        let placement = ways.routed.placements().now();
+        let questions = questions((ways, &placement), request, &mut answer);
+        let told = self.ask(ways, request.isolation_level, questions).await?;
+        for ((topic, row), (timestamp, told)) in told {
+            let row = &mut answer.topics[topic].partitions[row];
+            if let Some(found) = chosen(timestamp, told) {
+                *row = found.with_partition_index(row.partition_index).with_leader_epoch(-1);
+            }
+        }
         if let Some(frame) = beside {
             let at = header::response_body_at(api::LIST_OFFSETS, head.version, &frame)?;
             let told: ListOffsetsResponse =
@@ -88,17 +114,23 @@ impl Legs {
         reply::frame(head, &answer)
     }
 
+    /// Logical answers of all segments, by topic and partition of the answer.
     async fn ask(
         &mut self,
         ways: Ways<'_>,
-        request: &ListOffsetsRequest,
+        isolation_level: i8,
         questions: Vec<Question>,
-        answer: &mut ListOffsetsResponse,
-    ) -> Result<(), WireError> {
+    ) -> Result<HashMap<(usize, usize), (i64, Told)>, WireError> {
+        let mut told = HashMap::<_, (i64, Told)>::new();
+        for Question { of, timestamp, number, .. } in &questions {
+            let (_, segments) = told.entry(*of).or_insert((*timestamp, Told::new()));
+            segments.insert(*number, None);
+        }
         let (led, _) = by_leader(ways.topics, questions, |q| (&q.physical, q.partition)).await;
         let mut legs = Vec::with_capacity(led.len());
         for (node, questions) in &led {
-            let body = encoded(api::LIST_OFFSETS, LEG_VERSION, &leg_request(request, questions))?;
+            let request = leg_request(isolation_level, questions);
+            let body = encoded(api::LIST_OFFSETS, LEG_VERSION, &request)?;
             let (key, version, node) = (api::LIST_OFFSETS, LEG_VERSION, *node);
             legs.push(Leg { node, key, version, body, limit: ways.limits.connect * 3 });
         }
@@ -109,26 +141,86 @@ impl Legs {
                     .ok()
             });
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
-            for Question { of: (topic, row), physical, partition, .. } in questions {
-                let found = rows.get(&(&*physical, partition)).copied();
+            for question in questions {
+                let Question { of, physical, partition, number, .. } = &question;
+                let found = rows.get(&(&**physical, *partition)).copied();
                 if found.is_none_or(|found| doubts_leader(found.error_code)) {
-                    ways.topics.doubt(&physical);
+                    ways.topics.doubt(physical);
                 }
-                if let Some(found) = found {
-                    let row = &mut answer.topics[topic].partitions[row];
-                    let index = row.partition_index;
-                    *row = found.clone().with_partition_index(index).with_leader_epoch(-1);
+                if let (Some(found), Some((_, told))) = (found, told.get_mut(of)) {
+                    told.insert(*number, Some(logical(found, &question)));
                 }
             }
         }
-        Ok(())
+        Ok(told)
     }
+
+    /// Where physical partitions end, for readers of that isolation level; those that do not
+    /// answer are left out.
+    pub(super) async fn ends(
+        &mut self,
+        ways: Ways<'_>,
+        isolation_level: i8,
+        places: Vec<Place>,
+    ) -> Result<HashMap<Place, i64>, WireError> {
+        let questions = places.iter().enumerate().map(|(n, (physical, partition))| Question {
+            of: (n, 0),
+            timestamp: LATEST,
+            physical: physical.clone(),
+            partition: *partition,
+            number: 0,
+            base: 0,
+            length: None,
+        });
+        let told = self.ask(ways, isolation_level, questions.collect()).await?;
+        let ends = told.into_iter().filter_map(|((n, _), (timestamp, told))| {
+            let row = chosen(timestamp, told)?;
+            (row.error_code == 0).then(|| (places[n].clone(), row.offset))
+        });
+        Ok(ends.collect())
+    }
+}
+
+/// A segment's answer in logical offsets. What it has behind its seal is not there.
+fn logical(
+    found: &ListOffsetsPartitionResponse,
+    question: &Question,
+) -> ListOffsetsPartitionResponse {
+    let mut row = found.clone();
+    if question.length.is_some_and(|length| row.offset >= length) && question.timestamp != EARLIEST
+    {
+        (row.offset, row.timestamp) = (-1, -1);
+    }
+    if row.offset >= 0 && row.error_code == 0 {
+        row.offset += question.base;
+    }
+    row
+}
+
+/// The answer of all segments together: the first offset of a time, in their order.
+fn chosen(timestamp: i64, told: Told) -> Option<ListOffsetsPartitionResponse> {
+    let mut best: Option<ListOffsetsPartitionResponse> = None;
+    for row in told.into_values() {
+        let row = row?;
+        if row.error_code != 0 {
+            return Some(row);
+        }
+        let first = timestamp >= 0 && row.offset >= 0 && !fault::on("later-segment-first");
+        let larger = best.as_ref().is_none_or(|best| row.timestamp > best.timestamp);
+        if first || larger {
+            best = Some(row);
+        }
+        if first {
+            break;
+        }
+    }
+    best
 }
 
 /// The partitions to ask for. The answer gets a row for each, in the order of the request, that
 /// says what is told without an answer.
 fn questions(
-    ways: Ways<'_>,
+    (ways, placement): (Ways<'_>, &Placement),
     request: &ListOffsetsRequest,
     answer: &mut ListOffsetsResponse,
 ) -> Vec<Question> {
@@ -143,14 +235,19 @@ fn questions(
                 continue;
             }
             let place = routed.place(q);
-            let place = place.map(|(slot, p)| (routed.physical[slot].clone(), p));
             let code = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
             rows.push(failed(q, code));
-            questions.extend(place.map(|(physical, partition)| Question {
+            let placed = place.and_then(|(slot, p)| Some((placement.chain(routed, slot)?, p)));
+            let Some((chain, partition)) = placed else { continue };
+            let asked_of = asked_of(chain, partition, asked.timestamp);
+            questions.extend(asked_of.into_iter().map(|stretch| Question {
                 of: (answer.topics.len(), row),
                 timestamp: asked.timestamp,
-                physical,
+                physical: stretch.topic.clone(),
                 partition,
+                number: stretch.number,
+                base: stretch.base,
+                length: stretch.length(),
             }));
         }
         let name = topic.name.clone();
@@ -160,7 +257,18 @@ fn questions(
     questions
 }
 
-fn leg_request(request: &ListOffsetsRequest, questions: &[Question]) -> ListOffsetsRequest {
+/// The segments that must be asked.
+fn asked_of(chain: &Chain, partition: i32, timestamp: i64) -> Vec<Stretch<'_>> {
+    let mut all = chain.stretches(partition);
+    match timestamp {
+        LATEST => all.next_back().into_iter().collect(),
+        EARLIEST => all.next().into_iter().collect(),
+        // Nothing is found in an empty one.
+        _ => all.filter(|stretch| stretch.length() != Some(0)).collect(),
+    }
+}
+
+fn leg_request(isolation_level: i8, questions: &[Question]) -> ListOffsetsRequest {
     let topics = questions.chunk_by(|a, b| a.physical == b.physical).map(|of_topic| {
         let name = TopicName(StrBytes::from_string(of_topic[0].physical.to_string()));
         let partitions = of_topic.iter().map(|q| {
@@ -173,7 +281,7 @@ fn leg_request(request: &ListOffsetsRequest, questions: &[Question]) -> ListOffs
     });
     ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
-        .with_isolation_level(request.isolation_level)
+        .with_isolation_level(isolation_level)
         .with_topics(topics.collect())
 }
 

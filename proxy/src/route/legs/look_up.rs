@@ -2,7 +2,8 @@
 //!
 //! leaders anew -> DescribeProducers -> log ends -> high watermarks. The last two name the leader's
 //! epoch, so a broker that led before does not answer for the one that leads now.
-//! Invariant: a partition whose leader did not answer all three is missing from the result.
+//! Invariants: a partition whose leader did not answer all three is missing from the result, and
+//! so is a sealed one whose log end and high watermark are not both the sealed length.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,10 +22,14 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
 use super::{Leg, Legs, Ways, encoded};
+use crate::fault;
 use crate::route::topics::Leader;
 
 /// A physical partition.
 pub(super) type Place = (Arc<str>, i32);
+
+/// A physical partition to look at, and how many records it has if it is sealed.
+pub(super) type Asked = (Place, Option<i64>);
 
 /// What the leader of a physical partition knows.
 #[derive(Debug, Default)]
@@ -47,18 +52,19 @@ const WATERMARK_PAUSE: Duration = Duration::from_millis(25);
 type Led = BTreeMap<i32, Vec<(Place, Leader)>>;
 
 impl Legs {
-    /// Looks at all `places`.
+    /// Looks at all of these.
     pub(super) async fn look_up(
         &mut self,
         ways: Ways<'_>,
-        places: &[Place],
+        asked: &[Asked],
     ) -> Result<HashMap<Place, Found>, WireError> {
-        let mut topics: Vec<&str> = places.iter().map(|(topic, _)| &**topic).collect();
+        let places = || asked.iter().map(|(place, _)| place);
+        let mut topics: Vec<&str> = places().map(|(topic, _)| &**topic).collect();
         topics.sort_unstable();
         topics.dedup();
         ways.topics.ask_leaders(&topics).await;
         let mut led = Led::new();
-        for (topic, partition) in places {
+        for (topic, partition) in places() {
             if let Some(leader) = ways.topics.leader(topic, *partition) {
                 led.entry(leader.node).or_default().push(((topic.clone(), *partition), leader));
             }
@@ -76,6 +82,15 @@ impl Legs {
                 break;
             }
             tokio::time::sleep(WATERMARK_PAUSE).await;
+        }
+        for (place, length) in asked {
+            let whole = length.is_none_or(|n| {
+                let end = ends.get(place).copied();
+                end == Some(n) && found.get(place).is_some_and(|found| found.committed)
+            });
+            if !whole && !fault::on("sealed-length-unchecked") {
+                found.remove(place);
+            }
         }
         Ok(found)
     }

@@ -1,10 +1,10 @@
-//! Metadata: virtual names are asked of the brokers as their physical topics, and merged back.
+//! Metadata: a virtual topic is asked for as its carrier, which has its name and id, on the
+//! client's own connection, so that its broker says what it may know. The partitions of the answer
+//! are those of the physical topics; these themselves are taken out.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -15,29 +15,23 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
-use super::{UNKNOWN_ID, UNKNOWN_PARTITION, encoded};
+use super::{UNKNOWN_ID, UNKNOWN_PARTITION, Ways, encoded};
 use crate::fault;
-use crate::route::addresses::Directory;
-use crate::route::permissions::FORBIDDEN;
-use crate::route::topics::{TopicId, Topics};
+use crate::route::chain::Chain;
+use crate::route::placement::Placement;
+use crate::route::topics::TopicId;
 use crate::route::virtual_topics::{Routed, VirtualTopics};
 
 /// LEADER_NOT_AVAILABLE: retriable, what a broker says of a topic that is being made.
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
-/// What a Metadata request asked for that the brokers do not know.
+/// What a Metadata request asked for that brokers are not told, or not so.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// Every topic.
-    pub all: bool,
-    /// Ids of virtual topics, and whether they were asked for by id.
-    pub virtual_topics: Vec<([u8; 16], bool)>,
-    /// Parts of virtual topics that were asked for by their ids.
-    pub parts: Vec<(TopicId, Arc<str>)>,
-    /// Of all topics those are shown whose parts are all there: the client may see no others.
-    pub only_whole: bool,
     /// Names that clients must not see.
     pub hidden: Vec<String>,
+    /// The topics that are asked for are shown; else all there are.
+    pub some: bool,
     /// Version that the client is told in; the broker may be asked in another one.
     pub version: i16,
 }
@@ -45,10 +39,10 @@ pub struct Asked {
 /// First version that can say that no topic is to be made.
 const WITHOUT_MAKING: i16 = 4;
 
-/// The request to forward in the place of `frame`; `None` if it asks for nothing virtual.
+/// The request to forward in the place of `frame`; `None` if it asks for nothing virtual. Has the
+/// physical topics of those that it asks for looked up.
 pub async fn request(
-    routed: &VirtualTopics,
-    topics_of_brokers: &Topics,
+    ways: Ways<'_>,
     head: Head,
     frame: &Bytes,
 ) -> Result<Option<(Bytes, Asked)>, WireError> {
@@ -56,38 +50,31 @@ pub async fn request(
     let mut body: MetadataRequest = guard::request(api::METADATA, head.version, frame, at)?;
     let mut asked = Asked { version: head.version, ..Asked::default() };
     let Some(topics) = body.topics.take().filter(|t| head.version > 0 || !t.is_empty()) else {
-        return Ok(Some((frame.clone(), Asked { all: true, ..asked })));
+        want_rows(ways, ways.routed.all().iter()).await;
+        return Ok(Some((frame.clone(), asked)));
     };
-    let (mut ask, mut parts) = (Vec::with_capacity(topics.len()), Vec::new());
+    asked.some = true;
+    let by_id = topics.iter().any(|topic| topic.name.is_none());
+    let (mut ask, mut found) = (Vec::with_capacity(topics.len()), Vec::<&Routed>::new());
     for topic in topics {
         let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
-        let found = routed.by_name(&name).or_else(|| routed.by_id(topic.topic_id.as_bytes()));
-        match found {
-            Some(found) if asked.virtual_topics.iter().any(|(id, _)| *id == found.id) => {}
-            Some(found) => {
-                asked.virtual_topics.push((found.id, topic.name.is_none()));
-                parts.extend(found.physical.iter().cloned());
+        match ways.routed.by_name(&name).or_else(|| ways.routed.by_id(topic.topic_id.as_bytes())) {
+            Some(known) if found.iter().any(|other| other.name == known.name) => {}
+            Some(known) => {
+                found.push(known);
+                ask.push(topic);
             }
-            None if routed.hides(&name) => asked.hidden.push(name),
+            None if ways.routed.hides(&name) => asked.hidden.push(name),
             None => ask.push(topic),
         }
     }
-    if asked.virtual_topics.is_empty() && asked.hidden.is_empty() {
+    // Which topic an id stands for may be known by nobody here before its broker says so.
+    if found.is_empty() && asked.hidden.is_empty() && !by_id {
         return Ok(None);
     }
-    let by_id = ask.iter().any(|topic| topic.name.is_none()) && !fault::on("parts-by-name");
-    if by_id {
-        // A broker that is asked for an id looks at no name.
-        asked.parts = topics_of_brokers.real_ids(&parts).await;
-        ask.extend(asked.parts.iter().map(|(id, _)| {
-            let id = uuid::Uuid::from_bytes(*id);
-            MetadataRequestTopic::default().with_name(None).with_topic_id(id)
-        }));
-    } else {
-        ask.extend(parts.iter().map(|name| {
-            let name = TopicName(StrBytes::from_string(name.to_string()));
-            MetadataRequestTopic::default().with_name(Some(name))
-        }));
+    match by_id {
+        true => want_rows(ways, ways.routed.all().iter()).await,
+        false => want_rows(ways, found.into_iter()).await,
     }
     body.topics = Some(ask);
     body.allow_auto_topic_creation = false;
@@ -99,97 +86,102 @@ pub async fn request(
     Ok(Some((new.freeze(), asked)))
 }
 
-/// The answer for the client: addresses of the proxy, virtual topics in, physical ones out.
+/// Has what is shown of these topics asked for: what brokers say of their open segments.
+async fn want_rows<'a>(ways: Ways<'_>, topics: impl Iterator<Item = &'a Routed>) {
+    let placement = ways.routed.placements().now();
+    let open = topics.flat_map(|topic| {
+        let chains = (0..topic.physical.len()).filter_map(|slot| placement.chain(topic, slot));
+        chains.filter_map(Chain::newest).map(|open| &*open.topic).collect::<Vec<&str>>()
+    });
+    ways.topics.want_rows(&open.collect::<Vec<&str>>()).await;
+}
+
+/// The answer for the client: addresses of the proxy, partitions of virtual topics in, physical
+/// topics out.
 pub fn response(
-    routed: &VirtualTopics,
+    ways: Ways<'_>,
     version: i16,
     frame: &Bytes,
     asked: &Asked,
-    addresses: &Directory,
 ) -> Result<Bytes, WireError> {
     let at = header::response_body_at(api::METADATA, version, frame)?;
     let mut body: MetadataResponse = guard::response(api::METADATA, version, frame, at)?;
     for broker in &mut body.brokers {
-        let (host, port) = addresses.of(broker.node_id.0);
+        let (host, port) = ways.directory.of(broker.node_id.0);
         broker.host = StrBytes::try_from(host).unwrap_or_default();
         broker.port = i32::from(port);
     }
-    let mut physical = HashMap::new();
     let mut shown = Vec::with_capacity(body.topics.len());
     for topic in std::mem::take(&mut body.topics) {
-        let named = topic.name.as_ref().map(|name| name.to_string());
-        let name = named.filter(|name| !name.is_empty()).or_else(|| {
-            let part = asked.parts.iter().find(|(id, _)| id == topic.topic_id.as_bytes());
-            part.map(|(_, name)| name.to_string())
-        });
-        let name = name.unwrap_or_default();
-        if routed.hides(&name) {
-            physical.insert(name, topic);
-        } else if routed.by_name(&name).is_none() {
-            shown.push(topic);
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        match ways.routed.by_name(&name) {
+            Some(known) => shown.push(of_virtual(ways, known, topic)),
+            None if !hides(ways.routed, &name) => shown.push(topic),
+            // Asked for by its id, which is nothing to clients either.
+            None if asked.some => {
+                shown.push(topic_of(None).with_topic_id(topic.topic_id).with_error_code(UNKNOWN_ID))
+            }
+            None => {}
         }
     }
-    for topic in routed.all() {
-        let wanted = asked.virtual_topics.iter().find(|(id, _)| *id == topic.id);
-        let parts = topic.physical.iter().map(|part| physical.get(&**part));
-        let forbidden = parts.clone().flatten().any(|part| part.error_code == FORBIDDEN);
-        let whole = parts.clone().all(|part| part.is_some());
-        match wanted {
-            Some((id, by_id)) if forbidden => shown.push(unseen(topic, asked.version, *id, *by_id)),
-            None if !asked.all || asked.only_whole && (forbidden || !whole) => {}
-            Some(_) | None => shown.push(merged(topic, &physical)),
-        }
-    }
-    for name in &asked.hidden {
-        let name = TopicName(StrBytes::from_string(name.clone()));
-        let unknown = MetadataResponseTopic::default().with_name(Some(name));
-        shown.push(unknown.with_error_code(UNKNOWN_PARTITION));
-    }
+    let hidden = asked.hidden.iter();
+    shown.extend(hidden.map(|name| topic_of(Some(name)).with_error_code(UNKNOWN_PARTITION)));
     body.topics = shown;
     let mut new = BytesMut::from(&frame[..at]);
     new.extend_from_slice(&encoded(api::METADATA, asked.version, &body)?);
     Ok(new.freeze())
 }
 
-/// What a broker says of a topic that the client may not see.
-fn unseen(topic: &Routed, version: i16, id: [u8; 16], by_id: bool) -> MetadataResponseTopic {
-    let name = if by_id { String::new() } else { topic.name.to_string() };
-    let name = Some(TopicName(StrBytes::from_string(name)));
-    // The first version whose names may be absent.
-    let unseen =
-        MetadataResponseTopic::default().with_name(name.filter(|_| !by_id || version < 12));
-    match by_id {
-        true => unseen.with_topic_id(uuid::Uuid::from_bytes(id)).with_error_code(UNKNOWN_ID),
-        false => unseen.with_error_code(FORBIDDEN),
-    }
+fn hides(routed: &VirtualTopics, name: &str) -> bool {
+    routed.hides(name) && !fault::on("segments-shown")
 }
 
-/// One virtual topic from the physical topics of its slots. The leader epoch is always -1, so
-/// that clients never see one go back.
-fn merged(
-    topic: &Routed,
-    physical: &HashMap<String, MetadataResponseTopic>,
+fn topic_of(name: Option<&str>) -> MetadataResponseTopic {
+    let name = name.map(|name| TopicName(StrBytes::from_string(name.to_owned())));
+    MetadataResponseTopic::default().with_name(name)
+}
+
+/// A virtual topic, from what the client's broker says of its carrier.
+fn of_virtual(
+    ways: Ways<'_>,
+    routed: &Routed,
+    carrier: MetadataResponseTopic,
 ) -> MetadataResponseTopic {
-    let name = TopicName(StrBytes::from_string(topic.name.to_string()));
-    let mut merged = MetadataResponseTopic::default()
-        .with_name(Some(name))
-        .with_topic_id(uuid::Uuid::from_bytes(topic.id));
-    // What a client may do is what it may do with every part.
-    let parts = topic.physical.iter().filter_map(|part| physical.get(&**part));
-    let operations = parts.map(|part| part.topic_authorized_operations).reduce(|a, b| a & b);
-    merged.topic_authorized_operations = operations.unwrap_or(i32::MIN);
-    for q in 0..topic.logical() {
-        let place = topic.place(q);
-        let slot = place.and_then(|(slot, p)| Some((physical.get(&*topic.physical[slot])?, p)));
-        let found = slot.and_then(|(slot, p)| {
-            slot.partitions.iter().find(|partition| partition.partition_index == p)
-        });
-        let partition = found.cloned().unwrap_or_else(|| {
-            MetadataResponsePartition::default()
-                .with_error_code(LEADER_NOT_AVAILABLE)
-                .with_leader_id(BrokerId(-1))
-        });
-        merged.partitions.push(partition.with_partition_index(q).with_leader_epoch(-1));
+    match carrier.error_code {
+        0 => {}
+        // Nothing is told of it before its id can be: clients keep the first one that they see.
+        UNKNOWN_PARTITION if !fault::on("missing-carrier-told") => {
+            return carrier.with_error_code(LEADER_NOT_AVAILABLE);
+        }
+        _ => return carrier,
     }
-    merged
+    // Older versions tell no id.
+    let id: TopicId = carrier.topic_id.into_bytes();
+    if id != [0; 16] {
+        ways.topics.learn(id, &routed.name);
+    }
+    let placement = ways.routed.placements().now();
+    let partitions = (0..routed.logical()).map(|q| partition(ways, &placement, routed, q));
+    let partitions = partitions.collect();
+    carrier.with_partitions(partitions)
+}
+
+/// A logical partition. The leader epoch is always -1, so that clients never see one go back.
+fn partition(
+    ways: Ways<'_>,
+    placement: &Placement,
+    routed: &Routed,
+    q: i32,
+) -> MetadataResponsePartition {
+    let open = routed.place(q).and_then(|(slot, p)| Some((placement.open(routed, slot, p)?, p)));
+    let rows = open.and_then(|(open, p)| Some((ways.topics.rows(open.topic)?, p)));
+    let row = rows.and_then(|(rows, p): (Arc<[MetadataResponsePartition]>, i32)| {
+        rows.iter().find(|row| row.partition_index == p).cloned()
+    });
+    let row = row.unwrap_or_else(|| {
+        MetadataResponsePartition::default()
+            .with_error_code(LEADER_NOT_AVAILABLE)
+            .with_leader_id(BrokerId(-1))
+    });
+    row.with_partition_index(q).with_leader_epoch(-1)
 }

@@ -25,21 +25,26 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
 use super::exact::Batch;
+use super::sealed::Target;
 use super::{
     Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
     encoded,
 };
-use crate::fault;
+use crate::limits::RETRIES_MAX;
 use crate::metrics::Metrics;
 use crate::net::Line;
 use crate::route::addresses::Directory;
+use crate::route::placement::Placement;
 use crate::route::transactions::INVALID_TXN_STATE;
 use crate::route::virtual_topics::Routed;
+use crate::{clock, fault};
 
 /// Version of the legs: the first flexible one, the last without leader hints.
 pub(super) const LEG_VERSION: i16 = 9;
 /// CORRUPT_MESSAGE.
 pub(super) const CORRUPT: i16 = 2;
+/// MESSAGE_TOO_LARGE.
+pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 /// REQUEST_TIMED_OUT: something may have been appended.
 pub(super) const TIMED_OUT: i16 = 7;
 /// INVALID_RECORD.
@@ -47,14 +52,18 @@ const INVALID: i16 = 87;
 const TOO_LARGE_ID: &str = "virtual topics take producer ids below 2^26";
 
 /// A batch for one physical partition.
-struct Part {
+struct Part<'a> {
     /// Topic and partition of the request that it is a part of.
     of: (usize, usize),
-    physical: Arc<str>,
+    routed: &'a Routed,
+    slot: usize,
+    to: Target,
     partition: i32,
     batch: Bytes,
-    /// The offset it gets is the logical one.
+    /// The offset it gets is that of its logical partition.
     native: bool,
+    /// A segment that refused it since it is sealed.
+    sealed: Option<u32>,
 }
 
 /// What becomes of a Produce request.
@@ -81,7 +90,7 @@ pub(super) type Outcomes = HashMap<(usize, usize), Outcome>;
 /// What is written of one partition of the request.
 enum Taken<'a> {
     /// These parts, at most once for each time they are sent.
-    Parts(Vec<Part>),
+    Parts(Vec<Part<'a>>),
     /// A batch with sequences.
     Exact(Box<Batch<'a>>),
 }
@@ -131,6 +140,7 @@ impl Legs {
         request: &ProduceRequest,
     ) -> Result<Vec<TopicProduceResponse>, WireError> {
         let mut outcomes = Outcomes::new();
+        let placement = ways.routed.placements().now();
         let (mut parts, mut exact) = (Vec::new(), Vec::new());
         for (t, topic) in request.topic_data.iter().enumerate() {
             let Some(routed) = routed(ways, topic) else { continue };
@@ -138,7 +148,7 @@ impl Legs {
                 let mut outcome = Outcome::new(data.index);
                 let taken = match ways.refused.code(t) {
                     Some(code) => Err(Refusal { code, message: None }),
-                    None => taken(routed, caps, metrics, (t, p), data),
+                    None => taken((routed, &placement), caps, metrics, (t, p), data),
                 };
                 match taken {
                     Ok(Taken::Parts(new)) => parts.extend(new),
@@ -150,24 +160,64 @@ impl Legs {
                 outcomes.insert((t, p), outcome);
             }
         }
-        for round in rounds(parts) {
-            self.send(ways, request, round, &mut outcomes).await?;
-        }
+        self.send_all(ways, request, (parts, placement), &mut outcomes).await?;
         if !exact.is_empty() {
             self.exact(ways, metrics, client, exact, &mut outcomes).await?;
         }
         Ok(told(request, &outcomes))
     }
 
-    /// Sends parts that all have different physical partitions.
-    async fn send(
+    /// Sends parts to the open segments, those that a sealed one refused again to the next.
+    async fn send_all<'a>(
         &mut self,
         ways: Ways<'_>,
         request: &ProduceRequest,
-        parts: Vec<Part>,
+        (mut parts, mut placement): (Vec<Part<'a>>, Arc<Placement>),
         outcomes: &mut Outcomes,
     ) -> Result<(), WireError> {
-        let (led, lost) = by_leader(ways.topics, parts, |p| (&p.physical, p.partition)).await;
+        let until = clock::since_boot() + RETRIES_MAX;
+        loop {
+            let mut large = Vec::new();
+            for round in rounds(std::mem::take(&mut parts)) {
+                large.extend(self.send(ways, request, round, outcomes).await?);
+            }
+            let places =
+                large.iter().map(|part: &Part<'a>| (part.to.topic.clone(), part.partition));
+            let sealed = self.sealed_of(ways, places.collect()).await?;
+            for mut part in large {
+                if sealed.contains(&part.to.topic) {
+                    part.sealed = Some(part.to.number);
+                    parts.push(part);
+                } else {
+                    fail(outcomes, &part, MESSAGE_TOO_LARGE);
+                }
+            }
+            while parts.iter_mut().any(|part| !part.turns(&placement)) {
+                let left = until.saturating_sub(clock::since_boot());
+                if left.is_zero() {
+                    parts.iter().for_each(|part| fail(outcomes, part, TIMED_OUT));
+                    return Ok(());
+                }
+                ways.routed.placements().wait(&placement, left).await;
+                placement = ways.routed.placements().now();
+            }
+            if parts.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends parts that all have different physical partitions; gives those that are called too
+    /// large where that may mean a sealed segment.
+    async fn send<'a>(
+        &mut self,
+        ways: Ways<'_>,
+        request: &ProduceRequest,
+        parts: Vec<Part<'a>>,
+        outcomes: &mut Outcomes,
+    ) -> Result<Vec<Part<'a>>, WireError> {
+        let mut large = Vec::new();
+        let (led, lost) = by_leader(ways.topics, parts, |p| (&p.to.topic, p.partition)).await;
         for part in lost {
             fail(outcomes, &part, NOT_LEADER);
         }
@@ -176,7 +226,7 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, parts) in &led {
             let batches = parts.iter();
-            let batches = batches.map(|p| (p.physical.clone(), p.partition, p.batch.clone()));
+            let batches = batches.map(|p| (p.to.topic.clone(), p.partition, p.batch.clone()));
             // The answer tells whether the next round may go, also for clients that want none.
             let acks = if request.acks == 0 { 1 } else { request.acks };
             let body = leg_body(acks, request.timeout_ms, batches)?;
@@ -191,16 +241,28 @@ impl Legs {
             };
             for part in parts {
                 let row = answer.as_ref().and_then(|answer| find(answer, &part));
+                if row.is_none_or(|row| doubts_leader(row.error_code)) {
+                    ways.topics.doubt(&part.to.topic);
+                }
                 match row {
+                    Some(row) if row.error_code == MESSAGE_TOO_LARGE && part.routed.days => {
+                        large.push(part);
+                    }
                     Some(row) => settle(outcomes, &part, row),
                     None => fail(outcomes, &part, code),
                 }
-                if row.is_none_or(|row| doubts_leader(row.error_code)) {
-                    ways.topics.doubt(&part.physical);
-                }
             }
         }
-        Ok(())
+        Ok(large)
+    }
+}
+
+impl Part<'_> {
+    /// Turns to the open segment; whether that is none that refused it.
+    fn turns(&mut self, placement: &Placement) -> bool {
+        let open = Target::open(placement, self.routed, self.slot, self.partition);
+        self.to = open.unwrap_or_else(|| self.to.clone());
+        self.sealed.is_none_or(|sealed| self.to.number > sealed)
     }
 }
 
@@ -216,7 +278,7 @@ fn routed<'a>(ways: Ways<'a>, topic: &TopicProduceData) -> Option<&'a Routed> {
 }
 
 fn taken<'a>(
-    routed: &'a Routed,
+    (routed, placement): (&'a Routed, &Placement),
     caps: &Caps,
     metrics: &Metrics,
     of: (usize, usize),
@@ -224,6 +286,10 @@ fn taken<'a>(
 ) -> Result<Taken<'a>, Refusal> {
     let refuse = |code, message| Refusal { code, message };
     let (slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
+    let mut slots = 0..routed.physical.len();
+    if slots.any(|slot| placement.open(routed, slot, p).is_none()) {
+        return Err(refuse(NOT_LEADER, None));
+    }
     let records = data.records.clone().unwrap_or_default();
     let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
     let header = open.header();
@@ -243,26 +309,23 @@ fn taken<'a>(
     let split = split(&open, &options, |record| routed.slot_of(record));
     let split = split.map_err(|_| refuse(CORRUPT, None))?;
     let whole = split.len() == 1;
-    let parts = split.into_iter().map(|sub| {
+    let parts = split.into_iter().filter_map(|sub| {
         metrics.routed_records.inc_by(u64::from(sub.records));
-        let to = usize::from(sub.slot);
-        Part {
-            of,
-            physical: routed.physical[to].clone(),
-            partition: p,
-            batch: sub.batch,
-            native: whole && to == slot,
-        }
+        let (of_slot, batch) = (usize::from(sub.slot), sub.batch);
+        // All slots have an open segment, as was just seen.
+        let to = Target::open(placement, routed, of_slot, p)?;
+        let native = whole && of_slot == slot;
+        Some(Part { of, routed, slot: of_slot, to, partition: p, batch, native, sealed: None })
     });
     Ok(Taken::Parts(parts.collect()))
 }
 
 /// Parts in rounds: within one, no physical partition comes twice.
-fn rounds(parts: Vec<Part>) -> Vec<Vec<Part>> {
+fn rounds(parts: Vec<Part<'_>>) -> Vec<Vec<Part<'_>>> {
     let mut seen: HashMap<(Arc<str>, i32), usize> = HashMap::new();
-    let mut rounds: Vec<Vec<Part>> = Vec::new();
+    let mut rounds: Vec<Vec<Part<'_>>> = Vec::new();
     for part in parts {
-        let round = seen.entry((part.physical.clone(), part.partition)).or_default();
+        let round = seen.entry((part.to.topic.clone(), part.partition)).or_default();
         if rounds.len() == *round {
             rounds.push(Vec::new());
         }
@@ -290,26 +353,30 @@ pub(super) fn leg_body(
     encoded(api::PRODUCE, LEG_VERSION, &request)
 }
 
-fn find<'a>(answer: &'a ProduceResponse, part: &Part) -> Option<&'a PartitionProduceResponse> {
-    let topics = answer.responses.iter().filter(|t| *t.name.0 == *part.physical);
+fn find<'a>(answer: &'a ProduceResponse, part: &Part<'_>) -> Option<&'a PartitionProduceResponse> {
+    let topics = answer.responses.iter().filter(|t| *t.name.0 == *part.to.topic);
     topics.flat_map(|t| &t.partition_responses).find(|p| p.index == part.partition)
 }
 
-fn fail(outcomes: &mut Outcomes, part: &Part, code: i16) {
+fn fail(outcomes: &mut Outcomes, part: &Part<'_>, code: i16) {
     if let Some(outcome) = outcomes.get_mut(&part.of).filter(|outcome| outcome.code == 0) {
         outcome.code = code;
     }
 }
 
-fn settle(outcomes: &mut Outcomes, part: &Part, row: &PartitionProduceResponse) {
+fn settle(outcomes: &mut Outcomes, part: &Part<'_>, row: &PartitionProduceResponse) {
     if row.error_code != 0 {
         fail(outcomes, part, row.error_code);
     } else if part.native
         && let Some(outcome) = outcomes.get_mut(&part.of)
     {
-        outcome.answer.base_offset = row.base_offset;
+        let base = if row.base_offset < 0 { 0 } else { part.to.base };
+        outcome.answer.base_offset = row.base_offset + base;
         outcome.answer.log_append_time_ms = row.log_append_time_ms;
-        outcome.answer.log_start_offset = row.log_start_offset;
+        outcome.answer.log_start_offset = match part.routed.days {
+            true => -1,
+            false => row.log_start_offset,
+        };
     }
 }
 

@@ -37,12 +37,15 @@ pub struct Setup {
     cluster: String,
     named: bool,
     virtual_topic: bool,
+    local: Option<PathBuf>,
     offload: Option<(String, usize)>,
     rule: String,
+    offloaded: &'static str,
     cache_bytes: usize,
     faults: Faults,
     names: Option<PathBuf>,
     ready: bool,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -56,13 +59,16 @@ impl Setup {
             listen: String::new(),
             cluster: String::new(),
             named: false,
+            local: None,
             offload: None,
             virtual_topic: false,
             rule: String::new(),
+            offloaded: "*",
             cache_bytes: 0,
             faults,
             names: None,
             ready: true,
+            open_files: None,
         }
     }
 
@@ -118,6 +124,12 @@ impl Setup {
         self
     }
 
+    /// Starts under this soft limit of open files.
+    pub fn open_files(mut self, soft: u32) -> Self {
+        self.open_files = Some(soft);
+        self
+    }
+
     /// Does not wait until it is ready.
     pub fn not_ready(mut self) -> Self {
         self.ready = false;
@@ -128,6 +140,7 @@ impl Setup {
     pub fn offload(mut self, store: &Folder, threshold_bytes: usize) -> Self {
         let local = format!("kind = \"local\"\npath = {:?}\n", store.0);
         self.offload = Some((local, threshold_bytes));
+        self.local = Some(store.0.clone());
         self
     }
 
@@ -139,6 +152,12 @@ impl Setup {
              key_file = {key:?}\n"
         );
         self.offload = Some((s3, threshold_bytes));
+        self
+    }
+
+    /// The topics of the rule for offload, in the place of all.
+    pub fn offloaded(mut self, topics: &'static str) -> Self {
+        self.offloaded = topics;
         self
     }
 
@@ -172,6 +191,7 @@ impl Setup {
             }
             loop {
                 if proxy.logged(" ready ") > 0 {
+                    self.settle().await;
                     return proxy;
                 }
                 if let Some(status) = proxy.child.try_wait().expect("a child") {
@@ -185,11 +205,25 @@ impl Setup {
         panic!("no free ports for a proxy");
     }
 
+    /// Waits for what a start writes into a local store, at any time, so that nothing of it is
+    /// under way when a test breaks the store; not for long, since a fault may be on.
+    async fn settle(&self) {
+        let Some(store) = &self.local else { return };
+        let owner = store.join("upkeep/v1/owner/fake");
+        let pending = || std::fs::read_dir(store.join("pending")).map_or(0, Iterator::count);
+        for _ in 0..100 {
+            if owner.exists() && pending() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn spawn(&self, first: u16) -> Proxy {
         let folder = Folder::new();
         let file = folder.0.join("firebreak.toml");
         std::fs::write(&file, self.toml(first)).expect("a configuration file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        let mut command = self.command();
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
         command.env_remove("MINIO_ENDPOINT").env_remove("USE_AWS_S3");
@@ -213,6 +247,14 @@ impl Setup {
         Proxy { child, port: first, admin: first + 1 + NODES, log, reader: Some(reader), folder }
     }
 
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_firebreak");
+        let Some(soft) = self.open_files else { return Command::new(binary) };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -Sn {soft} && exec \"$0\" \"$@\"")).arg(binary);
+        shell
+    }
+
     fn toml(&self, first: u16) -> String {
         let (nodes, last, admin) = (first + 1, first + NODES, first + 1 + NODES);
         let Self { bootstrap, advertise, limits, refresh_ms, listen, cluster, .. } = self;
@@ -225,11 +267,11 @@ impl Setup {
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
         if let Some((store, threshold)) = &self.offload {
-            let Self { rule, cache_bytes, .. } = self;
+            let Self { rule, offloaded, cache_bytes, .. } = self;
             let _ = write!(
                 toml,
                 "[store]\n{store}cache_bytes = {cache_bytes}\n\
-                 [[offload]]\ntopics = [\"*\"]\nthreshold_bytes = {threshold}\n{rule}"
+                 [[offload]]\ntopics = [{offloaded:?}]\nthreshold_bytes = {threshold}\n{rule}"
             );
         }
         if self.virtual_topic {
@@ -326,9 +368,21 @@ impl Proxy {
 
     /// A page of the admin port: status code and body.
     pub async fn admin(&self, path: &str) -> Checked<(u16, String)> {
+        self.ask_admin("GET", path).await
+    }
+
+    /// The same, where something is done.
+    pub async fn post(&self, path: &str) -> Checked<(u16, String)> {
+        self.ask_admin("POST", path).await
+    }
+
+    async fn ask_admin(&self, method: &str, path: &str) -> Checked<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
-            let ask = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+            let ask = format!(
+                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
+            );
             stream.write_all(ask.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;

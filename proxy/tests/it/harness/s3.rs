@@ -5,7 +5,7 @@
 //! checks no signature (the strict server does), and does what the script says to the next request
 //! of that kind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::proxy::Folder;
 
+/// Where a start writes and reads whose objects these are, at any time: it counts for nothing.
+const OWNERS: &str = "upkeep/v1/owner/";
 /// The one bucket.
 pub const BUCKET: &str = "images";
 
@@ -66,6 +68,7 @@ struct State {
     always: BTreeMap<Kind, Fault>,
     counts: BTreeMap<Kind, usize>,
     connections: usize,
+    unlisted: BTreeSet<String>,
 }
 
 /// The service.
@@ -126,9 +129,16 @@ impl S3 {
         self.lock().counts.get(&kind).copied().unwrap_or(0)
     }
 
-    /// The objects.
+    /// The objects, but for what a start writes.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        self.lock().objects.clone()
+        let mut objects = self.lock().objects.clone();
+        objects.retain(|key, _| !key.starts_with(OWNERS));
+        objects
+    }
+
+    /// Leaves an object out of listings, as if it had been stored behind them.
+    pub fn unlist(&self, key: &str) {
+        self.lock().unlisted.insert(key.to_owned());
     }
 
     /// Removes an object.
@@ -181,7 +191,9 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             "GET" if !request.key.is_empty() => Kind::Get,
             _ => Kind::Other,
         };
-        let fault = {
+        let fault = if request.key.starts_with(OWNERS) {
+            Fault::None
+        } else {
             let mut state = state.lock().expect("not poisoned");
             *state.counts.entry(kind).or_default() += 1;
             let scripted = state.script.get_mut(&kind).and_then(VecDeque::pop_front);
@@ -310,7 +322,8 @@ fn list(state: &State, query: &BTreeMap<String, String>) -> Answer {
     let after = query.get("start-after").map_or("", String::as_str);
     let prefix = query.get("prefix").map_or("", String::as_str);
     let mut xml = String::from("<ListBucketResult>");
-    let found = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+    let listed = state.objects.iter().filter(|(key, _)| !state.unlisted.contains(*key));
+    let found = listed.filter(|(key, _)| key.starts_with(prefix));
     for (key, object) in found.filter(|(key, _)| key.as_str() > after).take(3) {
         let _ = write!(
             xml,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{FetchResponse, ListOffsetsResponse, ProduceResponse};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    FetchResponse, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceResponse,
+};
 use protocol_ext::fake_broker::Fault;
 
 use super::{NORCAL, TOPIC, located, start};
@@ -10,7 +13,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer};
 use crate::harness::proxy::{Folder, Setup};
 use crate::harness::records::single;
-use crate::harness::requests::{fetch, fetched, list_offsets, produce};
+use crate::harness::requests::{fetch, fetched, list_offsets, name, produce};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
 const METADATA: i16 = 3;
@@ -97,6 +100,13 @@ async fn a_question_on_a_stale_connection_is_asked_again() -> Checked {
     a_stale_connection_costs_no_request(None).await
 }
 
+/// Reaches the home broker with a question that needs no leader of the virtual topic.
+async fn greet(client: &mut Client) -> Checked {
+    let topic = MetadataRequestTopic::default().with_name(Some(name("t")));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    client.call::<_, MetadataResponse>(METADATA, 12, &request).await.map(drop)
+}
+
 /// Many connections that miss the same thing ask once.
 #[tokio::test]
 async fn many_that_want_to_know_ask_once() -> Checked {
@@ -104,7 +114,7 @@ async fn many_that_want_to_know_ask_once() -> Checked {
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(proxy.port).await?;
-        client.metadata(12).await?;
+        greet(&mut client).await?;
         clients.push(client);
     }
     let asked = brokers.cluster().count(METADATA);
@@ -118,7 +128,7 @@ async fn many_that_want_to_know_ask_once() -> Checked {
         ensure_eq!(code, 0, "error of Fetch");
     }
     let asked = brokers.cluster().count(METADATA) - asked;
-    ensure!(asked <= 2, "{asked} questions of 20 connections");
+    ensure!((1..=3).contains(&asked), "{asked} questions of 20 connections");
     Ok(())
 }
 
@@ -173,7 +183,7 @@ pub async fn a_silent_broker_stalls_no_question(faults: Faults) -> Checked {
     let mut clients = Vec::new();
     for door in 0..2_u16 {
         let mut client = Client::connect(proxy.node(door)).await?;
-        client.metadata(12).await?;
+        greet(&mut client).await?;
         clients.push(client);
     }
     brokers.cluster().seen.clear();

@@ -7,7 +7,7 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use super::{TOPIC, start};
 use crate::harness::client::Client;
 use crate::harness::requests::{id, name};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
+use crate::harness::{Checked, ensure, ensure_eq, until};
 
 const METADATA: i16 = 3;
 
@@ -98,12 +98,11 @@ async fn a_name_that_is_asked_for_often_is_asked_on_once() -> Checked {
     Ok(())
 }
 
-/// Brokers that are asked for an id look at no name.
-pub async fn a_virtual_topic_beside_a_real_one_is_found_by_id(faults: Faults) -> Checked {
-    let (_brokers, proxy) = start(faults, |setup| setup).await;
+#[tokio::test]
+async fn virtual_and_real_topics_are_found_by_id_together() -> Checked {
+    let (_brokers, proxy) = start(None, |setup| setup).await;
     let mut client = Client::connect(proxy.port).await?;
-    let ours = firebreak::route::virtual_topics::id_of(TOPIC);
-    let ids = [uuid::Uuid::from_bytes(ours), id("t")];
+    let ids = [id(TOPIC), id("t")];
     let topics =
         ids.map(|id| MetadataRequestTopic::default().with_name(None).with_topic_id(id)).to_vec();
     let request = MetadataRequest::default().with_topics(Some(topics));
@@ -119,9 +118,4 @@ pub async fn a_virtual_topic_beside_a_real_one_is_found_by_id(faults: Faults) ->
         ensure_eq!(codes, [0; 4], "errors of its partitions in version {version}");
     }
     Ok(())
-}
-
-#[tokio::test]
-async fn virtual_and_real_topics_are_found_by_id_together() -> Checked {
-    a_virtual_topic_beside_a_real_one_is_found_by_id(None).await
 }

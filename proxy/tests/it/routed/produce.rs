@@ -23,13 +23,9 @@ fn mixed(version: i16, acks: i16, partition: i32, value: &[u8]) -> ProduceReques
     let data = |topic: &str, batch: Bytes| {
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
         let named = TopicProduceData::default().with_partition_data(vec![data]);
-        match (version >= WITH_IDS, topic == TOPIC) {
-            (false, _) => named.with_name(name(topic)),
-            (true, true) => {
-                let id = firebreak::route::virtual_topics::id_of(topic);
-                named.with_topic_id(uuid::Uuid::from_bytes(id))
-            }
-            (true, false) => named.with_topic_id(id(topic)),
+        match version >= WITH_IDS {
+            false => named.with_name(name(topic)),
+            true => named.with_topic_id(id(topic)),
         }
     };
     let plain = without_sequences(&single(value.to_vec()));

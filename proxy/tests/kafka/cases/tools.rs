@@ -64,7 +64,8 @@ fn summary_without_rates(summary: &str) -> serde_json::Value {
     json!(fields)
 }
 
-fn tool(rig: &Rig, place: &Place, class: &str, arguments: &[&[&str]], input: &str) -> String {
+/// Runs one of the tools with input; gives its output.
+pub fn tool(rig: &Rig, place: &Place, class: &str, arguments: &[&[&str]], input: &str) -> String {
     let mut command = jars::java(&rig.cluster.jars, &["-Xmx256m"], None);
     command.arg(class).args(["--bootstrap-server", &place.bootstrap]).args(arguments.concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

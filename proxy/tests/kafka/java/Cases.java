@@ -43,6 +43,7 @@ public final class Cases {
         COMMANDS.put("large", Records::large);
         COMMANDS.put("transactions", Transactions::run);
         COMMANDS.put("group", Groups::run);
+        COMMANDS.put("read-group", Readers::run);
         COMMANDS.put("admin", Admins::run);
         COMMANDS.put("create-topic", Admins::createTopic);
         COMMANDS.put("delete-topic", Admins::deleteTopic);

@@ -1,0 +1,110 @@
+//! Where parts of batches are written, and what a broker means that calls one too large.
+//!
+//! A sealed segment refuses every batch as too large (10), and has `max.message.bytes` 0; a batch
+//! that is too large in truth is refused by a topic that takes some. Who was refused by a sealed
+//! segment waits for the placement that names the next one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::wire::WireError;
+use protocol_ext::{api, guard};
+
+use super::look_up::Place;
+use super::{Leg, Legs, Ways, by_leader, encoded};
+use crate::fault;
+use crate::route::placement::Placement;
+use crate::route::virtual_topics::Routed;
+
+/// The segment that a part is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The physical topic.
+    pub topic: Arc<str>,
+    /// Number of the segment.
+    pub number: u32,
+    /// Logical offset of its physical offset 0.
+    pub base: i64,
+}
+
+impl Target {
+    /// The open segment of a slot, as far as is known.
+    pub fn open(
+        placement: &Placement,
+        routed: &Routed,
+        slot: usize,
+        partition: i32,
+    ) -> Option<Self> {
+        let open = placement.open(routed, slot, partition)?;
+        Some(Self { topic: open.topic.clone(), number: open.number, base: open.base })
+    }
+}
+
+/// Version of DescribeConfigs: the first flexible one.
+const CONFIGS_VERSION: i16 = 4;
+/// How a sealed topic is marked.
+pub const SEALED_BY: &str = "max.message.bytes";
+/// A topic, among resources.
+const TOPIC: i8 = 2;
+
+impl Legs {
+    /// The topics, of these whose leader called a batch too large, that are sealed.
+    pub(super) async fn sealed_of(
+        &mut self,
+        ways: Ways<'_>,
+        places: HashSet<Place>,
+    ) -> Result<HashSet<Arc<str>>, WireError> {
+        if places.is_empty() || fault::on("seal-called-too-large") {
+            return Ok(HashSet::new());
+        }
+        let places: Vec<Place> = places.into_iter().collect();
+        let (led, lost) = by_leader(ways.topics, places, |(topic, p)| (topic, *p)).await;
+        // Without an answer nothing is known: it is asked again, as of a sealed one.
+        let mut sealed: HashSet<Arc<str>> = lost.into_iter().map(|(topic, _)| topic).collect();
+        let (key, version) = (api::DESCRIBE_CONFIGS, CONFIGS_VERSION);
+        let mut legs = Vec::with_capacity(led.len());
+        for (node, places) in &led {
+            let body = encoded(key, version, &question(places))?;
+            legs.push(Leg { node: *node, key, version, body, limit: ways.limits.connect });
+        }
+        let ran = self.run(ways, legs).await;
+        for (places, ran) in led.into_values().zip(ran.answers) {
+            let answer: Option<DescribeConfigsResponse> =
+                ran.ok().and_then(|body| guard::response(key, version, &body, 0).ok());
+            for (topic, _) in places {
+                let results = answer.iter().flat_map(|answer| &answer.results);
+                let mut own = results.filter(|result| *result.resource_name == *topic);
+                if own.next().is_none_or(|result| is_sealed(result) != Some(false)) {
+                    sealed.insert(topic);
+                }
+            }
+        }
+        Ok(sealed)
+    }
+}
+
+fn question(places: &[Place]) -> DescribeConfigsRequest {
+    let mut topics: Vec<&Arc<str>> = places.iter().map(|(topic, _)| topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let resources = topics.into_iter().map(|topic| {
+        DescribeConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(StrBytes::from_string(topic.to_string()))
+            .with_configuration_keys(Some(vec![StrBytes::from_static_str(SEALED_BY)]))
+    });
+    DescribeConfigsRequest::default().with_resources(resources.collect())
+}
+
+/// Whether a topic's configuration marks it as sealed; `None`: the broker does not say.
+fn is_sealed(result: &DescribeConfigsResult) -> Option<bool> {
+    if result.error_code != 0 {
+        return None;
+    }
+    let own = result.configs.iter().find(|config| *config.name == *SEALED_BY)?;
+    own.value.as_ref().map(|value| value.as_str() == "0")
+}

@@ -1,0 +1,73 @@
+//! Whose objects lie below a cluster's name: Kafka's own id of the cluster, as an object.
+//!
+//! Names are given by hand, and two clusters of one name in one bucket look like one: upkeep of
+//! one would take the objects of the other for unreferenced. The first that comes writes its id;
+//! whoever has another id is told.
+
+use bytes::Bytes;
+
+use super::{ObjectStore, StoreError};
+
+/// Who owns the objects of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// The cluster that asks.
+    Us,
+    /// Nobody yet.
+    Nobody,
+    /// A cluster of this id.
+    Other(String),
+}
+
+/// Who owns the objects of the cluster name `name`, as the cluster of the id `id` sees it.
+pub async fn of(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, StoreError> {
+    let key = key(name);
+    let bytes = match store.size(&key).await {
+        Err(StoreError::Missing(_)) => return Ok(Owner::Nobody),
+        bytes => usize::try_from(bytes?).unwrap_or(usize::MAX).min(ID_BYTES_MAX),
+    };
+    let text = store.get(&key, 0, bytes).await?;
+    Ok(match String::from_utf8_lossy(&text).trim() {
+        text if text == id => Owner::Us,
+        text => Owner::Other(text.to_owned()),
+    })
+}
+
+/// The same; what nobody owns is the asker's from now on.
+pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, StoreError> {
+    let found = of(store, name, id).await?;
+    if found != Owner::Nobody {
+        return Ok(found);
+    }
+    match store.put(&key(name), &[Bytes::copy_from_slice(id.as_bytes())]).await {
+        Ok(()) | Err(StoreError::Taken(_)) => of(store, name, id).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// The object that says who owns a cluster name.
+pub fn key(name: &str) -> String {
+    format!("upkeep/v1/owner/{name}")
+}
+
+/// Longest id that is compared; Kafka's have 22 bytes.
+const ID_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Store, StoreKind};
+    use crate::store::Failures;
+
+    #[tokio::test]
+    async fn a_name_belongs_to_the_first_that_claims_it_and_asking_claims_nothing() {
+        let config = Store { kind: StoreKind::Memory, key_file: None, cache_bytes: 0 };
+        let store = ObjectStore::open(&config, Failures::default()).expect("a store");
+        assert_eq!(of(&store, "main", "a").await.expect("an answer"), Owner::Nobody);
+        assert_eq!(claim(&store, "main", "a").await.expect("an answer"), Owner::Us);
+        let other = Owner::Other("a".to_owned());
+        assert_eq!(claim(&store, "main", "b").await.expect("an answer"), other);
+        assert_eq!(of(&store, "main", "a").await.expect("an answer"), Owner::Us);
+        assert_eq!(claim(&store, "other", "b").await.expect("an answer"), Owner::Us);
+    }
+}

@@ -1,0 +1,93 @@
+//! Which logs can refer to a stored object, and whether all of them are there to be read.
+//!
+//! A reference is followed only in the topic that it was signed for, so a log counts if its topic
+//! has objects, if a rule has its values stored, or if it holds a part of a virtual topic.
+//! Invariant: what is left out holds no reference that anybody would follow to a listed object.
+
+use std::collections::HashSet;
+
+use super::UpkeepError;
+use super::log::{Partition, Shown};
+use crate::config::{Config, VirtualTopic};
+use crate::fault;
+use crate::filters::offload::glob;
+
+/// The topics that count.
+pub struct Scope<'a> {
+    config: &'a Config,
+    /// Ids of topics that have objects, as keys write them.
+    stored: HashSet<String>,
+    /// Every topic counts.
+    all: bool,
+}
+
+impl<'a> Scope<'a> {
+    /// Those for objects of these keys. With `all` every topic counts: where objects of topics
+    /// that are not shown are to go too.
+    pub fn new<'k>(config: &'a Config, keys: impl Iterator<Item = &'k String>, all: bool) -> Self {
+        let stored = keys.filter_map(|key| topic_of(key)).map(str::to_owned).collect();
+        Self { config, stored, all: all || fault::on("every-log-read") }
+    }
+
+    /// Whether a partition's log can refer to an object.
+    pub fn reads(&self, at: &Partition) -> bool {
+        self.stored.contains(&hex(&at.topic_id)) || self.names(&at.topic)
+    }
+
+    /// The same by the topic's name alone.
+    fn names(&self, topic: &str) -> bool {
+        let rules = self.config.offload.iter().flat_map(|rule| &rule.topics);
+        let mut rules = rules.map(|pattern| glob(pattern, topic));
+        self.all || parents(self.config, topic).next().is_some() || rules.any(|fits| fits)
+    }
+
+    /// Fails if a log that can refer to an object is not there to be read.
+    pub fn check(&self, shown: &Shown) -> Result<(), UpkeepError> {
+        for (topic, id, code) in &shown.failing {
+            let has_objects = self.stored.contains(&hex(id)) || *id == [0; 16];
+            if self.names(topic) || has_objects {
+                return Err(UpkeepError::Topic { topic: topic.clone(), code: *code });
+            }
+        }
+        if fault::on("parts-not-missed") {
+            return Ok(());
+        }
+        let there = |name: &str| shown.partitions.iter().find(|at| at.topic == name);
+        // The id of a virtual topic is that of the real topic of its name.
+        let virtuals = self.config.virtual_topics.iter().filter(|topic| {
+            there(&topic.name)
+                .is_some_and(|at| self.all || self.stored.contains(&hex(&at.topic_id)))
+        });
+        let segment = |part: &str| {
+            let mut topics = shown.partitions.iter().map(|at| at.topic.as_str());
+            topics.any(|topic| topic.strip_prefix(part).is_some_and(|day| day.starts_with('-')))
+        };
+        for topic in virtuals {
+            for slot in &topic.slots {
+                let part = format!("{}-{slot}", topic.name);
+                if there(&part).is_none() && !(topic.days && segment(&part)) {
+                    return Err(UpkeepError::Unshown(part));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Virtual topics that a topic may hold a part of, also of a region that is no more.
+pub fn parents<'a>(config: &'a Config, topic: &'a str) -> impl Iterator<Item = &'a VirtualTopic> {
+    let part_of = move |parent: &&VirtualTopic| {
+        topic.strip_prefix(&parent.name).is_some_and(|rest| rest.starts_with('-'))
+    };
+    config.virtual_topics.iter().filter(part_of)
+}
+
+/// The topic id in the key of a pack.
+pub fn topic_of(key: &str) -> Option<&str> {
+    key.split('/').nth(3)
+}
+
+/// An id as keys write it.
+pub fn hex(id: &[u8; 16]) -> String {
+    uuid::Uuid::from_bytes(*id).simple().to_string()
+}

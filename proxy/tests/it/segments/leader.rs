@@ -1,0 +1,188 @@
+//! The leader of the placement: what it began is ended by whoever leads next, and only one leads.
+
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::fake_broker::Fault;
+use serde_json::Value;
+
+use super::{PLACEMENT, ROUTED, TOPIC};
+use crate::exact::{numbered, numbers};
+use crate::harness::broker::Brokers;
+use crate::harness::client::Client;
+use crate::harness::proxy::{Proxy, Setup};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, until};
+
+const VERSION: i16 = 9;
+const PRODUCE: i16 = 0;
+const CREATE_TOPICS: i16 = 19;
+const INIT_PRODUCER_ID: i16 = 22;
+const END_TXN: i16 = 26;
+const DESCRIBE_CONFIGS: i16 = 32;
+const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+const DESCRIBE_PRODUCERS: i16 = 61;
+
+/// Two brokers without any topic of ours, and a proxy that makes them all.
+pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
+    let brokers = Brokers::start(2).await;
+    let proxy = another(&brokers, faults).await?;
+    Ok((brokers, proxy))
+}
+
+async fn another(brokers: &Brokers, faults: Faults) -> Checked<Proxy> {
+    let proxy = Setup::new(brokers, faults).limit(ROUTED).start().await;
+    until("segments", async || (segments(&proxy).await.ok()?.len() >= 2).then_some(())).await?;
+    Ok(proxy)
+}
+
+/// Physical topic and bases of all segments, slot by slot.
+pub async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>> {
+    let (_, text) = proxy.admin(&format!("/topics/{TOPIC}")).await?;
+    let told: Value = serde_json::from_str(&text).map_err(failure)?;
+    let slots = told["slots"].as_array().into_iter().flatten();
+    let all = slots.flat_map(|slot| slot["segments"].as_array().into_iter().flatten());
+    let shown = all.map(|segment| {
+        let topic = segment["topic"].as_str().unwrap_or_default().to_owned();
+        (topic, segment["bases"][0].as_i64().unwrap_or(-1), segment["ends"][0].as_i64())
+    });
+    Ok(shown.collect())
+}
+
+/// Asks for a roll until somebody does it.
+pub async fn roll(proxy: &Proxy) -> Checked {
+    until("a roll", async || {
+        let (code, _) = proxy.post(&format!("/topics/{TOPIC}/roll")).await.ok()?;
+        (code == 200).then_some(())
+    })
+    .await
+}
+
+pub async fn send(client: &mut Client, sequence: i32, count: i32) -> Checked<i16> {
+    Ok(client.produce(VERSION, TOPIC, 0, &numbered(5, sequence, count)).await?.0)
+}
+
+/// Every second number is in each slot once and in order, over all its segments.
+pub async fn ensure_written(brokers: &Brokers, proxy: &Proxy, end: i32) -> Checked {
+    let all = segments(proxy).await?;
+    for (slot, odd) in [("norcal", 0), ("other", 1)] {
+        let mut found = Vec::new();
+        for (topic, base, sealed) in all.iter().filter(|(topic, ..)| topic.contains(slot)) {
+            let there = numbers(brokers.cluster().log(topic, 0));
+            let start = i64::try_from(found.len()).expect("small");
+            ensure_eq!(*base, start, "base of {topic}");
+            found.extend(there);
+            let end = i64::try_from(found.len()).expect("small");
+            ensure!(sealed.is_none_or(|sealed| sealed == end), "{topic} ends at {sealed:?}");
+        }
+        let expected: Vec<i32> = (0..end).filter(|n| n % 2 == odd).collect();
+        ensure_eq!(found, expected, "numbers in {slot}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_topic_with_days_gets_its_segments_and_is_rolled() -> Checked {
+    segments_are_made_and_rolled(None).await
+}
+
+/// From nothing to three segments of each slot.
+pub async fn segments_are_made_and_rolled(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    roll(&proxy).await?;
+    let all = segments(&proxy).await?;
+    ensure_eq!(all.len(), 4, "segments after a roll");
+    ensure!(all[1].0.ends_with(".2"), "the second one of a day is called {}", all[1].0);
+    ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
+    roll(&proxy).await?;
+    ensure_eq!(send(&mut client, 8, 3).await?, 0, "error of the third batch");
+    ensure_eq!(segments(&proxy).await?.len(), 6, "segments after two");
+    ensure_written(&brokers, &proxy, 11).await?;
+    let (code, _) = proxy.post("/topics/nothing/roll").await?;
+    ensure_eq!(code, 404, "answer to a roll of an unknown topic");
+    Ok(())
+}
+
+/// A leader dies while a broker answers it, at every kind of question that a roll asks; the next
+/// one ends what was begun.
+#[tokio::test]
+async fn whoever_leads_next_ends_what_was_begun() -> Checked {
+    let steps = [
+        END_TXN,
+        CREATE_TOPICS,
+        INCREMENTAL_ALTER_CONFIGS,
+        DESCRIBE_CONFIGS,
+        PRODUCE,
+        DESCRIBE_PRODUCERS,
+    ];
+    let (brokers, mut proxy) = start(None).await?;
+    let mut sequence = 0;
+    for step in steps {
+        let mut client = Client::connect(proxy.port).await?;
+        ensure_eq!(send(&mut client, sequence, 4).await?, 0, "error before {step}");
+        sequence += 4;
+        let before = segments(&proxy).await?.len();
+        drop(client);
+        brokers.cluster().script(step, Fault::Never);
+        // It gets no answer: its leader ends before.
+        let path = format!("/topics/{TOPIC}/roll");
+        let short = std::time::Duration::from_secs(2);
+        let cut = tokio::time::timeout(short, proxy.post(&path));
+        let _ = cut.await;
+        drop(proxy);
+        proxy = another(&brokers, None).await?;
+        until("the new leader", async || (proxy.logged("leads the placement") > 0).then_some(()))
+            .await?;
+        let mut client = Client::connect(proxy.port).await?;
+        until("a batch is taken", async || {
+            (send(&mut client, sequence, 4).await.ok()? == 0).then_some(())
+        })
+        .await?;
+        sequence += 4;
+        let after = segments(&proxy).await?.len();
+        ensure!(after >= before, "{after} segments after {before}, step {step}");
+        ensure_written(&brokers, &proxy, sequence).await?;
+    }
+    Ok(())
+}
+
+/// Somebody else takes over: the one that led writes nothing any more, and leads again only when
+/// nobody else does.
+#[tokio::test]
+async fn a_leader_that_is_fenced_steps_down() -> Checked {
+    let (brokers, proxy) = start(None).await?;
+    until("a leader", async || (proxy.logged("leads the placement") > 0).then_some(())).await?;
+    let mut client = Client::connect(proxy.node(0)).await?;
+    let id = TransactionalId(StrBytes::from_static_str("firebreak-placement"));
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(id))
+        .with_transaction_timeout_ms(10_000)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1);
+    let told: InitProducerIdResponse = client.call(INIT_PRODUCER_ID, 4, &request).await?;
+    ensure_eq!(told.error_code, 0, "error of the other one");
+    until("it steps down", async || (proxy.logged("another process leads") > 0).then_some(()))
+        .await?;
+    let end = brokers.cluster().log(PLACEMENT, 0).expect("the log").end();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let later = brokers.cluster().log(PLACEMENT, 0).expect("the log").end();
+    ensure_eq!(later, end, "end of the log while nobody leads");
+    until("it leads again", async || (proxy.logged("leads the placement") > 1).then_some(())).await
+}
+
+/// Two proxies: one leads, and the other one says who.
+#[tokio::test]
+async fn one_of_two_leads() -> Checked {
+    let (brokers, first) = start(None).await?;
+    let second = another(&brokers, None).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let leads = |proxy: &Proxy| proxy.logged("leads the placement");
+    ensure_eq!((leads(&first), leads(&second)), (1, 0), "who leads");
+    let (code, told) = second.post(&format!("/topics/{TOPIC}/roll")).await?;
+    ensure_eq!(code, 421, "answer of who does not lead: {told}");
+    drop(first);
+    until("the other one leads", async || (leads(&second) > 0).then_some(())).await?;
+    roll(&second).await?;
+    ensure_eq!(segments(&second).await?.len(), 4, "segments after a roll");
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What a seal waits for: no replica may take a write any more, and nothing may come later.
+
+use bytes::Bytes;
+use protocol_ext::split::{ProducerFields, with_producer};
+
+use super::leader::{ensure_written, roll, segments, send, start};
+use super::log::transactional;
+use crate::exact::numbered;
+use crate::harness::broker::Brokers;
+use crate::harness::client::Client;
+use crate::harness::proxy::Proxy;
+use crate::harness::{Checked, Faults, ensure_eq};
+
+/// Longer than a roll takes that waits for nothing.
+const WATCHED: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// A roll while something stands in its way: it must wait, and be done once that is gone.
+async fn rolls_only_after(
+    faults: Faults,
+    hinder: impl Fn(&Brokers, &str),
+    release: impl Fn(&Brokers, &str),
+) -> Checked<(Brokers, Proxy)> {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    let open = segments(&proxy).await?.remove(0).0;
+    hinder(&brokers, &open);
+    let ((), watched) = tokio::join!(
+        async {
+            tokio::time::sleep(WATCHED).await;
+            release(&brokers, &open);
+        },
+        watch(&proxy)
+    );
+    let early = watched?;
+    ensure_eq!(early, 1, "segments of the slot while the roll must wait");
+    ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
+    Ok((brokers, proxy))
+}
+
+/// Rolls; gives the segments of the first slot a moment before what hinders is gone.
+async fn watch(proxy: &Proxy) -> Checked<usize> {
+    let looked = async {
+        tokio::time::sleep(WATCHED / 2).await;
+        let all = segments(proxy).await?;
+        Ok(all.iter().filter(|(topic, ..)| topic.contains("norcal")).count())
+    };
+    let (rolled, looked) = tokio::join!(roll(proxy), looked);
+    rolled?;
+    looked
+}
+
+/// A broker that has not heard of the seal takes writes.
+pub async fn a_seal_waits_for_every_broker(faults: Faults) -> Checked {
+    let hinder = |brokers: &Brokers, _: &str| brokers.cluster().behind.push(0);
+    let release = |brokers: &Brokers, _: &str| brokers.cluster().behind.clear();
+    let (brokers, proxy) = rolls_only_after(faults, hinder, release).await?;
+    ensure_written(&brokers, &proxy, 8).await
+}
+
+#[tokio::test]
+async fn a_seal_waits_until_every_broker_refuses_writes() -> Checked {
+    a_seal_waits_for_every_broker(None).await
+}
+
+/// A transaction could never be ended in a sealed segment.
+pub async fn a_seal_waits_for_transactions(faults: Faults) -> Checked {
+    let hinder = |brokers: &Brokers, open: &str| {
+        let empty = transactional(&one_number());
+        let mut cluster = brokers.cluster();
+        cluster.log(open, 0).expect("a log").append(&empty).expect("a batch");
+    };
+    let release = |brokers: &Brokers, open: &str| {
+        let mut cluster = brokers.cluster();
+        cluster.log(open, 0).expect("a log").end_transaction(super::log::PRODUCER, 0, true);
+    };
+    rolls_only_after(faults, hinder, release).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_seal_waits_until_no_transaction_is_open() -> Checked {
+    a_seal_waits_for_transactions(None).await
+}
+
+/// What is not replicated yet comes later for readers, and would lie behind the seal.
+pub async fn a_seal_waits_for_replicas(faults: Faults) -> Checked {
+    let set = |brokers: &Brokers, open: &str, replicated| {
+        brokers.cluster().log(open, 0).expect("a log").replicated = replicated;
+    };
+    let hinder = |brokers: &Brokers, open: &str| set(brokers, open, Some(1));
+    let release = |brokers: &Brokers, open: &str| set(brokers, open, None);
+    let (brokers, proxy) = rolls_only_after(faults, hinder, release).await?;
+    ensure_written(&brokers, &proxy, 8).await
+}
+
+#[tokio::test]
+async fn a_seal_waits_until_everything_is_replicated() -> Checked {
+    a_seal_waits_for_replicas(None).await
+}
+
+/// A batch of one record.
+fn one_number() -> Bytes {
+    let fields = ProducerFields { id: 77, epoch: 0, base_sequence: 0 };
+    with_producer(&numbered(77, 100, 1), fields).expect("a batch")
+}

@@ -1,0 +1,183 @@
+//! Virtual topics through every kind of client: one name over several slots, read as one topic.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{kcat, tools};
+use crate::franz_go;
+use crate::proxy::{HOST, Proxy, Tables};
+use crate::rig::{Place, Rig};
+
+/// Records of each of the three slots.
+const OF_SLOT: usize = 400;
+const ALL: usize = 3 * OF_SLOT;
+/// Partitions of each slot.
+const PARTITIONS: usize = 2;
+
+/// One virtual topic of three slots by a header: every client reads it whole, groups of every
+/// kind go on from where they committed, and tools see no lag at the end.
+pub fn one_topic_for_every_client(rig: &mut Rig) {
+    let (proxy, place) = start(rig, "region = { header = \"region\" }");
+    let mut sent = Vec::new();
+    for region in [Some("norcal"), Some("socal"), None] {
+        let named = region.unwrap_or("nowhere");
+        let lines: Vec<String> =
+            (0..OF_SLOT).map(|n| format!("{{\"region\":\"{named}\",\"n\":{n}}}")).collect();
+        for (half, idempotence) in lines.chunks(OF_SLOT / 2).zip(["false", "true"]) {
+            produce(&place, region, idempotence, half);
+        }
+        let slot = format!("{}-{}", place.topic, region.unwrap_or("other"));
+        assert_same(&read_directly(rig, &slot), &lines, &format!("records in {slot}"));
+        sent.extend(lines);
+    }
+    let read = kcat_reads(&place.bootstrap, &place.topic);
+    assert_same(&read, &sent, "read by kcat");
+    rig.executed();
+    console(rig, &place, &sent);
+    for protocol in ["classic", "consumer"] {
+        java_group(rig, &place, protocol, &sent);
+    }
+    franz_go_group(&place, &sent);
+    rig.executed();
+    no_lag(rig, &place);
+    ends(rig, &place);
+    let contradictions = "firebreak_routed_parts_total{result=\"contradiction\"}";
+    assert!(proxy.metric(contradictions) < 0.5, "contradictions");
+    assert!(proxy.metric("firebreak_hidden_topics") < 0.5, "hidden topics");
+    let carrier = read_directly(rig, &place.topic);
+    assert!(carrier.is_empty(), "{} records in the carrier", carrier.len());
+}
+
+/// A proxy with a virtual topic that is routed by `rule`.
+fn start(rig: &Rig, rule: &str) -> (Proxy, Place) {
+    let topic = format!("virtual-{}", uuid::Uuid::new_v4().simple());
+    let brokers = rig.cluster.bootstrap();
+    let brokers: Vec<&str> = brokers.split(',').collect();
+    let proxy = Proxy::configured(
+        Tables {
+            advertise: HOST.to_owned(),
+            listen: String::new(),
+            cluster: format!("bootstrap = {brokers:?}"),
+            more: format!(
+                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n{rule}\n\
+             [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
+            ),
+        },
+        rig.faults.as_deref(),
+    );
+    let mut place = Place::proxied(proxy.port, &rig.cluster.brokers(), &topic);
+    place.bootstrap = format!("{HOST}:{}", proxy.port);
+    (proxy, place)
+}
+
+fn produce(place: &Place, region: Option<&str>, idempotence: &str, lines: &[String]) {
+    let header = region.map(|region| format!("region={region}"));
+    let header: Vec<&str> = header.iter().flat_map(|header| ["-H", header]).collect();
+    let idempotence = format!("enable.idempotence={idempotence}");
+    let to = ["-P", "-t", &place.topic, "-X", &idempotence];
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    kcat::kcat(&place.bootstrap, &[&to, &header], &text);
+}
+
+fn kcat_reads(bootstrap: &str, topic: &str) -> Vec<String> {
+    let read = kcat::kcat(bootstrap, &[&["-C", "-q", "-e", "-o", "beginning", "-t", topic]], "");
+    read.lines().map(str::to_owned).collect()
+}
+
+fn read_directly(rig: &Rig, topic: &str) -> Vec<String> {
+    kcat_reads(&rig.cluster.bootstrap(), topic)
+}
+
+fn console(rig: &mut Rig, place: &Place, sent: &[String]) {
+    let all = ALL.to_string();
+    let read = ["--topic", &place.topic, "--from-beginning", "--max-messages", &all];
+    let group = ["--group", "console", "--timeout-ms", "30000"];
+    let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+    let text = tools::tool(rig, place, class, &[&read, &group], "");
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    assert_same(&lines, sent, "read by the console consumer");
+    rig.executed();
+}
+
+/// A member reads half and leaves, the next one of its group reads the rest.
+fn java_group(rig: &mut Rig, place: &Place, protocol: &str, sent: &[String]) {
+    let mut read: Vec<String> = Vec::new();
+    for part in [ALL / 2, ALL] {
+        let command = json!({
+            "bootstrap": place.bootstrap, "topic": place.topic, "group": format!("java-{protocol}"),
+            "protocol": protocol, "count": part - read.len(),
+        });
+        let values = rig.java.must("read-group", command);
+        let values: Vec<String> = serde_json::from_value(values).unwrap();
+        read.extend(values);
+    }
+    assert_same(&read, sent, &format!("read by a group of Java's, protocol {protocol}"));
+    rig.executed();
+}
+
+fn franz_go_group(place: &Place, sent: &[String]) {
+    let program = franz_go::program();
+    let mut read = Vec::new();
+    for part in [ALL / 2, ALL] {
+        read.extend(franz_go_reads(&program, place, part - read.len()));
+    }
+    assert_same(&read, sent, "read by a group of franz-go's");
+}
+
+fn franz_go_reads(program: &Path, place: &Place, count: usize) -> Vec<String> {
+    let mut command = Command::new(program);
+    command.args(["read", &place.bootstrap, &place.topic, "franz-go", &count.to_string()]);
+    let done = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{command:?}: {}\n{errors}", done.status);
+    String::from_utf8(done.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What `kafka-consumer-groups --describe` shows of every group: all read, nothing left.
+fn no_lag(rig: &mut Rig, place: &Place) {
+    let groups = ["console", "java-classic", "java-consumer", "franz-go"];
+    let named: Vec<&str> = groups.iter().flat_map(|group| ["--group", group]).collect();
+    let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    let text = tools::tool(rig, place, class, &[&["--describe"], &named], "");
+    for group in groups {
+        let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = rows.filter(|row| row.first() == Some(&group) && row[1] == place.topic);
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(rows.len(), 3 * PARTITIONS, "partitions of {group} in\n{text}");
+        let number = |text: &str| text.parse::<usize>().unwrap_or_else(|_| panic!("{text}"));
+        let read: usize = rows.iter().map(|row| number(row[3])).sum();
+        let lag: usize = rows.iter().map(|row| number(row[5])).sum();
+        assert_eq!((read, lag), (ALL, 0), "offsets and lag of {group} in\n{text}");
+    }
+    rig.executed();
+}
+
+/// ListOffsets, as the stock tool asks for it: the ends make up everything, the starts nothing.
+fn ends(rig: &mut Rig, place: &Place) {
+    for (time, expected) in [("-1", ALL), ("-2", 0)] {
+        let asked = ["--topic", &place.topic, "--time", time];
+        let text = tools::tool(rig, place, "org.apache.kafka.tools.GetOffsetShell", &[&asked], "");
+        let offsets = text.lines().filter_map(|line| line.rsplit(':').next()?.parse().ok());
+        let offsets: Vec<usize> = offsets.collect();
+        assert_eq!(offsets.len(), 3 * PARTITIONS, "{text}");
+        assert_eq!(offsets.iter().sum::<usize>(), expected, "offsets at {time}: {text}");
+    }
+    rig.executed();
+}
+
+/// Both hold the same lines, each as often: told by their number and SHA-256 once sorted.
+fn assert_same(read: &[String], sent: &[String], what: &str) {
+    assert_eq!(digest(read), digest(sent), "{what}");
+}
+
+fn digest(lines: &[String]) -> (usize, String) {
+    let mut sorted: Vec<&String> = lines.iter().collect();
+    sorted.sort_unstable();
+    let mut hash = Sha256::new();
+    sorted.iter().for_each(|line| hash.update(format!("{line}\n")));
+    let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    (lines.len(), hex)
+}
