@@ -95,7 +95,7 @@ pub fn lead(world: &World, moved_of: usize) {
             continue;
         }
         let left = |node: i32| world.left.borrow().get(&(name.clone(), n, node)).copied();
-        let may = |node: &i32| left(*node).is_none_or(|at| world.time() - at >= AWAY);
+        let may = |node: &i32| left(*node).is_none_or(|at| world.time().saturating_sub(at) >= AWAY);
         let fresh: Vec<i32> = nodes.iter().copied().filter(may).collect();
         let next = fresh.get(world.below(fresh.len())).copied();
         let longest = || nodes.iter().copied().min_by_key(|node| left(*node));
