@@ -31,6 +31,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Connects to an address.
+pub async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 /// Connects to `host:port` within `limit`: all addresses of the host race.
 pub async fn connect(
     names: &Names,

@@ -1,5 +1,5 @@
-//! InitProducerId: ids count up, the epoch is 0; who has a transactional id gets the same id with the
-//! next epoch, and what was open comes to nothing.
+//! InitProducerId: ids count up, the epoch is 0; who has a transactional id gets the same id with
+//! the next epoch, and what was open comes to nothing.
 
 use bytes::Bytes;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};

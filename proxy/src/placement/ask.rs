@@ -1,4 +1,5 @@
-//! Questions to brokers, of who looks after the placement: one connection each, kept while it works.
+//! Questions to brokers, of who looks after the placement: one connection each, kept while it
+//! works.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

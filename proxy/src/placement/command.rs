@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::cli::{AdminArgs, TopicCommand};
+use crate::net;
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -48,7 +48,7 @@ fn checked(name: &str) -> io::Result<&str> {
 
 async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Value)> {
     let asked = async {
-        let mut stream = TcpStream::connect(admin).await?;
+        let mut stream = net::connect_to(admin).await?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\n");
         let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
         stream.write_all(format!("{head}{end}").as_bytes()).await?;

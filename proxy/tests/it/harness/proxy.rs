@@ -337,9 +337,8 @@ impl Proxy {
     async fn ask_admin(&self, method: &str, path: &str) -> Checked<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
-            let ask = format!(
-                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            );
+            let end = "Host: it\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let ask = format!("{method} {path} HTTP/1.1\r\n{end}");
             stream.write_all(ask.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
