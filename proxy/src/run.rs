@@ -16,7 +16,7 @@ use crate::control::cluster::{self, Known};
 use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
-use crate::placement::leader::{self, Who};
+use crate::placement::leader::{self, Command, Who};
 use crate::placement::tail;
 use crate::route::addresses::Directory;
 use crate::sasl::Sasl;
@@ -75,11 +75,10 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config.clone()));
-    let (placed_to, placed) = watch::channel(tail::Read::default());
-    let (commands_to, commands) = mpsc::channel(COMMANDS_MAX);
+    let (placed, commands) = place(&jobs, &plane, config.admin);
     let admin = Admin {
-        placed: plane.has_days().then(|| placed.clone()),
-        commands: commands_to,
+        placed: plane.has_days().then_some(placed),
+        commands,
         config: in_force.clone(),
         plane: plane.clone(),
         clients: clients.clone(),
@@ -95,9 +94,6 @@ pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
     let topics = plane.topics.clone();
     jobs.spawn_until_cut(async move { topics.serve().await });
     jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-    jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
-    let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
-    jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commands));
     jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
     jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
 
@@ -164,6 +160,18 @@ struct Secrets {
 /// Commands to the leader of the placement that wait.
 const COMMANDS_MAX: usize = 16;
 
-fn hex(id: [u8; 16]) -> String {
-    uuid::Uuid::from_bytes(id).simple().to_string()
+/// Has the placement followed, and led when nobody leads; gives how far it was read, and where
+/// commands go.
+fn place(
+    jobs: &Tasks,
+    plane: &Arc<DataPlane>,
+    admin: SocketAddr,
+) -> (watch::Receiver<tail::Read>, mpsc::Sender<Command>) {
+    let (placed_to, placed) = watch::channel(tail::Read::default());
+    let (commands_to, commands) = mpsc::channel(COMMANDS_MAX);
+    jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
+    let id = uuid::Uuid::from_bytes(random::id()).simple().to_string();
+    let who = Who { id, admin: admin.to_string() };
+    jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commands));
+    (placed, commands_to)
 }
