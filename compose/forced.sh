@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# The whole integration suite with every frame treated in one way, whatever would do:
+# A whole suite with every frame treated in one way, whatever would do:
 #
-#   compose/forced.sh [opaque | decode | reencode]...     all three unless told
+#   compose/forced.sh [--kafka] [opaque | decode | reencode]...     all three unless told
+#
+# The integration suite (a fake broker), or with --kafka every case on Kafka 4.3.1, TLS and SASL
+# included; FIREBREAK_CASES="WORD..." picks some of them.
 #
 # opaque    whatever can stream streams, however small it is
 # decode    every frame is held whole and walked to its end
@@ -20,11 +23,22 @@ declare -A left_out=(
 left_out[reencode]=${left_out[decode]}
 
 cd "$repo"
+suite=it
+if [ "${1:-}" = --kafka ]; then
+    suite=kafka
+    shift
+fi
+read -ra cases <<<"${FIREBREAK_CASES:-on_4_3_1 secured_4_3_1}"
 modes=("$@")
 [ $# -gt 0 ] || modes=(opaque decode reencode)
 for mode in "${modes[@]}"; do
     [ -n "${left_out[$mode]+known}" ] || die "'$mode' is not one of opaque, decode, reencode"
     say "== forced: $mode"
+    if [ $suite = kafka ]; then
+        FIREBREAK_FORCED=$mode "${CARGO:-cargo}" test -p firebreak --features failpoints \
+            --test kafka -- "${cases[@]}"
+        continue
+    fi
     skips=()
     for test in ${left_out[$mode]}; do skips+=(--skip "$test"); done
     FIREBREAK_FORCED=$mode "${CARGO:-cargo}" test -p firebreak --features failpoints --test it -- \

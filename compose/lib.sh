@@ -18,6 +18,17 @@ die() {
 # need COMMAND DEBIAN_PACKAGE: installs the package when the command is missing.
 need() {
     command -v "$1" >/dev/null && return
+    install_package "$1" "$2"
+    command -v "$1" >/dev/null || die "installed $2, still no '$1'"
+}
+
+# need_venv: Python's virtual environments, which Debian packs apart.
+need_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_package "Python's venv" python3-venv
+}
+
+# install_package WHAT DEBIAN_PACKAGE: as root, or through sudo.
+install_package() {
     local as_root=()
     [ "$(id -u)" = 0 ] || as_root=(sudo)
     command -v apt-get >/dev/null ||
@@ -35,7 +46,6 @@ need() {
         die "could not install $2"
     fi
     rm -f "$log"
-    command -v "$1" >/dev/null || die "installed $2, still no '$1'"
 }
 
 # kafka_jars [VERSION]: prints the folder with Kafka's jars, fetched through Maven the first time.

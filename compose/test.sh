@@ -13,8 +13,8 @@ usage: compose/test.sh [--quick | --full]
 
 --quick  leaves out the tests that start a real Kafka
 --full   every case on Kafka 4.3.1, 4.1.0 and 3.9.1
-         without it: every case on 4.3.1; on the others the search for leaked addresses and leaders
-         that move under load
+         without it: every case on 4.3.1, of those with TLS and SASL some; on the others the search
+         for leaked addresses and leaders that move under load
 USAGE
 }
 
@@ -33,7 +33,12 @@ need make make
 need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
-[ "$mode" = quick ] || need go golang-go
+if [ "$mode" != quick ]; then
+    need go golang-go
+    need openssl openssl
+    need python3 python3
+    need_venv
+fi
 cd "$repo"
 
 say "== format and lints"
@@ -45,16 +50,26 @@ cargo test --workspace --lib --bins
 cargo test -p protocol-ext
 cargo test -p firebreak --test tidy --test it --test allocations
 
+say "== simulation: seeds of trouble, each promise kept; the same seed gives the same bytes; a crowd"
+simulation=(cargo test -p firebreak --features sim,failpoints --test sim --)
+"${simulation[@]}" --skip every_fault --nocapture
+
 say "== mutants: every promise is broken on purpose and its check must fail"
 cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
+"${simulation[@]}" every_fault --nocapture
 
 if [ "$mode" != quick ]; then
-    if [ "$mode" = full ]; then cases=(); else cases=(on_4_3_1 no_answer_names trouble_leader_moves); fi
+    cases=() mutants=mutant
+    if [ "$mode" = default ]; then
+        cases=(on_4_3_1 no_answer_names trouble_leader_moves)
+        cases+=(secured_4_3_1::{sasl_ends,one_port,expired,writes_forbidden})
+        mutants=mutants::
+    fi
     say "== our tables against Kafka's own message definitions"
     cargo test -p firebreak --test definitions
     say "== clients on real Kafkas, direct and through the proxy"
     cargo test -p firebreak --test kafka -- "${cases[@]}"
-    say "== each row of the table of addresses is switched off and its leak must be seen"
-    cargo test -p firebreak --features failpoints --test kafka -- mutant --nocapture
+    say "== what is promised of addresses (--full: and of security) is broken and must be seen"
+    cargo test -p firebreak --features failpoints --test kafka -- "$mutants" --nocapture
 fi
 say "all passed"

@@ -104,6 +104,9 @@ pub struct FakeCluster {
     pub behind: Vec<i32>,
     /// Configuration of every broker that DescribeConfigs shows.
     pub configs: Vec<(String, String)>,
+    /// Whether brokers are as strict as real ones: only its leader serves a partition, and every
+    /// sequence is checked.
+    pub strict: bool,
     /// Offsets that groups committed: topic, partition and offset, oldest first.
     pub commits: Vec<(String, i32, i64)>,
     /// Every request that came, oldest first.
@@ -121,12 +124,12 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
-    /// The broker that answers now.
-    answering: i32,
     /// Producer id and epoch of each transactional id.
     transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
     asking: Option<String>,
+    /// The broker that is asked now.
+    at: i32,
     faults: VecDeque<(i16, Fault)>,
     held: Option<Bytes>,
     producer_ids: i64,
@@ -173,8 +176,8 @@ impl FakeCluster {
             refusing: Vec::new(),
             leaderless: Vec::new(),
             configs: Vec::new(),
+            strict: false,
             behind: Vec::new(),
-            answering: -1,
             commits: Vec::new(),
             seen: Vec::new(),
             keeping: None,
@@ -185,6 +188,7 @@ impl FakeCluster {
             allowed: Vec::new(),
             transactional: HashMap::new(),
             asking: None,
+            at: -1,
             faults: VecDeque::new(),
             held: None,
             producer_ids: 1000,
@@ -240,7 +244,7 @@ impl FakeCluster {
             return vec![Step::Close];
         }
         self.asking.clone_from(&session.user);
-        self.answering = node;
+        self.at = node;
         let request = Request { head, frame };
         let answer = match head.api {
             17 => sasl::handshake(session, &request).map(Some),
@@ -291,7 +295,7 @@ impl FakeCluster {
 
     /// Whether who answers now has not heard of what is set for topics.
     fn is_behind(&self) -> bool {
-        self.behind.contains(&self.answering)
+        self.behind.contains(&self.at)
     }
 
     /// Whether a producer of transactions has an older epoch than another one.
@@ -325,17 +329,42 @@ impl FakeCluster {
         self.allowed(topic) == Some(0)
     }
 
-    /// Error code and new leader of a partition, if it moved.
-    fn moved_partition(&self, partition: i32) -> Option<(i16, i32)> {
-        let moved = self.moved.as_ref().filter(|moved| moved.partition == partition)?;
-        Some((moved.error, moved.endpoints.first().map_or(-1, |node| node.id)))
+    /// Why the broker that is asked does not serve a partition: error code, new leader, epoch.
+    fn moved_partition(&self, partition: i32, log: Option<&FakeLog>) -> Option<(i16, i32, i32)> {
+        if let Some(moved) = self.moved.as_ref().filter(|moved| moved.partition == partition) {
+            let leader = moved.endpoints.first().map_or(-1, |node| node.id);
+            return Some((moved.error, leader, MOVED_EPOCH));
+        }
+        let (leader, epoch) = self.leader(partition, log.filter(|_| self.strict)?);
+        (leader != self.at).then_some((NOT_LEADER_OR_FOLLOWER, leader, epoch))
     }
 
-    /// The endpoints of tails.
-    fn endpoints(&self) -> &[FakeNode] {
-        self.moved.as_ref().map_or(&[], |moved| &moved.endpoints)
+    /// Leader and epoch of a partition; no leader (-1) if the one it had is away.
+    fn leader(&self, partition: i32, log: &FakeLog) -> (i32, i32) {
+        let nodes = &self.nodes;
+        match log.leader {
+            Some((leader, epoch)) if nodes.iter().any(|node| node.id == leader) => (leader, epoch),
+            Some((_, epoch)) => (-1, epoch),
+            None => {
+                let at = usize::try_from(partition).unwrap_or(0) % nodes.len().max(1);
+                (nodes.get(at).map_or(-1, |node| node.id), 0)
+            }
+        }
+    }
+
+    /// The endpoints of a tail in which partitions name these new leaders.
+    fn endpoints(&self, leaders: impl Iterator<Item = i32>) -> Vec<FakeNode> {
+        if let Some(moved) = &self.moved {
+            return moved.endpoints.clone();
+        }
+        let leaders: Vec<i32> = leaders.collect();
+        self.nodes.iter().filter(|node| leaders.contains(&node.id)).cloned().collect()
     }
 }
+
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// Epoch of the leader of a partition that a test has moved.
+const MOVED_EPOCH: i32 = 9;
 
 struct Request<'a> {
     head: Head,

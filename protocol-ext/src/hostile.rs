@@ -60,6 +60,7 @@ pub const RESPONSES: &[&Message] = &[
     &responses::FETCH,
     &responses::METADATA,
     &responses::LIST_OFFSETS,
+    &responses::DESCRIBE_PRODUCERS,
     &responses::CREATE_TOPICS,
     &responses::OFFSET_COMMIT,
     &responses::TXN_OFFSET_COMMIT,
@@ -72,6 +73,7 @@ pub const RESPONSES: &[&Message] = &[
     &responses::ALTER_CONFIGS,
     &responses::INCREMENTAL_ALTER_CONFIGS,
     &responses::DESCRIBE_CLUSTER,
+    &responses::DESCRIBE_QUORUM,
     &responses::SHARE_FETCH,
     &responses::SHARE_ACKNOWLEDGE,
 ];

@@ -3,7 +3,7 @@
 pub mod origin;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpListener;
 
 use crate::config::Listen;
 use crate::connection::{self, Patience, handle::Handle};
@@ -19,7 +18,7 @@ use crate::data_plane::DataPlane;
 use crate::error::{Blame, ConnectionError};
 use crate::fault;
 use crate::limits::Limits;
-use crate::net;
+use crate::net::{self, Listener, Tcp};
 use crate::route::addresses::Door;
 use crate::tasks::Tasks;
 use sweep::Open;
@@ -30,7 +29,7 @@ const LEFT_OUT_TOLD: Duration = Duration::from_secs(10);
 const ACCEPT: &str = "accept";
 
 /// Binds every listener, or tells which address cannot be had.
-pub fn bind(listen: &Listen) -> Result<Vec<(Door, TcpListener)>, (SocketAddr, io::Error)> {
+pub fn bind(listen: &Listen) -> Result<Vec<(Door, Listener)>, (SocketAddr, io::Error)> {
     let nodes = listen
         .ports
         .all()
@@ -52,7 +51,7 @@ pub struct Clients {
     plane: Arc<DataPlane>,
     tasks: Tasks,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<BTreeMap<u64, Open>>,
     limits: RwLock<Arc<Limits>>,
     draining: AtomicBool,
 }
@@ -77,7 +76,7 @@ impl Clients {
     }
 
     /// Accepts on one listener for ever; dropped at shutdown.
-    pub async fn accept(self: Arc<Self>, door: Door, listener: TcpListener) {
+    pub async fn accept(self: Arc<Self>, door: Door, listener: Listener) {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => self.admit(door, stream, peer),
@@ -91,7 +90,7 @@ impl Clients {
         }
     }
 
-    fn admit(self: &Arc<Self>, door: Door, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn admit(self: &Arc<Self>, door: Door, stream: Tcp, peer: SocketAddr) {
         let limits = self.limits();
         let behind = origin::is_balancer(&self.plane.balancers, peer);
         let from = (!behind).then(|| peer.ip());
@@ -131,7 +130,7 @@ impl Clients {
     /// here, is only then counted with others of its address.
     async fn serve(
         &self,
-        (mut stream, peer): (tokio::net::TcpStream, &mut SocketAddr),
+        (mut stream, peer): (Tcp, &mut SocketAddr),
         door: Door,
         behind: Option<u64>,
         handle: Arc<Handle>,
@@ -139,6 +138,7 @@ impl Clients {
     ) -> Result<(), ConnectionError> {
         if let Some(id) = behind {
             *peer = tokio::select! {
+                biased;
                 from = origin::read_from(&mut stream, *peer, limits.handshake) => from?,
                 () = handle.drained() => return Ok(()),
             };
@@ -200,6 +200,11 @@ impl Clients {
         }
     }
 
+    /// Cuts off every connection.
+    pub fn abort(&self) {
+        self.open.lock().values().for_each(|open| open.abort.abort());
+    }
+
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.lock().len()
@@ -208,7 +213,7 @@ impl Clients {
 
 /// Why a client cannot be taken; one of a known address also for others that come from there.
 fn is_full(
-    open: &HashMap<u64, Open>,
+    open: &BTreeMap<u64, Open>,
     from: Option<IpAddr>,
     limits: &Limits,
 ) -> Option<&'static str> {
@@ -219,7 +224,7 @@ fn is_full(
 }
 
 fn of_address_full(
-    open: &HashMap<u64, Open>,
+    open: &BTreeMap<u64, Open>,
     from: IpAddr,
     limits: &Limits,
 ) -> Option<&'static str> {

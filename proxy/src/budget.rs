@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 
 use crate::clock::{self, Tick};
+use crate::fault;
 
 /// A bound on bytes held at once.
 #[derive(Debug)]
@@ -95,6 +96,9 @@ impl Budget {
     }
 
     fn units_of(&self, bytes: usize) -> u32 {
+        if fault::on("room-unbounded") {
+            return 0;
+        }
         u32::try_from(bytes.div_ceil(UNIT_BYTES).min(self.units)).unwrap_or(u32::MAX)
     }
 
@@ -117,6 +121,11 @@ impl Room {
             *self.table.lock().held.entry(task).or_default() += bytes;
             self.holder = Some((task, bytes));
         }
+    }
+
+    /// Never gives it back: for a fault.
+    pub fn leak(mut self) {
+        self.permit.split(self.permit.num_permits()).into_iter().for_each(|all| all.forget());
     }
 
     /// Gives back what is beyond `bytes`.

@@ -80,11 +80,13 @@ impl Buffer {
         }
     }
 
-    /// Polls for more bytes behind those held; 0 at the end of the stream.
+    /// Polls for more bytes behind those held, `within` a long frame or not; 0 at the end of the
+    /// stream.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
+        within: bool,
     ) -> Poll<io::Result<usize>> {
         ready!(from.poll_ready(cx))?;
         let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
@@ -97,7 +99,7 @@ impl Buffer {
             let full = io::Error::new(io::ErrorKind::InvalidData, "a value fills the buffer");
             return Poll::Ready(Err(full));
         }
-        let read = from.poll_read_much(cx, &mut space);
+        let read = from.poll_read_much(cx, &mut space, within);
         let filled = space.filled().len();
         self.end += filled;
         if self.is_empty() {
@@ -107,9 +109,14 @@ impl Buffer {
         Poll::Ready(Ok(filled))
     }
 
-    /// Reads more bytes behind those held; 0 at the end of the stream.
+    /// Reads more bytes behind those held, between two frames; 0 at the end of the stream.
     pub async fn fill(&mut self, from: &mut ReadHalf<'_>) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, from)).await
+        poll_fn(|cx| self.poll_fill(cx, from, false)).await
+    }
+
+    /// The same within a frame, of which so many bytes are still to come.
+    pub async fn fill_within(&mut self, from: &mut ReadHalf<'_>, left: usize) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, from, is_long(left))).await
     }
 
     /// Writes the first `n` bytes to `to` and drops them; gives the time spent waiting, if any.
@@ -147,6 +154,11 @@ impl Buffer {
         flushed.await?;
         Ok(blocked.map(|since| clock::now() - since))
     }
+}
+
+/// Whether so many bytes come in several pieces, so that the next one may be there already.
+pub fn is_long(left: usize) -> bool {
+    left > IO_BUFFER_BYTES / 2
 }
 
 impl Drop for Buffer {

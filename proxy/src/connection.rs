@@ -21,13 +21,12 @@ mod storing;
 mod whole;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 
 use crate::buffer::Buffer;
@@ -36,7 +35,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::limits::{HALF_CLOSED, LINGER, Limits};
 use crate::metrics::Side;
-use crate::net::Line;
+use crate::net::{Line, Tcp};
 use crate::route::addresses::Door;
 use crate::stream::{ReadHalf, Stream};
 use crate::tls;
@@ -64,7 +63,7 @@ impl Patience {
 
 /// Serves one client until either side closes, an error, or a drain.
 pub async fn serve(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: Arc<DataPlane>,
     handle: Arc<Handle>,
@@ -90,7 +89,7 @@ pub async fn serve(
     if away && unheard && !fault::on("away-looks-closed") {
         client.reset_at_close();
     } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
-        linger(&mut client).await;
+        Box::pin(linger(&mut client)).await;
     }
     served.map(drop)
 }
@@ -138,8 +137,8 @@ async fn attend(
     let input = (input, session);
     let mut requests = Requests::new(plane, &queue, handle, input, from_client, to_home);
     requests.line = line;
-    let responses = Responses::new(plane, &queue, handle, from_home, to_client);
-    both(requests.pump(), responses.pump(), &queue).await.map(|()| true)
+    let mut responses = Responses::new(plane, &queue, handle, from_home, to_client);
+    both(pin!(requests.pump()), pin!(responses.pump()), &queue).await.map(|()| true)
 }
 
 /// The broker behind a listener, for people.
@@ -162,7 +161,7 @@ fn unproven(plane: &DataPlane) -> Result<Option<SemaphorePermit<'_>>, Connection
 /// Does the TLS handshake, where there is one; gives the virtual broker that the client asked for.
 /// `None` if a drain begins before.
 async fn admitted(
-    client: TcpStream,
+    client: Tcp,
     door: Door,
     plane: &DataPlane,
     handle: &Handle,
@@ -171,6 +170,7 @@ async fn admitted(
     let Some(server) = &plane.tls else { return Ok(Some((Stream::Plain(client), door))) };
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
+        biased;
         accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
         () = handle.drained() => Ok(None),
         () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
@@ -210,6 +210,7 @@ async fn first_head(
         Ok(true)
     };
     tokio::select! {
+        biased;
         head = head => head,
         () = handle.drained() => Ok(false),
         () = tokio::time::sleep(limit) => Err(ConnectionError::Silent(limit)),
@@ -219,12 +220,10 @@ async fn first_head(
 /// Polls both pumps in one task: requests first, since they open the exchanges that responses
 /// close, and again when responses made room. Ends when the responses end, or with an error.
 async fn both(
-    requests: impl Future<Output = Result<RequestEnd, ConnectionError>>,
-    responses: impl Future<Output = Result<(), ConnectionError>>,
+    mut requests: Pin<&mut impl Future<Output = Result<RequestEnd, ConnectionError>>>,
+    mut responses: Pin<&mut impl Future<Output = Result<(), ConnectionError>>>,
     queue: &Queue,
 ) -> Result<(), ConnectionError> {
-    let mut requests = pin!(requests);
-    let mut responses = pin!(responses);
     let mut asking = true;
     let mut hung_up = false;
     let ended = poll_fn(|cx| {
@@ -260,5 +259,5 @@ async fn both(
     }
     // The last request is with the broker, or it took no more of them: what is in flight may still
     // matter to it (acks=0), and a client that only shut down writing still reads.
-    tokio::time::timeout(HALF_CLOSED, responses).await.unwrap_or(Ok(()))
+    Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(()))
 }

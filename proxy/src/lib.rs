@@ -20,6 +20,7 @@ pub mod inflate;
 pub mod limits;
 pub mod metrics;
 pub mod net;
+mod open_files;
 pub mod placement;
 pub mod random;
 pub mod reload;

@@ -109,18 +109,7 @@ fn start(args: &RunArgs) -> ExitCode {
     };
     telemetry::start(args.log);
     let faults = fail::FailScenario::setup();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = args.workers {
-        runtime.worker_threads(workers.into());
-    }
-    let ran = runtime.enable_all().build().map_err(run::RunError::from);
-    let ran = ran.and_then(|runtime| {
-        let args = args.clone();
-        let load = move || Config::load(args.config.as_deref(), &args.flags());
-        let ran = runtime.block_on(run::run(config, Box::new(load)));
-        runtime.shutdown_background();
-        ran
-    });
+    let ran = serve(args, config);
     faults.teardown();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -129,4 +118,20 @@ fn start(args: &RunArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves with two runtimes: one of many threads for clients, and this thread for all else.
+fn serve(args: &RunArgs, config: Config) -> Result<(), run::RunError> {
+    let mut of_clients = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = args.workers {
+        of_clients.worker_threads(workers.into());
+    }
+    let of_clients = of_clients.enable_all().build()?;
+    let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let args = args.clone();
+    let load = move || Config::load(args.config.as_deref(), &args.flags());
+    let ran = here.block_on(run::run(config, Box::new(load), of_clients.handle()));
+    here.shutdown_background();
+    of_clients.shutdown_background();
+    ran
 }

@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -16,15 +18,16 @@ use crate::control::cluster::{self, Known};
 use crate::control::{self, physical_topics};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
+use crate::net::Listener;
 use crate::placement::leader::{self, Command, Who};
 use crate::placement::tail;
-use crate::route::addresses::Directory;
+use crate::route::addresses::{Directory, Door};
 use crate::sasl::Sasl;
 use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, random, reload};
+use crate::{clock, net, open_files, random, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -56,78 +59,133 @@ pub enum RunError {
 }
 
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
-pub async fn run(config: Config, load: reload::Load) -> Result<(), RunError> {
+/// Clients are served on the runtime `of_clients`, all other jobs run here.
+pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
+    open_files::raise(&config);
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let bind = |(address, error)| RunError::Bind { address, error };
-    let doors = accept::bind(&config.listen).map_err(bind)?;
-    let admin_listener = net::listen(config.admin).map_err(|error| bind((config.admin, error)))?;
+    let doors = {
+        let _within = of_clients.enter();
+        accept::bind(&config.listen).map_err(bind)?
+    };
+    let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
 
-    let metrics = Arc::new(Metrics::new());
-    let pool = Pool::default();
-    let Secrets { access, tls, sasl, watched } = secrets(&config, &pool)?;
-    let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
-    let plane = DataPlane::new(&config, directory.clone(), pool, (tls, sasl), metrics.clone());
-    let plane = Arc::new(plane.map_err(RunError::Store)?);
-    let (jobs, connections) = (Tasks::default(), Tasks::default());
-    let clients = Clients::new(plane.clone(), connections.clone());
-    let (known_to, mut known) = watch::channel(Known::NotYet("just started".to_owned()));
+    let mut serving = Serving::start(&config, doors, of_clients)?;
     let (draining_to, draining) = watch::channel(false);
-    let in_force = Arc::new(RwLock::new(config.clone()));
-    let (placed, commands) = place(&jobs, &plane, config.admin);
+    let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
-        placed: plane.has_days().then_some(placed),
-        commands,
+        placed: serving.plane.has_days().then(|| serving.placed.clone()),
+        commands: serving.commands.clone(),
         config: in_force.clone(),
-        plane: plane.clone(),
-        clients: clients.clone(),
-        known: known.clone(),
+        plane: serving.plane.clone(),
+        clients: serving.clients.clone(),
+        known: serving.known.clone(),
         draining,
         started: clock::now(),
     };
-    let Config { listen, limits, .. } = config;
-    let bootstrap = directory.bootstrap_address();
-    tracing::info!(bootstrap = %bootstrap, admin = %config.admin,
+    let bootstrap = serving.plane.directory.bootstrap_address();
+    tracing::info!(bootstrap = %bootstrap, admin = %in_force.read().admin,
         "started: give this bootstrap address to clients");
-    jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
-    let topics = plane.topics.clone();
-    jobs.spawn_until_cut(async move { topics.serve().await });
-    jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
-    jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
-    jobs.spawn_until_cut(cluster::learn(directory.clone(), limits.clone(), metrics, known_to));
-
-    jobs.spawn_until_cut(clients.clone().watch());
-    jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients.clone()));
-    let accepting = Tasks::default();
-    for (door, listener) in doors {
-        accepting.spawn_until_cut(clients.clone().accept(door, listener));
-    }
-    tracing::debug!(first = listen.ports.first, last = listen.ports.last, "listening");
-    let serving = async {
-        if known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
+    serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
+    let clients = serving.clients.clone();
+    serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients));
+    let directory = serving.plane.directory.clone();
+    let ready = async {
+        if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
             tracing::info!(brokers = directory.brokers().len(), "ready");
         }
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = serving => {}
+        biased;
+        () = ready => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
 
     draining_to.send_replace(true);
-    accepting.cut();
-    tracing::info!(connections = clients.open(), "draining");
-    clients.drain();
     let drain = in_force.read().limits.drain;
-    if connections.wait(drain).await {
-        tracing::info!("stopped");
-    } else {
-        tracing::warn!(aborted = clients.open(), "stopped: drain_ms ran out");
-    }
-    jobs.cut();
+    serving.drain(drain).await;
     Ok(())
+}
+
+/// A process that serves, whoever looks after its signals and its admin port.
+#[derive(Debug)]
+pub struct Serving {
+    /// What connections share.
+    pub plane: Arc<DataPlane>,
+    /// Open connections.
+    pub clients: Arc<Clients>,
+    /// Whether the cluster was reached.
+    pub known: watch::Receiver<Known>,
+    placed: watch::Receiver<tail::Read>,
+    commands: mpsc::Sender<Command>,
+    jobs: Tasks,
+    connections: Tasks,
+    accepting: Tasks,
+}
+
+impl Serving {
+    /// Begins to learn the cluster here, and to accept clients on the runtime `of_clients`: one
+    /// that keeps no time of its own waits for its sockets alone, which costs less.
+    pub fn start(
+        config: &Config,
+        doors: Vec<(Door, Listener)>,
+        of_clients: &Handle,
+    ) -> Result<Self, RunError> {
+        let metrics = Arc::new(Metrics::new());
+        let pool = Pool::default();
+        let Secrets { access, tls, sasl, watched } = secrets(config, &pool)?;
+        let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
+        let plane = DataPlane::new(config, directory.clone(), pool, (tls, sasl), metrics.clone());
+        let plane = Arc::new(plane.map_err(RunError::Store)?);
+        let (jobs, connections) = (Tasks::default(), Tasks::on(of_clients));
+        let clients = Clients::new(plane.clone(), connections.clone());
+        let (known_to, known) = watch::channel(Known::NotYet("just started".to_owned()));
+        let limits = config.limits.clone();
+        let topics = plane.topics.clone();
+        jobs.spawn_until_cut(async move { topics.serve().await });
+        jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+        let (placed_to, placed) = watch::channel(tail::Read::default());
+        let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
+        jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
+        let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+        jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
+        jobs.spawn_until_cut(control::files::watch(watched, limits.refresh, metrics.clone()));
+        jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
+        jobs.spawn_until_cut(clients.clone().watch());
+        let accepting = Tasks::on(of_clients);
+        for (door, listener) in doors {
+            accepting.spawn_until_cut(clients.clone().accept(door, listener));
+        }
+        let ports = &config.listen.ports;
+        tracing::debug!(first = ports.first, last = ports.last, "listening");
+        Ok(Self { plane, clients, known, placed, commands, jobs, connections, accepting })
+    }
+
+    /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that
+    /// were cut off because `limit` ran out.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        self.accepting.cut();
+        tracing::info!(connections = self.clients.open(), "draining");
+        self.clients.drain();
+        let aborted = if self.connections.wait(limit).await { 0 } else { self.clients.open() };
+        match aborted {
+            0 => tracing::info!("stopped"),
+            aborted => tracing::warn!(aborted, "stopped: drain_ms ran out"),
+        }
+        self.cut();
+        aborted
+    }
+
+    /// Ends everything at once.
+    pub fn cut(&self) {
+        self.accepting.cut();
+        self.clients.abort();
+        self.jobs.cut();
+    }
 }
 
 /// Loads what files hold of certificates, users and passwords.
@@ -160,18 +218,6 @@ struct Secrets {
 /// Commands to the leader of the placement that wait.
 const COMMANDS_MAX: usize = 16;
 
-/// Has the placement followed, and led when nobody leads; gives how far it was read, and where
-/// commands go.
-fn place(
-    jobs: &Tasks,
-    plane: &Arc<DataPlane>,
-    admin: SocketAddr,
-) -> (watch::Receiver<tail::Read>, mpsc::Sender<Command>) {
-    let (placed_to, placed) = watch::channel(tail::Read::default());
-    let (commands_to, commands) = mpsc::channel(COMMANDS_MAX);
-    jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
-    let id = uuid::Uuid::from_bytes(random::id()).simple().to_string();
-    let who = Who { id, admin: admin.to_string() };
-    jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commands));
-    (placed, commands_to)
+fn hex(id: [u8; 16]) -> String {
+    uuid::Uuid::from_bytes(id).simple().to_string()
 }

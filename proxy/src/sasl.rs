@@ -95,7 +95,8 @@ impl Sasl {
 
     /// As whom brokers see a client.
     pub fn login(&self, who: &Who) -> io::Result<Login> {
-        let Some(mechanism) = self.upstream else { return Ok(Login::Proxy) };
+        let upstream = self.upstream.filter(|_| !fault::on("users-hidden"));
+        let Some(mechanism) = upstream else { return Ok(Login::Proxy) };
         let credentials = self.users.get().credentials(&who.user, mechanism);
         let gone =
             || io::Error::new(io::ErrorKind::PermissionDenied, "the user's password is gone");

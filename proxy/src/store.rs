@@ -21,6 +21,8 @@ pub use attempts::Failures;
 use hedge::Hedge;
 use local::Local;
 use memory::Memory;
+#[cfg(feature = "sim")]
+pub use memory::weather;
 use s3::S3;
 
 /// Why an object cannot be had or kept.
@@ -186,6 +188,13 @@ impl ObjectStore {
     async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
         match &self.kind {
             Kind::Local(local) => local.put(key, object).await,
+            #[cfg(feature = "sim")]
+            Kind::Memory(memory) => {
+                weather::pass().await?;
+                memory.put(key, object)?;
+                weather::pass().await
+            }
+            #[cfg(not(feature = "sim"))]
             Kind::Memory(memory) => memory.put(key, object),
             Kind::S3(s3) => s3.put(key, object).await,
         }
@@ -194,7 +203,11 @@ impl ObjectStore {
     async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
         match &self.kind {
             Kind::Local(local) => local.get(key, offset, length).await,
-            Kind::Memory(memory) => memory.get(key, offset, length),
+            Kind::Memory(memory) => {
+                #[cfg(feature = "sim")]
+                weather::pass().await?;
+                memory.get(key, offset, length)
+            }
             Kind::S3(s3) => s3.get(key, offset, length).await,
         }
     }

@@ -9,10 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, tcp};
 
 use self::read_ahead::ReadAhead;
-use crate::net;
+use crate::net::{self, Tcp};
 
 /// TLS over TCP.
 pub type TlsStream = tokio_rustls::TlsStream<ReadAhead>;
@@ -21,7 +20,7 @@ pub type TlsStream = tokio_rustls::TlsStream<ReadAhead>;
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// TLS over it.
     Tls(Box<TlsStream>),
 }
@@ -30,7 +29,7 @@ pub enum Stream {
 #[derive(Debug)]
 pub enum ReadHalf<'a> {
     /// Plain TCP.
-    Plain(tcp::ReadHalf<'a>),
+    Plain(net::ReadHalf<'a>),
     /// TLS over it.
     Tls(tokio::io::ReadHalf<&'a mut TlsStream>),
 }
@@ -39,7 +38,7 @@ pub enum ReadHalf<'a> {
 #[derive(Debug)]
 pub enum WriteHalf<'a> {
     /// Plain TCP.
-    Plain(tcp::WriteHalf<'a>),
+    Plain(net::WriteHalf<'a>),
     /// TLS over it.
     Tls(tokio::io::WriteHalf<&'a mut TlsStream>),
 }
@@ -94,18 +93,24 @@ impl ReadHalf<'_> {
     /// it is always worth a try.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(half) => half.as_ref().poll_read_ready(cx),
+            Self::Plain(half) => net::poll_read_ready(half, cx),
             Self::Tls(_) => Poll::Ready(Ok(())),
         }
     }
 
-    /// Polls for as much as is there: TLS gives one record at a time.
+    /// Polls for as much as is there: TLS gives one record at a time. `within` something long more
+    /// is expected at once.
     pub fn poll_read_much(
         &mut self,
         cx: &mut Context<'_>,
         space: &mut ReadBuf<'_>,
+        within: bool,
     ) -> Poll<io::Result<()>> {
-        let Self::Tls(tls) = self else { return Pin::new(self).poll_read(cx, space) };
+        let tls = match self {
+            Self::Plain(tcp) if within => return net::poll_read_on(tcp, cx, space),
+            Self::Plain(tcp) => return Pin::new(tcp).poll_read(cx, space),
+            Self::Tls(tls) => tls,
+        };
         let before = space.filled().len();
         loop {
             let had = space.filled().len();

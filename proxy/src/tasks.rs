@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,19 +14,33 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     cut: Arc<CancellationToken>,
+    on: Option<Handle>,
 }
 
 impl Tasks {
+    /// A group whose tasks run on another runtime than the one that begins them.
+    pub fn on(runtime: &Handle) -> Self {
+        Self { on: Some(runtime.clone()), ..Self::default() }
+    }
+
     /// Runs `task` until it ends, or is aborted by what this gives.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.tracker.spawn(task).abort_handle()
+        self.begin(task).abort_handle()
+    }
+
+    fn begin(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        match &self.on {
+            Some(runtime) => self.tracker.spawn_on(task, runtime),
+            None => self.tracker.spawn(task),
+        }
     }
 
     /// Runs a job that never ends by itself; it stops when the group is cut off.
     pub fn spawn_until_cut(&self, job: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone();
-        self.tracker.spawn(async move {
+        self.begin(async move {
             tokio::select! {
+                biased;
                 () = job => {}
                 () = cut.cancelled() => {}
             }

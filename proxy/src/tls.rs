@@ -11,11 +11,11 @@ use std::sync::Arc;
 use protocol_ext::proxy_header;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 use crate::buffer::Pool;
 use crate::error::ConnectionError;
+use crate::net::Tcp;
 use crate::stream::Stream;
 use crate::stream::read_ahead::ReadAhead;
 use crate::watched::Watched;
@@ -32,7 +32,7 @@ const HANDSHAKE: u8 = 0x16;
 /// the handshake (SNI, in lower case) leads; a name that leads nowhere costs no handshake.
 pub async fn accept<D>(
     server: &Server,
-    tcp: TcpStream,
+    tcp: Tcp,
     pool: &Pool,
     door: impl FnOnce(Option<&str>) -> Option<D>,
 ) -> Result<(Stream, D), ConnectionError> {
@@ -74,12 +74,7 @@ fn plain_name(first: &[u8]) -> &'static str {
 }
 
 /// Does the handshake with the broker that is known as `host`.
-pub async fn connect(
-    client: &Client,
-    host: &str,
-    tcp: TcpStream,
-    pool: &Pool,
-) -> io::Result<Stream> {
+pub async fn connect(client: &Client, host: &str, tcp: Tcp, pool: &Pool) -> io::Result<Stream> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a name TLS can check"))?;
     let tcp = ReadAhead::new(tcp, pool);

@@ -76,8 +76,11 @@ fn start_proxy(broker: SocketAddr) -> SocketAddr {
         let config = Config::parse("", &flags).expect("valid");
         let load = Box::new(move || Config::parse("", &flags));
         let proxy = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(firebreak::run::run(config, load))
+            let of_clients = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            let of_clients = of_clients.expect("a runtime");
+            let here = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let run = firebreak::run::run(config, load, of_clients.handle());
+            here.expect("a runtime").block_on(run)
         });
         for _ in 0..100 {
             thread::sleep(Duration::from_millis(20));

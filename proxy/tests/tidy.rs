@@ -185,11 +185,23 @@ fn names_of_stores_and_metric_crates_stay_in_their_modules() {
 #[test]
 fn sockets_clock_and_randomness_come_through_one_module_each() {
     let sockets = ["TcpStream::connect", "TcpListener::bind", "TcpSocket", "socket2", "UdpSocket"];
-    none(&offenders("proxy/src/", &sockets, &["net.rs"]), "only net.rs opens sockets");
+    none(&offenders("proxy/src/", &sockets, &["net"]), "only net.rs opens sockets");
     let clocks = ["Instant", "SystemTime", "UNIX_EPOCH"];
     none(&offenders("proxy/src/", &clocks, &["clock.rs"]), "only clock.rs reads a clock");
     let random = ["new_v4", "getrandom", "rand::", "fastrand", "/dev/urandom", "/dev/random"];
     none(&offenders("proxy/src/", &random, &["random.rs"]), "only random.rs draws");
+}
+
+#[test]
+fn nothing_is_left_to_chance_that_a_simulation_cannot_seed() {
+    let mut found = Vec::new();
+    for (name, text) in all().iter().filter(|(name, _)| name.starts_with("proxy/src/")) {
+        let packed: String = code(text).split_whitespace().collect();
+        let choices = packed.split("select!{").skip(1);
+        let biased = choices.filter(|choice| !choice.starts_with("biased;")).count();
+        found.extend((biased > 0).then(|| format!("{name} has a select! that is not biased")));
+    }
+    none(&found, "what tokio draws has no seed");
 }
 
 #[test]

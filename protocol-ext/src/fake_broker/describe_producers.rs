@@ -6,7 +6,7 @@ use kafka_protocol::messages::describe_producers_response::{
 };
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
-use super::{FakeCluster, Request};
+use super::{FakeCluster, NOT_LEADER_OR_FOLLOWER, Request};
 use crate::reply;
 use crate::wire::WireError;
 
@@ -22,6 +22,9 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             let Some(log) = topic.and_then(|topic| topic.logs.get(at)) else {
                 return answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION);
             };
+            if cluster.strict && cluster.moved_partition(*index, Some(log)).is_some() {
+                return answer.with_error_code(NOT_LEADER_OR_FOLLOWER);
+            }
             let producers = log.producers().map(|(id, epoch, last_sequence)| {
                 ProducerState::default()
                     .with_producer_id(id.into())

@@ -45,7 +45,10 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
     });
     let mut answer = FetchResponse::default().with_responses(topics.collect());
     if version >= 16 {
-        let endpoints = cluster.endpoints().iter().map(|node| {
+        let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        let leaders = partitions.map(|partition| partition.current_leader.leader_id.0);
+        let endpoints = cluster.endpoints(leaders);
+        let endpoints = endpoints.iter().map(|node| {
             NodeEndpoint::default()
                 .with_node_id(node.id.into())
                 .with_host(text(&node.host))
@@ -79,16 +82,17 @@ fn partition(
     if cluster.allowed(&topic.name).is_some_and(|operations| operations & READ == 0) {
         return failed(TOPIC_AUTHORIZATION_FAILED);
     }
-    if let Some((error, leader)) = cluster.moved_partition(asked.partition) {
+    let index = usize::try_from(asked.partition).unwrap_or(usize::MAX);
+    let log = topic.logs.get(index);
+    if let Some((error, leader, epoch)) = cluster.moved_partition(asked.partition, log) {
         let mut answer = failed(error);
         if version >= 12 {
             answer.current_leader =
-                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(9);
+                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(epoch);
         }
         return answer;
     }
-    let index = usize::try_from(asked.partition).unwrap_or(usize::MAX);
-    let Some(log) = topic.logs.get(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
+    let Some(log) = log else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
     if asked.fetch_offset > log.end() {
         return failed(OFFSET_OUT_OF_RANGE);
     }

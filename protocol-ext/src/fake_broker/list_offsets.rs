@@ -6,7 +6,7 @@ use kafka_protocol::messages::list_offsets_response::{
 };
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
-use super::{FakeCluster, Request};
+use super::{FakeCluster, NOT_LEADER_OR_FOLLOWER, Request};
 use crate::reply;
 use crate::wire::WireError;
 
@@ -26,6 +26,9 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             let answer =
                 ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
             match log {
+                Some(_) if cluster.moved_partition(asked.partition_index, log).is_some() => {
+                    answer.with_error_code(NOT_LEADER_OR_FOLLOWER)
+                }
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
                 Some(log) if asked.timestamp == EARLIEST => answer.with_offset(log.start()),
                 Some(log) if asked.timestamp == LATEST && committed => {

@@ -1,6 +1,6 @@
 //! One partition's log in memory: batches with their offsets and leader epoch set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -19,22 +19,29 @@ pub struct FakeLog {
     batches: Vec<(Range<i64>, Bytes)>,
     start: i64,
     end: i64,
-    producers: HashMap<i64, Last>,
+    producers: BTreeMap<i64, Producer>,
+    /// Leader and its epoch, where a test sets them; else the brokers share the partitions out.
+    pub leader: Option<(i32, i32)>,
+    /// Batches that came again and were told the offset they have.
+    pub duplicates: usize,
     /// Replicas have so much of it; `None`: all.
     pub replicated: Option<i64>,
     /// First offset of the transaction of each producer id that has one open.
-    open: HashMap<i64, i64>,
+    open: BTreeMap<i64, i64>,
     /// Producer id, first offset and marker of transactions that came to nothing.
     aborted: Vec<(i64, i64, i64)>,
 }
 
-/// The last batch of a producer id.
-#[derive(Debug, Clone, Copy)]
-struct Last {
+/// What is known of a producer id.
+#[derive(Debug, Clone, Default)]
+struct Producer {
     epoch: i16,
-    sequences: (i32, i32),
-    base: i64,
+    /// Its last batches: first and last sequence, offset.
+    last: VecDeque<(i32, i32, i64)>,
 }
+
+/// Batches of a producer that are known again, as brokers keep.
+const KNOWN_AGAIN: usize = 5;
 
 /// What an append by a producer with sequences came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,35 +71,45 @@ impl FakeLog {
         Ok(base)
     }
 
-    /// Appends a batch of one of many epochs: a newer epoch starts at 0, the same one repeats
-    /// its last batch, an older one is refused.
+    /// Appends a batch with sequences: a newer epoch starts at 0, one of the last batches of the
+    /// same epoch is there already, any other must be the next, an older epoch is refused.
     pub fn append_sequenced(&mut self, records: &[u8]) -> Result<Sequenced, BatchError> {
         let header = BatchHeader::parse(records)?;
         batch::verify_crc(records)?;
         let first = header.base_sequence;
-        let sequences = (first, first.wrapping_add(header.last_offset_delta));
+        let last = first.wrapping_add(header.last_offset_delta);
         let epoch = header.producer_epoch;
-        match self.producers.get(&header.producer_id) {
-            Some(last) if epoch < last.epoch => return Ok(Sequenced::Refused(OLDER_EPOCH)),
-            Some(last) if epoch == last.epoch && sequences == last.sequences => {
-                return Ok(Sequenced::Duplicate(last.base));
+        if let Some(known) = self.producers.get(&header.producer_id) {
+            if epoch < known.epoch {
+                return Ok(Sequenced::Refused(OLDER_EPOCH));
             }
-            Some(last) => {
-                let next = if epoch == last.epoch { last.sequences.1.wrapping_add(1) } else { 0 };
-                if first != next {
-                    return Ok(Sequenced::Refused(OUT_OF_ORDER));
-                }
+            let same = epoch == known.epoch;
+            let again = |(a, b, _): &&(i32, i32, i64)| same && (*a, *b) == (first, last);
+            if let Some((_, _, base)) = known.last.iter().find(again) {
+                self.duplicates += 1;
+                return Ok(Sequenced::Duplicate(*base));
             }
-            None => {}
+            let next = known.last.back().filter(|_| same).map_or(0, |last| last.1.wrapping_add(1));
+            if first != next {
+                return Ok(Sequenced::Refused(OUT_OF_ORDER));
+            }
         }
         let base = self.append(records)?;
-        self.producers.insert(header.producer_id, Last { epoch, sequences, base });
+        let known = self.producers.entry(header.producer_id).or_default();
+        if known.epoch != epoch {
+            *known = Producer { epoch, last: VecDeque::new() };
+        }
+        if known.last.len() == KNOWN_AGAIN {
+            known.last.pop_front();
+        }
+        known.last.push_back((first, last, base));
         Ok(Sequenced::New(base))
     }
 
     /// Producer id, epoch and last sequence of the last batch of each.
     pub fn producers(&self) -> impl Iterator<Item = (i64, i16, i32)> {
-        self.producers.iter().map(|(id, last)| (*id, last.epoch, last.sequences.1))
+        let last = |known: &Producer| known.last.back().map_or(-1, |last| last.1);
+        self.producers.iter().map(move |(id, known)| (*id, known.epoch, last(known)))
     }
 
     /// Ends the transaction of a producer id, if it has one open.

@@ -79,21 +79,19 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
 }
 
 fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResponseTopic {
-    let partitions = (0..).zip(&topic.logs).map(|(index, _)| {
-        let replica = cluster.nodes.get(index % cluster.nodes.len().max(1));
-        let replica = BrokerId(replica.map_or(-1, |node| node.id));
-        let index = i32::try_from(index).unwrap_or(i32::MAX);
+    let partitions = (0..).zip(&topic.logs).map(|(index, log)| {
+        let (replica, epoch) = cluster.leader(index, log);
+        let replica = BrokerId(replica);
+        let away = cluster.leaderless.contains(&(topic.name.clone(), index));
+        let leader = if away { BrokerId(-1) } else { replica };
+        let error = if away || leader.0 < 0 && cluster.strict { LEADER_NOT_AVAILABLE } else { 0 };
         let partition = MetadataResponsePartition::default()
+            .with_error_code(error)
             .with_partition_index(index)
-            .with_leader_id(replica)
+            .with_leader_id(leader)
             .with_replica_nodes(vec![replica])
             .with_isr_nodes(vec![replica]);
-        let partition = if cluster.leaderless.contains(&(topic.name.clone(), index)) {
-            partition.with_leader_id(BrokerId(-1)).with_error_code(LEADER_NOT_AVAILABLE)
-        } else {
-            partition
-        };
-        if version >= 7 { partition.with_leader_epoch(0) } else { partition }
+        if version >= 7 { partition.with_leader_epoch(epoch) } else { partition }
     });
     let answer = MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))

@@ -40,7 +40,10 @@ pub(super) fn answer(
         answer.responses.push(answered);
     }
     if version >= 10 {
-        let endpoints = cluster.endpoints().iter().map(|node| {
+        let partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
+        let leaders = partitions.map(|partition| partition.current_leader.leader_id.0);
+        let endpoints = cluster.endpoints(leaders);
+        let endpoints = endpoints.iter().map(|node| {
             NodeEndpoint::default()
                 .with_node_id(node.id.into())
                 .with_host(text(&node.host))
@@ -62,11 +65,16 @@ fn partition(
 ) -> PartitionProduceResponse {
     let answer = PartitionProduceResponse::default().with_index(data.index);
     let failed = |code| answer.clone().with_error_code(code).with_base_offset(-1);
-    if let Some((error, leader)) = cluster.moved_partition(data.index) {
+    let found = cluster.topics.iter().position(|known| {
+        if version >= 13 { known.id == topic.topic_id } else { known.name == topic.name.as_str() }
+    });
+    let index = usize::try_from(data.index).unwrap_or(usize::MAX);
+    let log = found.and_then(|found| cluster.topics[found].logs.get(index));
+    if let Some((error, leader, epoch)) = cluster.moved_partition(data.index, log) {
         let mut answer = failed(error);
         if version >= 10 {
             answer.current_leader =
-                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(9);
+                LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(epoch);
         }
         return answer;
     }
@@ -76,31 +84,30 @@ fn partition(
     if let Some((_, _, code)) = cluster.refusing.iter().find(named) {
         return failed(*code);
     }
-    let behind = cluster.is_behind();
-    let writers = cluster.transactional.clone();
-    let fenced = |header: &BatchHeader| {
-        let (id, epoch) = (header.producer_id, header.producer_epoch);
-        writers.values().any(|(known, newest)| *known == id && epoch < *newest)
-    };
-    let found = cluster.topics.iter_mut().find(|known| {
-        if version >= 13 { known.id == topic.topic_id } else { known.name == topic.name.as_str() }
-    });
     let Some(found) = found else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
-    let most = found.configs.get("max.message.bytes").and_then(|most| most.parse().ok());
-    let bytes = data.records.as_ref().map_or(0, Bytes::len);
+    let most = cluster.topics[found].configs.get("max.message.bytes");
+    let most: Option<usize> = most.and_then(|most| most.parse().ok());
     // As brokers do: before they look at anything else of a batch.
-    if !behind && most.is_some_and(|most: usize| bytes > most) {
+    let bytes = data.records.as_ref().map_or(0, Bytes::len);
+    if !cluster.is_behind() && most.is_some_and(|most| bytes > most) {
         return failed(MESSAGE_TOO_LARGE);
     }
-    let index = usize::try_from(data.index).unwrap_or(usize::MAX);
-    let Some(log) = found.logs.get_mut(index) else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
     let header = data.records.as_deref().and_then(|records| BatchHeader::parse(records).ok());
-    if header.is_some_and(|header| header.is_transactional() && fenced(&header)) {
+    let fenced = |header: BatchHeader| {
+        let (id, epoch) = (header.producer_id, header.producer_epoch);
+        let mut writers = cluster.transactional.values();
+        header.is_transactional() && writers.any(|(known, newest)| *known == id && epoch < *newest)
+    };
+    if header.is_some_and(fenced) {
         return failed(INVALID_PRODUCER_EPOCH);
     }
-    match append(log, data.records.as_deref().unwrap_or_default()) {
+    let strict = cluster.strict;
+    let Some(log) = cluster.topics[found].logs.get_mut(index) else {
+        return failed(UNKNOWN_TOPIC_OR_PARTITION);
+    };
+    match append(log, strict, data.records.as_deref().unwrap_or_default()) {
         Ok(Sequenced::New(base)) => answer.with_base_offset(base).with_log_append_time_ms(-1),
         // As a broker shows duplicates: with the time of the batch that is there.
         Ok(Sequenced::Duplicate(base)) => answer.with_base_offset(base).with_log_append_time_ms(1),
@@ -108,13 +115,14 @@ fn partition(
     }
 }
 
-fn append(log: &mut FakeLog, records: &[u8]) -> Result<Sequenced, i16> {
+fn append(log: &mut FakeLog, strict: bool, records: &[u8]) -> Result<Sequenced, i16> {
     let mut entries = Batches::new(records);
     let (Some(Ok(Entry::Batch { header, .. })), None) = (entries.next(), entries.next()) else {
         return Err(INVALID_RECORD);
     };
-    // Only ids that the proxy makes itself: tests send the same client batch again and again.
-    let appended = if StreamId::read(header.producer_id, header.producer_epoch.into()).is_some() {
+    // Else only ids that the proxy makes itself: tests send the same client batch again and again.
+    let made = || StreamId::read(header.producer_id, header.producer_epoch.into()).is_some();
+    let appended = if header.producer_id >= 0 && (strict || made()) {
         log.append_sequenced(records)
     } else {
         log.append(records).map(Sequenced::New)

@@ -21,7 +21,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Bytes {
     out.put_slice(cluster.topics.first().map_or(&[0; 16], |topic| topic.id.as_bytes()));
     out.put_u8(2);
     out.put_i32(0);
-    out.put_i16(cluster.moved_partition(0).map_or(0, |(error, _)| error));
+    out.put_i16(cluster.moved_partition(0, None).map_or(0, |(error, ..)| error));
     out.put_u8(0);
     put_leader(&mut out, cluster);
     out.put_u8(0);

@@ -22,7 +22,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
     out.put_slice(topic.map_or(&[0; 16], |topic| topic.id.as_bytes()));
     out.put_u8(2);
     out.put_i32(0);
-    out.put_i16(cluster.moved_partition(0).map_or(0, |(error, _)| error));
+    out.put_i16(cluster.moved_partition(0, None).map_or(0, |(error, ..)| error));
     out.put_u8(0);
     out.put_i16(0);
     out.put_u8(0);
@@ -43,7 +43,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
 
 /// The new leader of partition 0, a structure.
 pub(super) fn put_leader(out: &mut BytesMut, cluster: &FakeCluster) {
-    let leader = cluster.moved_partition(0).map_or(-1, |(_, leader)| leader);
+    let leader = cluster.moved_partition(0, None).map_or(-1, |(_, leader, _)| leader);
     out.put_i32(leader);
     out.put_i32(if leader < 0 { -1 } else { 9 });
     out.put_u8(0);
@@ -51,7 +51,7 @@ pub(super) fn put_leader(out: &mut BytesMut, cluster: &FakeCluster) {
 
 /// The endpoints, an array that is always there.
 pub(super) fn put_endpoints(out: &mut BytesMut, cluster: &FakeCluster) {
-    let endpoints = cluster.endpoints();
+    let endpoints = cluster.endpoints(std::iter::empty());
     out.put_u8(u8::try_from(endpoints.len() + 1).unwrap_or(u8::MAX));
     for node in endpoints {
         out.put_i32(node.id);

@@ -3,15 +3,16 @@
 //! accepted -> header, exactly its bytes, within a time -> the client's address.
 //! Invariant: only balancers of the configuration are believed, and from them a header must come.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use protocol_ext::proxy_header::{HEADER_BYTES_MAX, HeaderError, Read, read};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use crate::error::ConnectionError;
 use crate::fault;
+use crate::net::Tcp;
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn is_balancer(balancers: &[Net], peer: SocketAddr) -> bool {
 /// Reads the header in front of a connection: the address of the client, or of the balancer `peer`
 /// if the connection is its own.
 pub async fn read_from(
-    stream: &mut TcpStream,
+    stream: &mut Tcp,
     peer: SocketAddr,
     limit: Duration,
 ) -> Result<SocketAddr, ConnectionError> {
@@ -79,7 +80,7 @@ pub async fn read_from(
                 Read::More(n) => {
                     let room = header.get_mut(at..at + n).ok_or(TOO_LONG)?;
                     let read = stream.read_exact(room).await;
-                    read.map_err(ConnectionError::ClientIo)?;
+                    read.map_err(|error| ConnectionError::ClientIo(left(at, error)))?;
                     at += n;
                 }
             }
@@ -89,6 +90,14 @@ pub async fn read_from(
     match tokio::time::timeout(limit, Box::pin(header)).await {
         Ok(read) => read,
         Err(_) => Err(ConnectionError::SlowHandshake(limit)),
+    }
+}
+
+/// A balancer that looks whether the port is open connects and says nothing: it only hung up.
+fn left(at: usize, error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof if at == 0 => io::ErrorKind::ConnectionReset.into(),
+        _ => error,
     }
 }
 

@@ -72,6 +72,7 @@ impl Entrance<'_, '_> {
     ) -> Result<Option<Admitted>, ConnectionError> {
         let entered = Box::pin(self.enter());
         tokio::select! {
+            biased;
             entered = entered => entered,
             () = handle.drained() => Ok(None),
             () = tokio::time::sleep(limit), if !fault::on("login-unbounded") => {
@@ -109,7 +110,8 @@ impl Entrance<'_, '_> {
         };
         let home: Connected = Box::pin(connect).await.map_err(unreachable)?;
         let lifetime = self.sasl.lifetime(home.lifetime);
-        self.tell(&frame, token, lifetime).await?;
+        let told = if fault::on("lifetime-untold") { Duration::ZERO } else { lifetime };
+        self.tell(&frame, token, told).await?;
         Ok(Admitted { who, home, lifetime })
     }
 

@@ -97,8 +97,11 @@ impl Queue {
     pub fn push(&self, exchange: Exchange) {
         let mut inner = self.0.lock();
         let local = matches!(exchange.answer, Answer::Local(..));
-        let at = if local && fault::on("reorder-answers") { 0 } else { inner.open.len() };
-        inner.open.insert(at, exchange);
+        if local && fault::on("reorder-answers") {
+            inner.open.push_front(exchange);
+        } else {
+            inner.open.push_back(exchange);
+        }
     }
 
     /// Takes the oldest exchange.

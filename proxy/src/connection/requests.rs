@@ -126,7 +126,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Runs until the client stops asking.
-    pub async fn pump(mut self) -> Result<RequestEnd, ConnectionError> {
+    pub async fn pump(&mut self) -> Result<RequestEnd, ConnectionError> {
         let handle = self.handle;
         let mut drained = pin!(handle.drained());
         let mut storing = Storing::default();
@@ -135,14 +135,11 @@ impl<'a> Requests<'a> {
                 if storing.is_empty() { self.front()? } else { self.front_behind(&storing)? };
             match front {
                 Front::Store(head, frame_bytes) => {
-                    self.store(head, frame_bytes, &mut storing).await?;
+                    Box::pin(self.store(head, frame_bytes, &mut storing)).await?;
                 }
-                Front::Behind => {
-                    let stored = storing.next().await;
-                    storing.beside(Box::pin(self.stored(stored))).await?;
-                }
+                Front::Behind => Box::pin(self.see_off(&mut storing)).await?,
                 Front::More if !storing.is_empty() => {
-                    self.more_or_stored(drained.as_mut(), &mut storing).await?;
+                    Box::pin(self.more_or_stored(drained.as_mut(), &mut storing)).await?;
                 }
                 Front::Pass(n) => self.pass(n).await?,
                 Front::Full => self.room().await,
@@ -221,6 +218,12 @@ impl<'a> Requests<'a> {
             Some(_) => Front::Behind,
             None => Front::More,
         })
+    }
+
+    /// Waits for the values of the oldest request that has some under way, and sees it off.
+    async fn see_off(&mut self, storing: &mut Storing<'a>) -> Result<(), ConnectionError> {
+        let stored = storing.next().await;
+        storing.beside(Box::pin(self.stored(stored))).await
     }
 
     /// Waits for more of the next request, or for the values of an earlier one. Once no more
@@ -413,8 +416,8 @@ impl<'a> Requests<'a> {
             return Ok(Some(RequestEnd::Drained));
         }
         self.handle.waits(between && self.input.is_empty());
-        let fill = self.input.fill(&mut self.from_client);
         let read = if between {
+            let fill = self.input.fill(&mut self.from_client);
             tokio::select! {
                 biased;
                 read = fill => read,
@@ -425,7 +428,7 @@ impl<'a> Requests<'a> {
                 }
             }
         } else {
-            fill.await
+            self.input.fill_within(&mut self.from_client, self.passing).await
         };
         match read.map_err(ConnectionError::ClientIo)? {
             0 => Ok(Some(RequestEnd::HungUp)),

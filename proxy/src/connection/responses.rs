@@ -17,7 +17,7 @@ use super::forced;
 use super::frames::{framed, gather, length_at, write_chain_telling};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, is_long};
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
@@ -72,21 +72,21 @@ impl<'a> Responses<'a> {
     }
 
     /// Runs until the broker closes, or nothing more is owed.
-    pub async fn pump(mut self) -> Result<(), ConnectionError> {
+    pub async fn pump(&mut self) -> Result<(), ConnectionError> {
         loop {
             let (n, special) = self.front()?;
             if n > 0 {
                 self.pass(n).await?;
             }
             if let Some((exchange, frame_bytes)) = special {
-                self.special(exchange, frame_bytes).await?;
+                Box::pin(self.special(exchange, frame_bytes)).await?;
                 self.queue.answered();
                 continue;
             }
             match self.next().await? {
                 Next::Done => return Ok(()),
                 Next::Local => {
-                    self.local().await?;
+                    Box::pin(self.local()).await?;
                     self.queue.answered();
                 }
                 Next::Read => {}
@@ -161,9 +161,7 @@ impl<'a> Responses<'a> {
             Answer::Restore(message, _) if n < REFERRING_BYTES_MIN => {
                 self.tail(message, &exchange, n).await
             }
-            Answer::Restore(message, budget) => {
-                Box::pin(self.restored(message, &exchange, n, budget)).await
-            }
+            Answer::Restore(message, budget) => self.restored(message, &exchange, n, budget).await,
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let Some(ways) = self.plane.ways() else {
@@ -253,7 +251,7 @@ impl<'a> Responses<'a> {
         let mut before = 4;
         if exact {
             while self.output.len() < 4 + frame_bytes {
-                self.read().await?;
+                self.read(0).await?;
             }
         }
         let tail_bytes = loop {
@@ -262,7 +260,7 @@ impl<'a> Responses<'a> {
                 Scanned::More(n) => {
                     self.pass(before + n).await?;
                     before = 0;
-                    self.read().await?;
+                    self.read(scan.left()).await?;
                 }
                 Scanned::Tail(n) if exact => {
                     before += n;
@@ -285,7 +283,7 @@ impl<'a> Responses<'a> {
             return Err(response_error(key, WireError::Trailing { left }));
         }
         while self.output.len() < before + tail_bytes {
-            self.read().await?;
+            self.read(0).await?;
         }
         self.write_tail(message, exchange, before, tail_bytes).await
     }
@@ -373,6 +371,11 @@ impl<'a> Responses<'a> {
         if fault::on("drop-answer") {
             return Ok(());
         }
+        if fault::on("wrong-correlation") {
+            let mut wrong = BytesMut::from(&frame[..]);
+            wrong.iter_mut().skip(3).take(1).for_each(|byte| *byte ^= 1);
+            return self.write(&framed(vec![wrong.freeze()])).await;
+        }
         self.write(&framed(vec![frame])).await
     }
 
@@ -407,10 +410,10 @@ impl<'a> Responses<'a> {
         Ok(())
     }
 
-    /// Reads more of a response that has begun.
-    async fn read(&mut self) -> Result<(), ConnectionError> {
+    /// Reads more of a response that has begun, of which so many bytes are still to come.
+    async fn read(&mut self, left: usize) -> Result<(), ConnectionError> {
         self.handle.waits_for_broker(false);
-        let read = self.output.fill(&mut self.from_home).await;
+        let read = self.output.fill_within(&mut self.from_home, left).await;
         match read.map_err(ConnectionError::BrokerIo)? {
             0 => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
             n => {
@@ -438,7 +441,7 @@ impl<'a> Responses<'a> {
             if *home_left {
                 return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
             }
-            let n = ready!(output.poll_fill(cx, from_home))?;
+            let n = ready!(output.poll_fill(cx, from_home, is_long(*passing)))?;
             *home_left = n == 0 && making && output.is_empty() && !fault::on("leg-ends-with-home");
             if *home_left { Poll::Pending } else { Poll::Ready(Ok(Some(n))) }
         });

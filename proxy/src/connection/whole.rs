@@ -22,6 +22,7 @@ use super::queue::{Answer, Exchange};
 use super::refusals;
 use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
+use crate::budget::Room;
 use crate::error::ConnectionError;
 use crate::filters::offload::Produced;
 use crate::limits::IO_BUFFER_BYTES;
@@ -74,6 +75,9 @@ impl<'a> Requests<'a> {
         }
         if room.is_none() {
             room = self.plane.requests.take(frame_bytes).await;
+        }
+        if fault::on("room-leaked") {
+            room.take().into_iter().for_each(Room::leak);
         }
         let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
         // A request that its broker will refuse goes there as it is, and leaves nothing behind.
@@ -130,6 +134,9 @@ impl<'a> Requests<'a> {
             let (rest, rows) =
                 refusals::taken_out(head, &joined(&pieces), &refused).map_err(wrong)?;
             let Some(rest) = rest else {
+                if fault::on("refused-unanswered") {
+                    return Ok(());
+                }
                 let answer = ProduceResponse::default().with_responses(rows);
                 return self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await;
             };

@@ -121,6 +121,7 @@ impl Health {
 async fn wait(directory: &Directory, pause: Duration) {
     tokio::time::sleep(PAUSE_MIN.min(pause)).await;
     tokio::select! {
+        biased;
         () = tokio::time::sleep(pause.saturating_sub(PAUSE_MIN)) => {}
         () = directory.asked() => {}
     }

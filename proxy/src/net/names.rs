@@ -52,10 +52,18 @@ impl Names {
 async fn ask(host: String) -> Found {
     let found = match fault::names(&host) {
         Some(found) => found,
-        // The port is of no account.
-        None => tokio::net::lookup_host((host.as_str(), 0)).await?.map(|to| to.ip()).collect(),
+        None => look_up(&host).await?,
     };
     Ok(found.into())
+}
+
+async fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
+    #[cfg(feature = "sim")]
+    if turmoil::in_simulation() {
+        return super::sim::look_up(host).await;
+    }
+    // The port is of no account.
+    Ok(tokio::net::lookup_host((host, 0)).await?.map(|to| to.ip()).collect())
 }
 
 /// The same addresses, those of the first one's family and the others by turns.

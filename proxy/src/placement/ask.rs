@@ -1,5 +1,5 @@
-//! Questions to brokers, of who looks after the placement: one connection each, kept while it
-//! works.
+//! Questions to brokers, of who looks after the placement: one connection each, kept while it is
+//! of use.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

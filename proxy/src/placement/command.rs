@@ -48,7 +48,7 @@ fn checked(name: &str) -> io::Result<&str> {
 
 async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Value)> {
     let asked = async {
-        let mut stream = net::connect_to(admin).await?;
+        let mut stream = net::open(admin).await?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\n");
         let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
         stream.write_all(format!("{head}{end}").as_bytes()).await?;

@@ -149,6 +149,7 @@ impl Seat {
         let silence = SILENCE + random::jittered(BEAT / 2);
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(BEAT / 4) => {}
                 Some(command) = self.commands.recv() => {
                     let elsewhere = last.as_ref().filter(|_| clock::now() - since < silence);
@@ -193,6 +194,7 @@ impl Seat {
             }
             self.look_again().await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(BEAT) => {}
                 Some(command) = self.commands.recv() => {
                     let Command::Roll { topic, done } = command;
@@ -232,6 +234,7 @@ impl Seat {
         tokio::pin!(work);
         loop {
             tokio::select! {
+                biased;
                 done = &mut work => return Ok(done),
                 () = tokio::time::sleep(BEAT) => drop(self.beat(writer).await?),
             }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::RwLock;
 use protocol_ext::address::Addresses;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{Cluster, Listen, NodeNames, Ports};
 use crate::limits::Limits;
@@ -63,7 +63,7 @@ pub struct Directory {
     names: Option<NodeNames>,
     offered: RwLock<Option<Bytes>>,
     brokers: RwLock<Arc<Vec<Broker>>>,
-    learned: watch::Sender<u64>,
+    learned: Notify,
     ask: Notify,
 }
 
@@ -79,7 +79,7 @@ impl Directory {
             names: listen.sni.clone(),
             offered: RwLock::default(),
             brokers: RwLock::default(),
-            learned: watch::Sender::new(0),
+            learned: Notify::new(),
             ask: Notify::new(),
         }
     }
@@ -95,7 +95,7 @@ impl Directory {
         let portless = brokers.iter().filter(|b| self.port_of(b.node).is_none()).cloned();
         let portless = portless.collect();
         *self.brokers.write() = Arc::new(brokers);
-        self.learned.send_modify(|count| *count += 1);
+        self.learned.notify_waiters();
         portless
     }
 
@@ -130,10 +130,9 @@ impl Directory {
 
     /// Has the brokers asked again and waits for the answer, at most `limits.connect`.
     async fn refresh(&self, limits: &Limits) {
-        let mut learned = self.learned.subscribe();
-        learned.mark_unchanged();
+        let learned = self.learned.notified();
         self.wake();
-        let answered = tokio::time::timeout(limits.connect, learned.changed()).await;
+        let answered = tokio::time::timeout(limits.connect, learned).await;
         tracing::debug!(answered = answered.is_ok(), "brokers asked again");
     }
 

@@ -13,7 +13,7 @@ pub mod metadata;
 pub mod produce;
 mod sealed;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub enum LegError {
 /// The connections that one client's legs use.
 #[derive(Debug, Default)]
 pub struct Legs {
-    open: HashMap<i32, BrokerConnection>,
+    open: BTreeMap<i32, BrokerConnection>,
     streams: Streams,
 }
 
@@ -233,9 +233,9 @@ async fn by_leader<T>(
     topics: &Topics,
     items: Vec<T>,
     place: impl Fn(&T) -> (&str, i32),
-) -> (HashMap<i32, Vec<T>>, Vec<T>) {
+) -> (BTreeMap<i32, Vec<T>>, Vec<T>) {
     topics.want_leaders(items.iter().map(&place)).await;
-    let (mut led, mut lost) = (HashMap::<i32, Vec<T>>::new(), Vec::new());
+    let (mut led, mut lost) = (BTreeMap::<i32, Vec<T>>::new(), Vec::new());
     for item in items {
         let (topic, partition) = place(&item);
         match topics.leader(topic, partition) {

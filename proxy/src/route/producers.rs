@@ -1,5 +1,6 @@
-//! The newest epoch of each producer, over all client connections of the process: what an older one
-//! still wants to write is not written any more.
+//! The newest epoch of each producer of a virtual topic, over all client connections of the
+//! process: what an older one still wants to write is not written any more. Who may write to one
+//! topic says nothing about producers of another.
 
 use std::collections::HashMap;
 
@@ -7,14 +8,17 @@ use parking_lot::RwLock;
 
 use crate::limits::PRODUCERS_MAX;
 
-/// Newest epochs by producer id.
+/// A virtual topic, by its number, and a producer id.
+type Writer = (usize, i64);
+
+/// Newest epochs.
 #[derive(Debug, Default)]
-pub struct Producers(RwLock<HashMap<i64, i16>>);
+pub struct Producers(RwLock<HashMap<Writer, i16>>);
 
 impl Producers {
     /// A batch of that producer and epoch was read.
-    pub fn saw(&self, id: i64, epoch: i16) {
-        if self.newest(id).is_some_and(|newest| newest >= epoch) {
+    pub fn saw(&self, writer: Writer, epoch: i16) {
+        if self.newest(writer).is_some_and(|newest| newest >= epoch) {
             return;
         }
         let mut newest = self.0.write();
@@ -22,17 +26,17 @@ impl Producers {
             // Only a fence for producers that both moved on and left an old copy behind.
             newest.clear();
         }
-        let known = newest.entry(id).or_insert(epoch);
+        let known = newest.entry(writer).or_insert(epoch);
         *known = epoch.max(*known);
     }
 
     /// Whether no newer epoch was read.
-    pub fn is_newest(&self, id: i64, epoch: i16) -> bool {
-        self.newest(id).is_none_or(|newest| newest <= epoch)
+    pub fn is_newest(&self, writer: Writer, epoch: i16) -> bool {
+        self.newest(writer).is_none_or(|newest| newest <= epoch)
     }
 
-    fn newest(&self, id: i64) -> Option<i16> {
-        self.0.read().get(&id).copied()
+    fn newest(&self, writer: Writer) -> Option<i16> {
+        self.0.read().get(&writer).copied()
     }
 }
 
@@ -43,10 +47,11 @@ mod tests {
     #[test]
     fn an_older_epoch_is_known_as_such() {
         let producers = Producers::default();
-        producers.saw(1, 2);
-        producers.saw(1, 1);
-        assert!(producers.is_newest(1, 2) && producers.is_newest(1, 3));
-        assert!(!producers.is_newest(1, 1));
-        assert!(producers.is_newest(2, 0));
+        producers.saw((0, 1), 2);
+        producers.saw((0, 1), 1);
+        assert!(producers.is_newest((0, 1), 2) && producers.is_newest((0, 1), 3));
+        assert!(!producers.is_newest((0, 1), 1));
+        assert!(producers.is_newest((0, 2), 0));
+        assert!(producers.is_newest((1, 1), 1), "a writer of one topic silenced those of another");
     }
 }

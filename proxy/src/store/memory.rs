@@ -8,9 +8,15 @@ use parking_lot::RwLock;
 use super::{Listed, StoreError};
 use crate::clock;
 
+/// Objects by key, with the time each was written.
+type Objects = BTreeMap<String, (Bytes, u64)>;
+
 /// The objects.
 #[derive(Debug, Default)]
-pub struct Memory(RwLock<BTreeMap<String, (Bytes, u64)>>);
+pub struct Memory(
+    #[cfg(not(feature = "sim"))] RwLock<Objects>,
+    #[cfg(feature = "sim")] weather::Shared,
+);
 
 impl Memory {
     pub(super) fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
@@ -59,3 +65,89 @@ impl Memory {
 
 /// Objects listed at once, as of S3.
 const PAGE: usize = 1000;
+
+/// In a simulation objects outlive the process that stored them, and storing takes its time.
+#[cfg(feature = "sim")]
+pub mod weather {
+    use std::cell::RefCell;
+    use std::ops::Deref;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Objects, RwLock, StoreError};
+    use crate::random;
+
+    /// How the store does.
+    #[derive(Debug, Clone, Copy, Default)]
+    pub struct Weather {
+        /// Longest time that an attempt takes.
+        pub late: Duration,
+        /// So many attempts of ten fail, half of them after they took effect.
+        pub failing: usize,
+    }
+
+    #[derive(Default)]
+    struct Place {
+        objects: Arc<RwLock<Objects>>,
+        weather: Option<Weather>,
+    }
+
+    thread_local! {
+        static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
+    }
+
+    /// An empty store for the simulation that this thread begins; `None` at its end.
+    pub fn begin(weather: Option<Weather>) {
+        PLACE.set(weather.map(|weather| Place { weather: Some(weather), ..Place::default() }));
+    }
+
+    /// Objects that are kept, and their bytes.
+    pub fn kept() -> (usize, usize) {
+        PLACE.with_borrow(|place| {
+            let Some(place) = place else { return (0, 0) };
+            let objects = place.objects.read();
+            (objects.len(), objects.values().map(|(bytes, _)| bytes.len()).sum())
+        })
+    }
+
+    /// From now on the store does so.
+    pub fn set(weather: Weather) {
+        PLACE.with_borrow_mut(|place| {
+            if let Some(place) = place {
+                place.weather = Some(weather);
+            }
+        });
+    }
+
+    /// The objects of a simulation, or of this process.
+    #[derive(Debug)]
+    pub struct Shared(Arc<RwLock<Objects>>);
+
+    impl Default for Shared {
+        fn default() -> Self {
+            let there = PLACE.with_borrow(|place| place.as_ref().map(|p| p.objects.clone()));
+            Self(there.unwrap_or_default())
+        }
+    }
+
+    impl Deref for Shared {
+        type Target = RwLock<Objects>;
+
+        fn deref(&self) -> &Self::Target {
+            &self.0
+        }
+    }
+
+    /// Passes the time of half an attempt, which may fail.
+    pub async fn pass() -> Result<(), StoreError> {
+        let weather = PLACE.with_borrow(|place| place.as_ref().and_then(|place| place.weather));
+        let Some(Weather { late, failing }) = weather else { return Ok(()) };
+        let ms = usize::try_from(late.as_millis() / 2).unwrap_or(0);
+        let ms = u64::try_from(random::below(ms + 1)).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        if random::below(20) < failing {
+            return Err(StoreError::Busy("as the simulation has it".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::buffer::Pool;
+use crate::net::Tcp;
 
 /// A TCP connection with what was read of it and not yet asked for.
 #[derive(Debug)]
 pub struct ReadAhead {
-    tcp: TcpStream,
+    tcp: Tcp,
     pool: Pool,
     bytes: Option<Box<[u8]>>,
     start: usize,
@@ -23,12 +23,12 @@ pub struct ReadAhead {
 
 impl ReadAhead {
     /// Reads `tcp` with buffers of `pool`.
-    pub fn new(tcp: TcpStream, pool: &Pool) -> Self {
+    pub fn new(tcp: Tcp, pool: &Pool) -> Self {
         Self { tcp, pool: pool.clone(), bytes: None, start: 0, end: 0 }
     }
 
     /// The socket.
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Tcp {
         &self.tcp
     }
 

@@ -192,6 +192,8 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::sessions_end_behind_uploads,
             "kind=\"session_over\""
         ),
+        mutant!("users-hidden", sasl::brokers_see_clients, "logins of alice at brokers"),
+        mutant!("lifetime-untold", sasl::sessions_end, "lifetime told"),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
         mutant!("secrets-shown", sasl::secrets_stay_secret, "no secret is masked"),
         mutant!("renewal-ignored", tls::certificates_are_renewed, "file_reloads_total"),
@@ -247,6 +249,7 @@ fn mutants_of_refusals() -> Vec<Mutant> {
 }
 
 /// What clients see of virtual topics.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
         mutant!(

@@ -237,7 +237,7 @@ pub async fn a_forged_reference_is_never_followed(faults: Faults) -> Checked {
         ensure!(got == expected, "the forged value in {topic} was changed");
     }
     ensure_eq!(scene.count("refused").await?, 3.0, "references refused");
-    ensure_eq!(scene.count("restore").await?, 0.0, "values read from the store");
+    ensure_eq!(scene.count("restore").await?, 0.0, "values restored");
     ensure_eq!(scene.count("damaged").await?, 0.0, "objects found damaged");
     Ok(())
 }

@@ -225,8 +225,13 @@ async fn raw_tokens_follow_a_handshake_of_version_0_where_sasl_ends_here() -> Ch
 
 #[tokio::test]
 async fn brokers_see_each_client_as_itself_where_its_password_is_known() -> Checked {
+    brokers_see_clients(None).await
+}
+
+/// A client's name and password are taken to its broker; one that the broker refuses is let go.
+pub async fn brokers_see_clients(faults: Faults) -> Checked {
     let brokers = brokers().await;
-    let (_folder, proxy) = ending(None, &brokers, ", brokers_see = \"client\"").await;
+    let (_folder, proxy) = ending(faults, &brokers, ", brokers_see = \"client\"").await;
     let before = brokers.cluster().logins.len();
     for (n, mechanism) in [Mechanism::Plain, Mechanism::ScramSha256].into_iter().enumerate() {
         let mut client = Client::connect(proxy.node(1)).await?;

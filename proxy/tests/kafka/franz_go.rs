@@ -1,21 +1,14 @@
-//! franz-go: a program in `franz-go/`, built by `go`, that produces and reads until told to stop.
+//! franz-go: a program in `franz-go/`, built by `go` once a run. It produces and reads until told
+//! to stop, or for one round of a client that logs in.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use crate::process::{Process, Scratch};
-
-/// Builds the program into a file.
-pub fn build(program: &Path) {
-    let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(program).arg(".");
-    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/franz-go"));
-    let built = build.output().expect("go (Debian: golang-go) is needed");
-    assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
-}
 
 /// The program at work; ends when dropped.
 pub struct FranzGo {
@@ -26,12 +19,10 @@ pub struct FranzGo {
 }
 
 impl FranzGo {
-    /// Builds it and starts its load on `topic`.
+    /// Starts its load on `topic`.
     pub fn start(bootstrap: &str, topic: &str, partitions: usize) -> Self {
         let folder = Scratch::new("franz-go");
-        let program = folder.path().join("rolling");
-        build(&program);
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program());
         command.args([bootstrap, topic, &partitions.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start_piped(&mut command, &folder.path().join("franz-go.log"));
@@ -58,3 +49,28 @@ impl FranzGo {
         told.unwrap_or_else(|_| panic!("{line}: {read:?}:\n{}", self.process.log_tail()))
     }
 }
+
+/// One round of a client that logs in, and what came of it.
+pub fn round(wanted: &Value) -> Value {
+    let mut command = Command::new("timeout");
+    command.arg("90").arg(program()).arg("round").arg(wanted.to_string());
+    let done = command.output().unwrap();
+    let told = serde_json::from_slice(&done.stdout);
+    told.unwrap_or_else(|_| panic!("franz-go: {}", String::from_utf8_lossy(&done.stderr)))
+}
+
+/// The program, built.
+pub fn program() -> PathBuf {
+    static FOLDER: LazyLock<Scratch> = LazyLock::new(|| {
+        let folder = Scratch::new("franz-go-program");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(folder.path().join(PROGRAM)).arg(".");
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/franz-go"));
+        let built = build.output().expect("go (Debian: golang-go) is needed");
+        assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        folder
+    });
+    FOLDER.path().join(PROGRAM)
+}
+
+const PROGRAM: &str = "rolling";

@@ -98,6 +98,7 @@ macro_rules! security_on_kafka {
             expired_certificates => security::expired_certificates,
             one_port_with_a_name_for_each_broker => security::one_port_with_names,
             acls_hold_directly_proxied_and_through_legs => security::acls_hold,
+            writes_forbidden_through_legs => security::writes_forbidden_through_legs,
         ]);
     };
 }
@@ -136,4 +137,9 @@ on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants, KAFKA_4_3, [
     each_address_row_switched_off_is_seen => cases::mutants::each_address_row_is_missed,
+]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_security, SECURED_4_3, [
+    each_broken_promise_is_seen => security::mutants::each_broken_promise_is_seen,
 ]);

@@ -39,11 +39,11 @@ pub struct Tables {
 
 impl Proxy {
     /// Starts it with a configuration file, where no relay stands in front of it.
-    pub fn configured(tables: Tables) -> Self {
+    pub fn configured(tables: Tables, failpoints: Option<&str>) -> Self {
         let port = ports::free(&[HOST], NODES + 3);
         let dir = Scratch::new("firebreak");
         let (upstream, tables) = (String::new(), Some(tables));
-        let (process, failpoints) = (None, None);
+        let (process, failpoints) = (None, failpoints.map(str::to_owned));
         let (host, advertised) = (HOST, HOST);
         let mut proxy = Self { host, advertised, process, upstream, failpoints, tables, dir, port };
         proxy.restart();

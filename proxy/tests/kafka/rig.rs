@@ -35,6 +35,8 @@ pub struct Rig {
     pub proxy: Proxy,
     pub relay: Relay,
     pub java: Driver,
+    /// Faults of proxies that cases configure.
+    pub faults: Option<String>,
     compared: usize,
     alone: usize,
     skipped: Vec<String>,
@@ -144,7 +146,8 @@ impl Rig {
         }
         let proxy = Proxy::start(&cluster.bootstrap(), None);
         let relay = Relay::start(proxy.port, cluster.ports());
-        Self { cluster, proxy, relay, java, compared: 0, alone: 0, skipped: Vec::new(), topics: 0 }
+        let (faults, skipped) = (None, Vec::new());
+        Self { cluster, proxy, relay, java, faults, compared: 0, alone: 0, skipped, topics: 0 }
     }
 
     /// The bootstrap address that clients of the proxy use.

@@ -271,6 +271,7 @@ impl Offload {
         for (record, want) in &batch.references {
             let value = values.get(&want.key()).cloned().unwrap_or(Err(PartFailure::Late));
             let value = value.map_err(|error| RestoreError::At(offset, error))?;
+            self.metrics.offload(OffloadOp::Restore, value.len());
             replacements.push(Replacement { at: *record, value });
         }
         let options = RewriteOptions::default();

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{FutureExt, join, join_all};
+use futures_util::future::{FutureExt, Shared, join, join_all};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use protocol_ext::batch::crc32c;
 use protocol_ext::part::{PartError, decode};
 use protocol_ext::reference::Reference;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::limits::{
@@ -61,7 +61,7 @@ impl PartFailure {
 pub type Value = Result<Bytes, PartFailure>;
 
 /// What a read under way will end with; `None` until then.
-type Landing = watch::Receiver<Option<Value>>;
+type Landing = Shared<oneshot::Receiver<Value>>;
 
 /// The reader of values.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Want {
 struct Lead<'a> {
     parts: &'a Parts,
     want: Want,
-    land: watch::Sender<Option<Value>>,
+    land: Option<oneshot::Sender<Value>>,
 }
 
 impl Drop for Lead<'_> {
@@ -196,8 +196,9 @@ impl Parts {
             return;
         }
         self.metrics.cache(CacheResult::Miss);
-        let (land, landing) = watch::channel(None);
-        under_way.insert(key, landing);
+        let (land, landing) = oneshot::channel();
+        let land = Some(land);
+        under_way.insert(key, landing.shared());
         leads.push(Lead { parts: self, want: want.clone(), land });
     }
 
@@ -212,35 +213,35 @@ impl Parts {
         self.metrics.offload_hedged.inc_by(self.store.take_hedged());
         let read = read.map_err(Arc::new);
         let alone = range.leads.len() == 1;
-        for lead in range.leads {
+        for mut lead in range.leads {
             let key = lead.want.key();
             let value = match &read {
                 Ok(bytes) => value(&lead.want, bytes, range.from, alone),
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             let bytes = lead.want.reference.original_bytes as usize;
-            let op = match &value {
-                Ok(_) => OffloadOp::Restore,
-                Err(failure) if failure.is_damage() => OffloadOp::Damaged,
-                Err(_) => OffloadOp::Failed,
-            };
-            self.metrics.offload(op, bytes);
+            match &value {
+                Ok(_) => {}
+                Err(failure) if failure.is_damage() => {
+                    self.metrics.offload(OffloadOp::Damaged, bytes);
+                }
+                Err(_) => self.metrics.offload(OffloadOp::Failed, bytes),
+            }
             if let Ok(value) = &value
                 && hot
             {
                 self.cache.keep(key, value);
             }
             found.lock().insert(key, value.clone());
-            lead.land.send_replace(Some(value));
+            // Nobody may be waiting for it.
+            let _ = lead.land.take().map(|land| land.send(value));
         }
     }
 }
 
 /// Waits for a value that another task reads. A task that went away leaves it to the next round.
-async fn follow((key, mut landing): (PartKey, Landing), found: &Mutex<HashMap<PartKey, Value>>) {
-    if let Ok(value) = landing.wait_for(Option::is_some).await
-        && let Some(value) = value.clone()
-    {
+async fn follow((key, landing): (PartKey, Landing), found: &Mutex<HashMap<PartKey, Value>>) {
+    if let Ok(value) = landing.await {
         found.lock().insert(key, value);
     }
 }

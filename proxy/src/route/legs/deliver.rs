@@ -41,7 +41,7 @@ pub(super) struct Gate<'a> {
     pub until: Duration,
     pub client: Option<&'a Line>,
     pub producers: &'a Producers,
-    pub writers: HashSet<(i64, i16)>,
+    pub writers: HashSet<((usize, i64), i16)>,
 }
 
 impl Gate<'_> {

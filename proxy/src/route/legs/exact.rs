@@ -140,8 +140,9 @@ impl Legs {
         let mut writers = HashSet::new();
         for batch in &batches {
             let header = batch.open.header();
-            producers.saw(header.producer_id, header.producer_epoch);
-            writers.insert((header.producer_id, header.producer_epoch));
+            let writer = (batch.routed.number, header.producer_id);
+            producers.saw(writer, header.producer_epoch);
+            writers.insert((writer, header.producer_epoch));
         }
         let read_at = clock::since_boot();
         let gate = Gate { until: read_at + DISPATCH_MAX, client, producers, writers };

@@ -5,7 +5,7 @@
 //! Invariants: a partition whose leader did not answer all three is missing from the result, and
 //! so is a sealed one whose log end and high watermark are not both the sealed length.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ const LATEST: i64 = -1;
 const WATERMARKS_MAX: u32 = 8;
 const WATERMARK_PAUSE: Duration = Duration::from_millis(25);
 
-type Led = HashMap<i32, Vec<(Place, Leader)>>;
+type Led = BTreeMap<i32, Vec<(Place, Leader)>>;
 
 impl Legs {
     /// Looks at all of these.

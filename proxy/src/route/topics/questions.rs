@@ -4,7 +4,7 @@
 //! ask -> waiting -> (serve: one question, to several brokers if one does not answer) -> told.
 //! Invariant: nobody holds a lock while a broker is waited for.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::upstream::access::Login;
 const METADATA_VERSION: i16 = 12;
 
 /// A topic that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     Name(Arc<str>),
     Id(TopicId),
@@ -87,8 +87,8 @@ impl Questions {
 }
 
 /// As many of those that wait, in order, as one question may ask for.
-fn taken(next: &mut VecDeque<(Vec<Wanted>, Waiter)>) -> (HashSet<Wanted>, Vec<Waiter>) {
-    let (mut taken, mut waiters) = (HashSet::new(), Vec::new());
+fn taken(next: &mut VecDeque<(Vec<Wanted>, Waiter)>) -> (BTreeSet<Wanted>, Vec<Waiter>) {
+    let (mut taken, mut waiters) = (BTreeSet::new(), Vec::new());
     while let Some((wanted, waiter)) = next.pop_front() {
         let new = wanted.iter().filter(|wanted| !taken.contains(*wanted)).count();
         if !waiters.is_empty() && taken.len() + new > WANTED_MAX {

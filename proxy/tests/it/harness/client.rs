@@ -175,6 +175,16 @@ impl Client {
         }
     }
 
+    /// Connects where one client too many is reset; tells whether it was. The reset may be there
+    /// before the connection is.
+    pub async fn is_turned_away(port: u16) -> Checked<bool> {
+        match within("connect", TcpStream::connect(("127.0.0.1", port))).await? {
+            Ok(stream) => Self { stream: Box::new(stream), correlation: 0 }.is_reset().await,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(true),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
     /// Reads to the end of the stream; a reset counts as the end.
     pub async fn receive_to_end(&mut self) -> Checked<Bytes> {
         let mut bytes = BytesMut::new();

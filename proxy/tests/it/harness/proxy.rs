@@ -43,6 +43,7 @@ pub struct Setup {
     faults: Faults,
     names: Option<PathBuf>,
     ready: bool,
+    open_files: Option<u32>,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             faults,
             names: None,
             ready: true,
+            open_files: None,
         }
     }
 
@@ -115,6 +117,12 @@ impl Setup {
     pub fn cluster(mut self, line: &str) -> Self {
         self.cluster.push_str(line);
         self.cluster.push('\n');
+        self
+    }
+
+    /// Starts under this soft limit of open files.
+    pub fn open_files(mut self, soft: u32) -> Self {
+        self.open_files = Some(soft);
         self
     }
 
@@ -189,7 +197,7 @@ impl Setup {
         let folder = Folder::new();
         let file = folder.0.join("firebreak.toml");
         std::fs::write(&file, self.toml(first)).expect("a configuration file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        let mut command = self.command();
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
         command.env_remove("MINIO_ENDPOINT").env_remove("USE_AWS_S3");
@@ -211,6 +219,14 @@ impl Setup {
             }
         });
         Proxy { child, port: first, admin: first + 1 + NODES, log, reader: Some(reader), folder }
+    }
+
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_firebreak");
+        let Some(soft) = self.open_files else { return Command::new(binary) };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -Sn {soft} && exec \"$0\" \"$@\"")).arg(binary);
+        shell
     }
 
     fn toml(&self, first: u16) -> String {
@@ -337,8 +353,10 @@ impl Proxy {
     async fn ask_admin(&self, method: &str, path: &str) -> Checked<(u16, String)> {
         let ask = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await?;
-            let end = "Host: it\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            let ask = format!("{method} {path} HTTP/1.1\r\n{end}");
+            let ask = format!(
+                "{method} {path} HTTP/1.1\r\nHost: it\r\nContent-Length: 0\r\n\
+                 Connection: close\r\n\r\n"
+            );
             stream.write_all(ask.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;

@@ -3,9 +3,9 @@
 //!
 //! `FIREBREAK_MUTANTS` says how many (the short form without it), `FIREBREAK_SEED` which ones.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::parrot::Parrot;
+use super::parrot::{Answered, Parrot};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
@@ -36,6 +36,8 @@ const LIARS: u64 = 5;
 /// Frames of one connection: what a mutant breaks takes the rest with it.
 const FRAMES_AT_ONCE: u64 = 4;
 const ANSWERS_MAX: Duration = Duration::from_secs(20);
+/// Mutants of one side in which every API and version must occur.
+const ENOUGH_FOR_ALL: u64 = 100_000;
 /// One frame in so many has a length that lies.
 const LIES_ABOUT_LENGTHS: usize = 40;
 
@@ -44,6 +46,8 @@ struct Load {
     wanted: u64,
     requests: Vec<Frame>,
     sent: AtomicU64,
+    /// APIs and versions of mutants that were sent.
+    mutated: Answered,
     over: AtomicBool,
 }
 
@@ -87,6 +91,9 @@ async fn lying_client(load: Arc<Load>, port: u16) -> Checked {
         for n in first..first + FRAMES_AT_ONCE {
             let mut random = Random::new(load.seed, n);
             let frame = random.pick(&load.requests).expect("requests");
+            let mut mutated = load.mutated.lock().unwrap_or_else(PoisonError::into_inner);
+            mutated.insert((frame.api, frame.version));
+            drop(mutated);
             let other = random.pick(&load.requests).expect("requests");
             let mutant = mutator.mutant(&mut random, &frame.bytes, HEAD_BYTES, &other.bytes);
             put(&mut bytes, &mutant, &mut random, true);
@@ -163,6 +170,7 @@ async fn mutants_of_clients_and_brokers_end_their_own_connections_and_nothing_el
         wanted: mutants / 2,
         requests: frames.iter().filter(|frame| served(frame)).cloned().collect(),
         sent: AtomicU64::new(0),
+        mutated: Answered::default(),
         over: AtomicBool::new(false),
     });
     let mut good = JoinSet::new();
@@ -199,7 +207,13 @@ async fn judge(proxy: &Proxy, load: &Load, lying: &Parrot, took: Duration) -> Ch
         closes.iter().filter(|(kind, _)| kind.contains("client")).map(|(_, n)| n).sum();
     let (resident, lines) = (proxy.resident_bytes_max() / MIB, proxy.log().lines().count());
     println!("seed {}: {sent} mutants of requests, {answered} of answers, {took:.1?}", load.seed);
-    println!("{opened} requests opened, {refused} refused, {resident} MiB at most, {lines} lines");
+    println!(
+        "{opened} requests opened, {refused} refused; resident {resident} MiB at most, allowed {} \
+         (budget {}); {lines} lines of log",
+        RESIDENT_BYTES_MAX / MIB,
+        BUDGET / MIB
+    );
+    every_version(load, lying)?;
     for (kind, n) in &closes {
         println!("    {kind} {n}");
     }
@@ -213,6 +227,29 @@ async fn judge(proxy: &Proxy, load: &Load, lying: &Parrot, took: Duration) -> Ch
         let some =
             closes.iter().any(|(labels, n)| labels.contains(&format!("\"{kind}\"")) && *n > 0);
         ensure!(some, "no close of kind {kind}");
+    }
+    Ok(())
+}
+
+/// Each API and version lied, from clients and from the broker.
+fn every_version(load: &Load, lying: &Parrot) -> Checked {
+    let known: BTreeSet<_> = load.requests.iter().map(|f| (f.api, f.version)).collect();
+    let apis = |of: &BTreeSet<(i16, i16)>| of.iter().map(|(api, _)| *api).collect::<BTreeSet<_>>();
+    let lied = [&load.mutated, &lying.answered]
+        .map(|some| some.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let [requests, answers] = &lied;
+    println!(
+        "APIs and versions: {} and {} of requests, {} and {} of answers, {} and {} in all",
+        apis(requests).len(),
+        requests.len(),
+        apis(answers).len(),
+        answers.len(),
+        apis(&known).len(),
+        known.len()
+    );
+    for some in lied.iter().filter(|_| load.wanted >= ENOUGH_FOR_ALL) {
+        let missing: Vec<_> = known.difference(some).collect();
+        ensure!(missing.is_empty(), "{missing:?} never lied");
     }
     Ok(())
 }

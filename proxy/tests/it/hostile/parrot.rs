@@ -1,11 +1,11 @@
 //! A broker that answers every request with a captured answer of its API and version, or with a
 //! mutant of one. What the proxy itself asks is answered as the fake cluster would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::api;
@@ -31,12 +31,18 @@ const LIES_ABOUT_FRAMES: usize = 60;
 pub struct Parrot {
     /// Answers given.
     pub answers: Arc<AtomicU64>,
+    /// APIs and versions that were answered.
+    pub answered: Answered,
     _tasks: JoinSet<()>,
 }
+
+/// APIs with their versions.
+pub type Answered = Arc<Mutex<BTreeSet<(i16, i16)>>>;
 
 struct Shared {
     node: i32,
     answers: Arc<AtomicU64>,
+    answered: Answered,
     frames: HashMap<(i16, i16), Vec<Bytes>>,
     all: Vec<Bytes>,
     /// Seed of the mutants; `None`: answers as they were captured.
@@ -57,10 +63,11 @@ impl Parrot {
             of.entry((frame.api, frame.version)).or_default().push(frame.bytes.clone());
             all.push(frame.bytes.clone());
         }
-        let answers = Arc::new(AtomicU64::new(0));
+        let (answers, answered) = (Arc::new(AtomicU64::new(0)), Answered::default());
         let shared = Arc::new(Shared {
             node,
             answers: answers.clone(),
+            answered: answered.clone(),
             frames: of,
             all,
             seed,
@@ -68,7 +75,7 @@ impl Parrot {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared));
-        Self { answers, _tasks: tasks }
+        Self { answers, answered, _tasks: tasks }
     }
 }
 
@@ -110,6 +117,11 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             continue;
         }
         let n = shared.answers.fetch_add(1, Ordering::Relaxed);
+        shared
+            .answered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((head.api, head.version));
         let answer = answer(shared, &mut mutator, head, n);
         stream.write_all(&answer).await?;
     }

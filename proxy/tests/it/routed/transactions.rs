@@ -95,8 +95,7 @@ async fn a_transaction_of_too_many_partitions_is_not_answered() -> Checked {
 #[tokio::test]
 async fn later_versions_of_transactions_are_not_offered() -> Checked {
     let brokers = crate::harness::broker::Brokers::start(1).await;
-    let named = [ADD_PARTITIONS, OFFSET_COMMIT];
-    brokers.cluster().versions.retain(|(key, ..)| !named.contains(key));
+    brokers.cluster().versions.retain(|(key, ..)| ![ADD_PARTITIONS, OFFSET_COMMIT].contains(key));
     brokers.cluster().versions.extend([(ADD_PARTITIONS, 0, 6), (OFFSET_COMMIT, 0, 6)]);
     for (routed, most) in [(false, 6), (true, 5)] {
         let setup = crate::harness::proxy::Setup::new(&brokers, None);

@@ -74,9 +74,8 @@ pub fn lists_the_cluster(rig: &mut Rig) {
 
 /// Runs kcat with input; gives its output.
 pub fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
-    available();
-    let mut command = Command::new("timeout");
-    command.args(["60", "kcat", "-b", bootstrap]).args(arguments.concat());
+    let mut command = command(60);
+    command.args(["kcat", "-b", bootstrap]).args(arguments.concat());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -86,10 +85,15 @@ pub fn kcat(bootstrap: &str, arguments: &[&[&str]], input: &str) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// Installs kcat if it is not there.
-pub fn available() {
+/// A command that ends after so many seconds, for kcat, which is installed if it is not there.
+pub fn command(seconds: u32) -> Command {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(install);
+    let mut command = Command::new("timeout");
+    command.arg(seconds.to_string());
+    // Cargo puts the folder with our own librdkafka there, which has no TLS and is newer.
+    command.env_remove("LD_LIBRARY_PATH");
+    command
 }
 
 fn install() {

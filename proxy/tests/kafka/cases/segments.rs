@@ -87,16 +87,19 @@ fn start(rig: &Rig) -> (Proxy, String) {
     let topic = format!("days-{}", uuid::Uuid::new_v4().simple());
     let brokers = rig.cluster.bootstrap();
     let brokers: Vec<&str> = brokers.split(',').collect();
-    let proxy = Proxy::configured(Tables {
-        advertise: HOST.to_owned(),
-        listen: String::new(),
-        cluster: format!("bootstrap = {brokers:?}"),
-        more: format!(
-            "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\ndays = true\n\
+    let proxy = Proxy::configured(
+        Tables {
+            advertise: HOST.to_owned(),
+            listen: String::new(),
+            cluster: format!("bootstrap = {brokers:?}"),
+            more: format!(
+                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\ndays = true\n\
              region = {{ header = \"region\" }}\n\
              [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
-        ),
-    });
+            ),
+        },
+        rig.faults.as_deref(),
+    );
     let until = Instant::now() + LIMIT;
     while segments(&proxy, &topic).values().filter(|count| **count > 0).count() < SLOTS.len() {
         assert!(Instant::now() < until, "no segments:\n{}", proxy.log_tail());

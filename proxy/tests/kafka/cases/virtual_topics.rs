@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 
 use super::{kcat, tools};
 use crate::franz_go;
-use crate::process::Scratch;
 use crate::proxy::{HOST, Proxy, Tables};
 use crate::rig::{Place, Rig};
 
@@ -57,15 +56,18 @@ fn start(rig: &Rig, rule: &str) -> (Proxy, Place) {
     let topic = format!("virtual-{}", uuid::Uuid::new_v4().simple());
     let brokers = rig.cluster.bootstrap();
     let brokers: Vec<&str> = brokers.split(',').collect();
-    let proxy = Proxy::configured(Tables {
-        advertise: HOST.to_owned(),
-        listen: String::new(),
-        cluster: format!("bootstrap = {brokers:?}"),
-        more: format!(
-            "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n{rule}\n\
+    let proxy = Proxy::configured(
+        Tables {
+            advertise: HOST.to_owned(),
+            listen: String::new(),
+            cluster: format!("bootstrap = {brokers:?}"),
+            more: format!(
+                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n{rule}\n\
              [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
-        ),
-    });
+            ),
+        },
+        rig.faults.as_deref(),
+    );
     let mut place = Place::proxied(proxy.port, &rig.cluster.brokers(), &topic);
     place.bootstrap = format!("{HOST}:{}", proxy.port);
     (proxy, place)
@@ -117,9 +119,7 @@ fn java_group(rig: &mut Rig, place: &Place, protocol: &str, sent: &[String]) {
 }
 
 fn franz_go_group(place: &Place, sent: &[String]) {
-    let folder = Scratch::new("franz-go-read");
-    let program = folder.path().join("rolling");
-    franz_go::build(&program);
+    let program = franz_go::program();
     let mut read = Vec::new();
     for part in [ALL / 2, ALL] {
         read.extend(franz_go_reads(&program, place, part - read.len()));

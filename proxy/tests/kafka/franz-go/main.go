@@ -1,8 +1,10 @@
-// An idempotent producer and a group's reader with franz-go, at work until standard input ends.
+// franz-go at work: a load, or one round of a client that logs in.
 //
-// Usage: rolling BOOTSTRAP TOPIC PARTITIONS, or as read.go says
+//	rolling BOOTSTRAP TOPIC PARTITIONS   an idempotent producer and a group's reader
+//	rolling round JSON                   see round.go
+//	rolling read ...                     see read.go
 //
-// The line "acked" on standard input is answered with their
+// The load goes on until standard input ends. The line "acked" there is answered with their
 // number, the line "stop" ends the load: what is in flight is waited for, the reader reads what is
 // left, and one line of JSON tells everything.
 package main
@@ -69,10 +71,17 @@ func (c *counts) add(err error) {
 }
 
 func main() {
-	if os.Args[1] == "read" {
+	switch os.Args[1] {
+	case "read":
 		read(os.Args[2:])
-		return
+	case "round":
+		round(os.Args[2])
+	default:
+		load()
 	}
+}
+
+func load() {
 	bootstrap, topic := strings.Split(os.Args[1], ","), os.Args[2]
 	partitions, err := strconv.Atoi(os.Args[3])
 	fail(err)

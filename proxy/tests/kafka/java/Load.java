@@ -38,6 +38,7 @@ final class Load {
     private final AtomicLong commits = new AtomicLong();
     private final AtomicLong aborts = new AtomicLong();
     private final AtomicLong retries = new AtomicLong();
+    private final AtomicLong connections = new AtomicLong();
     private volatile boolean stopped;
 
     private Load(JsonNode in) {
@@ -109,14 +110,15 @@ final class Load {
                 pace(i);
             }
             producer.flush();
-            retries.addAndGet(retried(producer));
+            retries.addAndGet(counted(producer, "record-retry-total"));
+            connections.addAndGet(counted(producer, "connection-creation-total"));
         }
     }
 
-    /** Records that a producer had to send again. */
-    private static long retried(KafkaProducer<byte[], byte[]> producer) {
+    /** One of a producer's own counts: records sent again, connections made. */
+    private static long counted(KafkaProducer<byte[], byte[]> producer, String name) {
         return producer.metrics().entrySet().stream()
-                .filter(metric -> metric.getKey().name().equals("record-retry-total"))
+                .filter(metric -> metric.getKey().name().equals(name))
                 .filter(metric -> metric.getKey().group().equals("producer-metrics"))
                 .mapToLong(metric -> ((Number) metric.getValue().metricValue()).longValue())
                 .sum();
@@ -224,6 +226,7 @@ final class Load {
         out.put("commits", commits.get());
         out.put("aborts", aborts.get());
         out.put("retries", retries.get());
+        out.put("connections", connections.get());
         out.put(
                 "errors",
                 new TreeMap<>(

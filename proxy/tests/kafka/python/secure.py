@@ -1,8 +1,8 @@
 """kafka-python against one address: writes records, reads them back, says what came of it.
 
 One argument, a JSON object: bootstrap, topic, partition, count, wait_ms (for each step), settings of
-both clients, hosts (names that
-this process resolves by itself), claim (the subject of an unsecured token for OAUTHBEARER).
+both clients, hosts (names that this process resolves by itself), claim (the subject of an unsecured
+token for OAUTHBEARER).
 """
 
 import base64
@@ -68,7 +68,7 @@ def read(topic, wanted, wait_ms, settings):
     try:
         for record in consumer:
             digest.update(b"%d %d %s %s" % (
-                record.offset, record.timestamp, record.key, record.value))
+                record.offset, record.timestamp, record.key or b"", record.value or b""))
             seen += 1
             if seen == wanted["count"]:
                 break

@@ -1,4 +1,4 @@
-//! Three clients that log in: Java, librdkafka (kcat), kafka-python.
+//! Clients that log in: Java, librdkafka, franz-go; and kcat (an old librdkafka), kafka-python.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,21 @@ use std::sync::Once;
 
 use serde_json::{Value, json};
 
-use crate::cases::{command, kcat};
+use crate::cases::command;
 use crate::certs::Certificate;
+use crate::franz_go;
 use crate::rig::{Place, Rig};
-use crate::secured::Secured;
+use crate::secured::{ALICE, Secured};
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     Java,
     Librdkafka,
+    FranzGo,
     Python,
+    /// Debian's, whose librdkafka (before 2.6.1) sends a nonce in SCRAM that Kafka 4 refuses.
+    Kcat,
 }
 
 /// How a client proves who it is.
@@ -33,6 +37,11 @@ pub struct Login {
 const COUNT: usize = 20;
 
 impl Login {
+    /// Alice with her password.
+    pub fn alice(rig: &Rig, mechanism: &str) -> Self {
+        Self::sasl(rig.cluster.secured.as_ref().unwrap(), mechanism, ALICE)
+    }
+
     /// SASL in TLS.
     pub fn sasl(secured: &Secured, mechanism: &str, (user, password): (&str, &str)) -> Self {
         let sasl = Some((mechanism.to_owned(), user.to_owned(), password.to_owned()));
@@ -84,26 +93,29 @@ impl Login {
         config
     }
 
-    /// Properties of librdkafka, as kcat takes them.
-    fn librdkafka(&self) -> Vec<String> {
-        let mut all = vec![format!("security.protocol={}", self.protocol().to_lowercase())];
-        all.push(format!("ssl.ca.location={}", self.ca.display()));
-        all.push("ssl.endpoint.identification.algorithm=https".to_owned());
+    /// Properties of librdkafka.
+    fn librdkafka(&self, place: &Place) -> Value {
+        let mut all = json!({
+            "bootstrap.servers": place.bootstrap,
+            "security.protocol": self.protocol().to_lowercase(),
+            "ssl.ca.location": self.ca,
+            "ssl.endpoint.identification.algorithm": "https",
+        });
         if let Some((mechanism, user, password)) = &self.sasl {
-            all.push(format!("sasl.mechanisms={mechanism}"));
+            all["sasl.mechanisms"] = json!(mechanism);
             if mechanism == "OAUTHBEARER" {
-                all.push("enable.sasl.oauthbearer.unsecure.jwt=true".to_owned());
-                all.push(format!("sasl.oauthbearer.config=principal={user}"));
+                all["enable.sasl.oauthbearer.unsecure.jwt"] = json!("true");
+                all["sasl.oauthbearer.config"] = json!(format!("principal={user}"));
             } else {
-                all.push(format!("sasl.username={user}"));
-                all.push(format!("sasl.password={password}"));
+                all["sasl.username"] = json!(user);
+                all["sasl.password"] = json!(password);
             }
         }
         if let Some((cert, key, _)) = &self.own {
-            all.push(format!("ssl.certificate.location={}", cert.display()));
-            all.push(format!("ssl.key.location={}", key.display()));
+            all["ssl.certificate.location"] = json!(cert);
+            all["ssl.key.location"] = json!(key);
         }
-        all.iter().flat_map(|one| ["-X".to_owned(), one.clone()]).collect()
+        all
     }
 
     /// Settings of kafka-python, and what the script does with them.
@@ -129,17 +141,49 @@ impl Login {
             settings["ssl_certfile"] = json!(cert);
             settings["ssl_keyfile"] = json!(key);
         }
+        (wanted["settings"], wanted["hosts"]) = (settings, self.names());
+        wanted
+    }
+
+    /// What franz-go's program is told.
+    fn franz_go(&self, place: &Place) -> Value {
+        let partition: i32 = partition(place).parse().unwrap();
+        let mut wanted = json!({"bootstrap": place.bootstrap, "topic": place.topic,
+            "partition": partition, "ca": self.ca, "hosts": self.names()});
+        if let Some((mechanism, user, password)) = &self.sasl {
+            wanted["mechanism"] = json!(mechanism);
+            (wanted["user"], wanted["password"]) = (json!(user), json!(password));
+        }
+        if let Some((cert, key, _)) = &self.own {
+            (wanted["cert"], wanted["key"]) = (json!(cert), json!(key));
+        }
+        wanted
+    }
+
+    /// Addresses by name, for clients that take them so.
+    fn names(&self) -> Value {
         let hosts = std::fs::read_to_string(&self.hosts).unwrap();
         let hosts = hosts.lines().filter_map(|line| line.split_once(' '));
-        let hosts: serde_json::Map<String, Value> =
-            hosts.map(|(address, name)| (name.to_owned(), json!(address))).collect();
-        (wanted["settings"], wanted["hosts"]) = (settings, Value::Object(hosts));
-        wanted
+        Value::Object(hosts.map(|(address, name)| (name.to_owned(), json!(address))).collect())
     }
 }
 
 impl Client {
-    pub const ALL: [Self; 3] = [Self::Java, Self::Librdkafka, Self::Python];
+    /// Three libraries that have nothing in common.
+    pub const ALL: [Self; 3] = [Self::Java, Self::Librdkafka, Self::FranzGo];
+
+    /// Others that know this mechanism.
+    pub fn more(mechanism: &str) -> impl Iterator<Item = Self> {
+        let kcat = mechanism == "PLAIN";
+        [Self::Python, Self::Kcat].into_iter().filter(move |one| *one != Self::Kcat || kcat)
+    }
+
+    /// Whether it can be told where the names lead that only a test knows.
+    pub fn takes_names(self) -> bool {
+        let unshare = ["--map-root-user", "--mount", "true"];
+        self != Self::Librdkafka
+            || Command::new("unshare").args(unshare).status().is_ok_and(|done| done.success())
+    }
 
     /// Writes records to one partition and reads them back; what was refused is told by its name.
     pub fn round(self, rig: &mut Rig, place: &Place, login: &Login) -> Value {
@@ -153,6 +197,10 @@ impl Client {
         login: &Login,
         (count, wait_ms): (usize, u32),
     ) -> Value {
+        let with_count = |mut wanted: Value| {
+            (wanted["count"], wanted["wait_ms"]) = (json!(count), json!(wait_ms));
+            wanted
+        };
         match self {
             Self::Java => {
                 let mut config = login.java();
@@ -161,12 +209,15 @@ impl Client {
                 let round = json!({"config": config, "count": count, "until_refused": true});
                 rig.java.must("round", command(place, &round))
             }
-            Self::Librdkafka => librdkafka(place, login, count),
-            Self::Python => {
-                let mut wanted = login.python(place);
-                (wanted["count"], wanted["wait_ms"]) = (json!(count), json!(wait_ms));
-                python(&wanted)
+            Self::Librdkafka => {
+                let partition: i32 = partition(place).parse().unwrap();
+                let wanted = json!({"config": login.librdkafka(place), "topic": place.topic,
+                    "partition": partition});
+                python(place, login, "librdkafka.py", &with_count(wanted))
             }
+            Self::FranzGo => franz_go::round(&with_count(login.franz_go(place))),
+            Self::Python => python(place, login, "secure.py", &with_count(login.python(place))),
+            Self::Kcat => kcat(place, login, count),
         }
     }
 
@@ -184,8 +235,9 @@ impl Client {
     pub fn is(self, outcome: &Value, wrote: bool, read: bool) -> bool {
         let (written, got) = match self {
             Self::Java => (&outcome["produced"]["written"], &outcome["read"]["records"]),
-            Self::Librdkafka => (&outcome["written"], &outcome["read"]),
+            Self::Librdkafka | Self::FranzGo => (&outcome["written"], &outcome["read"]["records"]),
             Self::Python => (&outcome["answers"]["written"], &outcome["read"]["records"]),
+            Self::Kcat => (&outcome["written"], &outcome["read"]),
         };
         let all = u64::try_from(COUNT).unwrap();
         let written = written.as_u64().unwrap_or(0);
@@ -201,30 +253,10 @@ impl Client {
 
     /// Nothing is written nor read: the login fails, and how that is told.
     pub fn refused(self, rig: &mut Rig, place: &Place, login: &Login, what: &str) -> Value {
-        if self == Self::Librdkafka {
-            let told = refused_librdkafka(place, login);
-            assert!(told.is_some(), "{what}: not refused");
-            return json!(told);
-        }
         let outcome = self.round_of(rig, place, login, (1, 4000));
         assert!(self.is(&outcome, false, false), "{what}: {outcome:#}");
         outcome
     }
-}
-
-fn librdkafka(place: &Place, login: &Login, count: usize) -> Value {
-    let lines: String = (0..count).map(|n| format!("key-{n}:value {n}\n")).collect();
-    let (login, partition) = (login.librdkafka(), partition(place));
-    let to =
-        ["-P", "-K", ":", "-t", &place.topic, "-p", partition, "-X", "message.timeout.ms=15000"];
-    let sent = run(place, &login, &to, &lines);
-    let written = if sent.is_ok() { json!(count) } else { json!(0) };
-    let from = ["-C", "-q", "-t", &place.topic, "-p", partition, "-o", "beginning", "-e"];
-    let read = match run(place, &login, &from, "") {
-        Ok(text) => json!(text.lines().count()),
-        Err(_) => json!("refused"),
-    };
-    json!({"written": written, "read": read})
 }
 
 /// Where records without a region go: the slot `other` of a virtual topic.
@@ -232,62 +264,73 @@ fn partition(place: &Place) -> &'static str {
     if place.topic.starts_with("virtual") { "1" } else { "0" }
 }
 
-/// How librdkafka tells that it is not let in; `None` if it is.
-fn refused_librdkafka(place: &Place, login: &Login) -> Option<String> {
-    let told = run(place, &login.librdkafka(), &["-L", "-m", "5"], "").err()?;
-    let why = ["SASL authentication error", "SSL handshake failed", "Disconnected"];
-    Some(why.into_iter().find(|why| told.contains(why)).unwrap_or("another way").to_owned())
+fn kcat(place: &Place, login: &Login, count: usize) -> Value {
+    let lines: String = (0..count).map(|n| format!("key-{n}:value {n}\n")).collect();
+    let partition = partition(place);
+    let to =
+        ["-P", "-K", ":", "-t", &place.topic, "-p", partition, "-X", "message.timeout.ms=15000"];
+    let written = if run(place, login, &to, &lines).is_some() { count } else { 0 };
+    let from = ["-C", "-q", "-t", &place.topic, "-p", partition, "-o", "beginning", "-e"];
+    let read = run(place, login, &from, "").map(|text| text.lines().count());
+    json!({"written": written, "read": read})
 }
 
-/// Runs kcat; what it said if it failed.
-fn run(place: &Place, login: &[String], more: &[&str], input: &str) -> Result<String, String> {
-    kcat::available();
-    let mut command = Command::new("timeout");
-    command.args(["40", "kcat", "-b", &place.bootstrap]).args(login).args(more);
+/// Runs kcat; gives what it printed if it did what it should.
+fn run(place: &Place, login: &Login, more: &[&str], input: &str) -> Option<String> {
+    let mut command = crate::cases::kcat::command(40);
+    command.arg("kcat").args(more);
+    for (name, value) in login.librdkafka(place).as_object().unwrap() {
+        command.args(["-X", &format!("{name}={}", value.as_str().unwrap())]);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // It may end before it read everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let done = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&done.stderr).into_owned();
-    let failed = !done.status.success() || errors.contains("uthorization failed");
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    if failed {
+    let ok = done.status.success() && !errors.contains("uthorization failed");
+    if !ok {
         crate::rig::tell(&format!("kcat {more:?}, {}: {errors}", done.status));
-        Err(errors)
-    } else {
-        Ok(text)
     }
+    ok.then(|| String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// Runs the script with kafka-python, which is fetched the first time.
-fn python(wanted: &Value) -> Value {
+/// Runs a script with the clients of Python, which are fetched the first time.
+fn python(place: &Place, login: &Login, script: &str, wanted: &Value) -> Value {
     static FETCHED: Once = Once::new();
-    let folder = crate::jars::folder("4.3.1").with_file_name(format!("kafka-python-{PYTHON}"));
+    let name = format!("python-clients-{}", PYTHON.join("-").replace("==", "-"));
+    let folder = crate::jars::folder("4.3.1").with_file_name(name);
     FETCHED.call_once(|| fetch(&folder));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/python/secure.py");
     let mut python = Command::new("timeout");
-    python.arg("120").arg(folder.join("bin/python")).arg(script).arg(wanted.to_string());
+    // Cargo puts the folder with our own librdkafka there.
+    python.arg("120").env_remove("LD_LIBRARY_PATH");
+    if place.bootstrap.contains("test:") {
+        // librdkafka takes names from the machine only: it gets a file of hosts of its own.
+        python.args(["unshare", "--map-root-user", "--mount", "sh", "-c", OWN_HOSTS]);
+        python.arg(&login.hosts);
+    }
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/python");
+    python.arg(folder.join("bin/python")).arg(scripts.join(script)).arg(wanted.to_string());
     let done = python.output().unwrap();
     let errors = String::from_utf8_lossy(&done.stderr);
     let last = String::from_utf8_lossy(&done.stdout).lines().last().unwrap_or_default().to_owned();
-    serde_json::from_str(&last).unwrap_or_else(|_| panic!("kafka-python: {last}\n{errors}"))
+    serde_json::from_str(&last).unwrap_or_else(|_| panic!("{script}: {last}\n{errors}"))
 }
 
 fn fetch(folder: &Path) {
-    if folder.join("bin/pip").exists()
-        && Command::new(folder.join("bin/python"))
-            .args(["-c", "import kafka"])
-            .status()
-            .is_ok_and(|status| status.success())
-    {
+    let imports = ["-c", "import kafka, confluent_kafka"];
+    let tried = Command::new(folder.join("bin/python")).args(imports).output();
+    if tried.is_ok_and(|done| done.status.success()) {
         return;
     }
     let made = Command::new("python3").args(["-m", "venv"]).arg(folder).status();
     assert!(made.is_ok_and(|status| status.success()), "python3 with venv is needed");
-    let wanted = format!("kafka-python=={PYTHON}");
-    let done = Command::new(folder.join("bin/pip")).args(["install", "-q", &wanted]).status();
-    assert!(done.is_ok_and(|status| status.success()), "{wanted} cannot be fetched");
+    let done = Command::new(folder.join("bin/pip")).args(["install", "-q"]).args(PYTHON).status();
+    assert!(done.is_ok_and(|status| status.success()), "{PYTHON:?} cannot be fetched");
 }
 
-const PYTHON: &str = "3.0.12";
+/// kafka-python, and confluent-kafka, which is librdkafka of the same version with TLS built in.
+const PYTHON: [&str; 2] = ["kafka-python==3.0.12", "confluent-kafka==2.16.1"];
+
+/// Runs its further arguments with its first as the machine's file of hosts.
+const OWN_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
