@@ -3,9 +3,9 @@
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::fake_broker::Fault;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{PLACEMENT, ROUTED, TOPIC};
+use super::{NORCAL, PLACEMENT, ROUTED, TOPIC, write_facts};
 use crate::exact::{numbered, numbers};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
@@ -184,5 +184,55 @@ async fn one_of_two_leads() -> Checked {
     until("the other one leads", async || (leads(&second) > 0).then_some(())).await?;
     roll(&second).await?;
     ensure_eq!(segments(&second).await?.len(), 4, "segments after a roll");
+    Ok(())
+}
+
+/// At the start of a day, and as well of any later moment, what is of a day before is rolled.
+#[tokio::test]
+async fn segments_of_a_day_before_are_rolled_unasked() -> Checked {
+    let brokers = Brokers::start(2).await;
+    let slots = ["norcal", "other"];
+    let old = slots.map(|slot| format!("fires-{slot}-2020-01-01"));
+    for topic in old.iter().map(String::as_str).chain([PLACEMENT]) {
+        brokers.cluster().add_topic(topic, 1);
+    }
+    let layout = json!({ "partitions": 1, "slots": slots });
+    let first = |topic: &str| json!({ "topic": topic, "bases": [0] });
+    write_facts(
+        &brokers,
+        &[
+            ("topic/fires", layout),
+            ("segment/fires/norcal/0", first(&old[0])),
+            ("segment/fires/other/0", first(&old[1])),
+        ],
+    );
+    let proxy = another(&brokers, None).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    until("rolls", async || (segments(&proxy).await.ok()?.len() == 4).then_some(())).await?;
+    ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
+    ensure_written(&brokers, &proxy, 8).await?;
+    let open = segments(&proxy).await?.into_iter().filter(|(.., end)| end.is_none());
+    let open: Vec<String> = open.map(|(topic, ..)| topic).collect();
+    ensure!(open.iter().all(|topic| !old.contains(topic)), "still open: {open:?}");
+    Ok(())
+}
+
+/// The oldest segment goes whole once it was sealed long enough ago, and only that one.
+#[tokio::test]
+async fn segments_are_deleted_after_their_days() -> Checked {
+    let (brokers, proxy) = super::start(None).await?;
+    let sealed = json!({ "topic": NORCAL[0], "bases": [0], "ends": [0], "sealed_at_ms": 1 });
+    write_facts(
+        &brokers,
+        &[
+            ("segment/fires/norcal/0", sealed),
+            ("segment/fires/norcal/1", json!({ "topic": NORCAL[1], "bases": [0] })),
+        ],
+    );
+    let is_there = |topic: &str| brokers.cluster().topics.iter().any(|known| known.name == topic);
+    until("a deletion", async || (!is_there(NORCAL[0])).then_some(())).await?;
+    until("one segment", async || (segments(&proxy).await.ok()?.len() == 2).then_some(())).await?;
+    ensure!(is_there(NORCAL[1]), "the open segment was deleted");
     Ok(())
 }
