@@ -5,6 +5,7 @@ pub mod carrier;
 pub mod legs;
 pub mod permissions;
 pub mod producers;
+pub mod region;
 pub mod topics;
 pub mod transactions;
 pub mod virtual_topics;

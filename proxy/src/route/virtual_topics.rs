@@ -11,8 +11,11 @@ use std::sync::Arc;
 use protocol_ext::records::RecordView;
 
 use super::producers::Producers;
+use super::region::{Region, Rule};
 use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
+use crate::fault;
+use crate::metrics::Metrics;
 
 /// One virtual topic.
 #[derive(Debug)]
@@ -25,12 +28,13 @@ pub struct Routed {
     pub partitions: i32,
     /// The physical topic of each slot.
     pub physical: Vec<Arc<str>>,
-    header: Vec<u8>,
-    slots: Vec<String>,
+    rule: Rule,
+    regions: Vec<Region>,
+    metrics: Arc<Metrics>,
 }
 
 impl Routed {
-    fn new((number, config): (usize, &VirtualTopic)) -> Self {
+    fn new((number, config): (usize, &VirtualTopic), metrics: &Arc<Metrics>) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
@@ -38,8 +42,9 @@ impl Routed {
             number,
             partitions: config.partitions,
             physical,
-            header: config.header.clone().into_bytes(),
-            slots: config.slots.clone(),
+            rule: config.rule.clone(),
+            regions: config.regions.clone(),
+            metrics: metrics.clone(),
         }
     }
 
@@ -54,12 +59,15 @@ impl Routed {
         (q >= 0 && slot < self.physical.len()).then(|| (slot, q % self.partitions))
     }
 
-    /// The slot of a record: the one its header names, else the last, `other`.
+    /// The slot of a record: that of its region, else the last, `other`.
     pub fn slot_of(&self, record: &RecordView<'_>) -> u8 {
-        let named = record.headers().filter_map(Result::ok).find(|h| h.key == self.header);
-        let value = named.and_then(|header| header.value);
-        let slot = value.and_then(|value| self.slots.iter().position(|s| s.as_bytes() == value));
-        u8::try_from(slot.unwrap_or(self.slots.len() - 1)).unwrap_or(u8::MAX)
+        let slot = self.rule.region(&self.regions, record).unwrap_or_else(|why| {
+            if !fault::on("unlocated-uncounted") {
+                self.metrics.unlocated(why);
+            }
+            self.regions.len()
+        });
+        u8::try_from(slot).unwrap_or(u8::MAX)
     }
 }
 
@@ -77,8 +85,13 @@ pub struct VirtualTopics {
 impl VirtualTopics {
     /// The virtual topics of a configuration; `None` if there are none. `of_brokers` knows the ids
     /// of their carriers.
-    pub fn new(config: &[VirtualTopic], of_brokers: Arc<Topics>) -> Option<Self> {
-        let topics: Vec<Routed> = config.iter().enumerate().map(Routed::new).collect();
+    pub fn new(
+        config: &[VirtualTopic],
+        of_brokers: Arc<Topics>,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
+        let topics = config.iter().enumerate().map(|topic| Routed::new(topic, metrics));
+        let topics: Vec<Routed> = topics.collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
@@ -117,10 +130,11 @@ mod tests {
         let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
-            header: "region".to_owned(),
+            rule: Rule::default(),
+            regions: Vec::new(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
         };
-        Routed::new((0, &config))
+        Routed::new((0, &config), &Arc::new(Metrics::new()))
     }
 
     #[test]

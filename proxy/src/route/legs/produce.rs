@@ -17,7 +17,8 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::address::Addresses;
-use protocol_ext::batch::{Caps, OpenBatch};
+use protocol_ext::batch::{BatchError, Caps, OpenBatch};
+use protocol_ext::codec::CodecError;
 use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
 use protocol_ext::split::{SplitOptions, split};
@@ -40,6 +41,8 @@ use crate::route::virtual_topics::Routed;
 pub(super) const LEG_VERSION: i16 = 9;
 /// CORRUPT_MESSAGE.
 pub(super) const CORRUPT: i16 = 2;
+/// MESSAGE_TOO_LARGE.
+pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 /// REQUEST_TIMED_OUT: something may have been appended.
 pub(super) const TIMED_OUT: i16 = 7;
 /// INVALID_RECORD.
@@ -225,7 +228,7 @@ fn taken<'a>(
     let refuse = |code, message| Refusal { code, message };
     let (slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
     let records = data.records.clone().unwrap_or_default();
-    let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
+    let open = OpenBatch::open(records, caps).map_err(|why| refuse(unopened(&why), None))?;
     let header = open.header();
     if header.is_transactional() {
         return Err(refuse(INVALID_TXN_STATE, None));
@@ -255,6 +258,16 @@ fn taken<'a>(
         }
     });
     Ok(Taken::Parts(parts.collect()))
+}
+
+/// What a broker says of a batch that it cannot open.
+fn unopened(why: &BatchError) -> i16 {
+    match why {
+        BatchError::Codec(CodecError::TooLarge { .. }) if !fault::on("too-large-is-corrupt") => {
+            MESSAGE_TOO_LARGE
+        }
+        _ => CORRUPT,
+    }
 }
 
 /// Parts in rounds: within one, no physical partition comes twice.
