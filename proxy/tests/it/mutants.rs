@@ -245,7 +245,7 @@ fn mutants_of_refusals() -> Vec<Mutant> {
     ]
 }
 
-/// What clients see of virtual topics.
+/// Carriers of virtual topics, and the regions of their records.
 fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
     vec![
         mutant!("areas-overlap", routed::regions::records_go_where_they_are, "values in fires"),
@@ -289,6 +289,7 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
     ]
 }
 
+/// What clients see of virtual topics.
 fn mutants_of_virtual_topics() -> Vec<Mutant> {
     vec![
         mutant!(
