@@ -12,6 +12,7 @@ pub mod guard;
 pub mod header;
 #[cfg(feature = "hostile")]
 pub mod hostile;
+pub mod json;
 pub mod pack;
 pub mod part;
 pub mod proxy_header;

@@ -7,6 +7,7 @@ mod effective;
 mod file;
 mod parse;
 pub mod raw;
+mod regions;
 mod security;
 mod store;
 mod topics;
@@ -21,6 +22,7 @@ use protocol_ext::part::Policy;
 
 use crate::accept::origin::Net;
 use crate::limits::Limits;
+use crate::route::region::{Region, Rule};
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
 
 /// A checked configuration.
@@ -206,7 +208,7 @@ pub enum OnStoreFailure {
     },
 }
 
-/// One logical topic over several physical ones, routed by a record header.
+/// One logical topic over several physical ones, by what each record says of its region.
 #[derive(Debug, Clone)]
 pub struct VirtualTopic {
     /// The name clients use.
@@ -217,8 +219,10 @@ pub struct VirtualTopic {
     pub days: bool,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
-    /// Header whose value names the slot.
-    pub header: String,
+    /// What in a record tells its region.
+    pub rule: Rule,
+    /// The regions, in the order of the file.
+    pub regions: Vec<Region>,
     /// Names of the slots; the last one is `other`.
     pub slots: Vec<String>,
 }

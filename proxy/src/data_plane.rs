@@ -74,7 +74,7 @@ impl DataPlane {
         let lines = Arc::new(LineLimits::default());
         let topics = Topics::new(directory.clone(), limits.clone(), lines.clone());
         let topics = Arc::new(topics);
-        let routed = VirtualTopics::new(&config.virtual_topics, topics.clone());
+        let routed = VirtualTopics::new(&config.virtual_topics, topics.clone(), &metrics);
         // Brokers that want SASL know the proxy by its own name. Without, or where it logs in for
         // its clients too, all connections are alike to them.
         let clients_differ =

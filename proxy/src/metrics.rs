@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
+use crate::route::region::Unlocated;
 pub use health::{Health, Held, StoreOp};
 
 /// How deep an exchange is looked into.
@@ -144,6 +145,11 @@ const PART_RESULTS: [&str; 7] =
     ["new", "duplicate", "older", "again", "refused", "contradiction", "deferred"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonOnly {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultOnly {
     result: &'static str,
 }
@@ -226,6 +232,7 @@ pub struct Metrics {
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
     hidden_topics: Gauge,
+    unlocated: [Counter; Unlocated::ALL.len()],
 }
 
 impl Default for Metrics {
@@ -274,6 +281,7 @@ impl Metrics {
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
         let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
+        let unlocated = unlocated(r);
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
             connections: SIDES.map(|side| connections.get_or_create(&Named { side }).clone()),
@@ -299,6 +307,7 @@ impl Metrics {
             routed_parts,
             producer_look_ups,
             hidden_topics,
+            unlocated,
         }
     }
 
@@ -385,6 +394,11 @@ impl Metrics {
         self.hidden_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 
+    /// Counts a record of a virtual topic that belongs to no region.
+    pub fn unlocated(&self, why: Unlocated) {
+        self.unlocated[why as usize].inc();
+    }
+
     /// Counts where a value to restore was found.
     pub fn cache(&self, result: CacheResult) {
         self.offload_cache[result as usize].inc();
@@ -437,6 +451,15 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gau
     r.register("hidden_topics", help, hidden.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
     (parts, [records, look_ups], hidden)
+}
+
+/// Records of virtual topics that belong to no region.
+fn unlocated(r: &mut Registry) -> [Counter; Unlocated::ALL.len()] {
+    let records = Family::<ReasonOnly, Counter>::default();
+    let help = "Records of virtual topics that went to the slot `other`, by why";
+    r.register("unlocated_records", help, records.clone());
+    let label = |why: Unlocated| ReasonOnly { reason: why.name() };
+    Unlocated::ALL.map(|why| records.get_or_create(&label(why)).clone())
 }
 
 fn buckets() -> Histogram {

@@ -7,6 +7,7 @@ pub mod legs;
 pub mod permissions;
 pub mod placement;
 pub mod producers;
+pub mod region;
 pub mod topics;
 pub mod transactions;
 pub mod virtual_topics;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use clap::Parser;
 use protocol_ext::batch::{self, BatchHeader, Batches, Caps, OpenBatch};
 use protocol_ext::codec::{Codec, Framing};
+use protocol_ext::json::{self, Pointer};
 use protocol_ext::reference::{Binding, KeyRing, MacKey, Reference};
 use protocol_ext::replace::{RewriteOptions, Rewritten, replace_values};
 use protocol_ext::split::{SplitOptions, split};
@@ -95,6 +96,7 @@ fn cases() -> Vec<Case> {
         record_cases(&mut cases, &input, at);
     }
     restore_case(&mut cases);
+    region_cases(&mut cases);
     reference_cases(&mut cases);
     cases
 }
@@ -160,6 +162,56 @@ fn record_cases(cases: &mut Vec<Case>, input: &Input, at: usize) {
         let parts = split(&open, &SplitOptions::default(), |record| slot(record.at.index));
         assert_eq!(black_box(parts).map_or(0, |parts| parts.len()), 3);
     });
+}
+
+/// The region of every record by two numbers in its JSON value, wherever in it they stand.
+fn region_cases(cases: &mut Vec<Case>) {
+    for (input, at_the_end) in
+        [("1,000 x 1 KB JSON, place first", false), ("1,000 x 1 KB JSON, place last", true)]
+    {
+        let batch = located(at_the_end);
+        let at = baseline(cases, input, batch.clone());
+        let open = open(&batch);
+        let Ok(pointers) = ["/latitude", "/longitude"].map(Pointer::parse).into_iter().collect()
+        else {
+            return;
+        };
+        let pointers: Vec<Pointer> = pointers;
+        push(cases, at, "region by JSON pointer", move || {
+            let inside = black_box(&open).records().filter(|record| {
+                let value = record.as_ref().ok().and_then(|record| record.value);
+                let found = json::find(value.unwrap_or_default(), [&pointers[0], &pointers[1]]);
+                let place = found.ok().map(|found| found.map(|f| f.and_then(|f| f.number())));
+                matches!(place, Some([Some(36.0..37.0), Some(-119.0..-118.0)]))
+            });
+            assert_eq!(black_box(inside.count()), 1000);
+        });
+    }
+}
+
+/// A batch of 1,000 records of 1 KB, each a JSON object with a place in it.
+fn located(at_the_end: bool) -> Bytes {
+    let mut body = Vec::new();
+    for delta in 0..1000 {
+        let place = format!(r#""latitude":36.{delta},"longitude":-118.{delta}"#);
+        let mut rest = String::new();
+        for n in 0.. {
+            let field =
+                format!(r#""field_{n}":{{"raw":[{n},{delta}.5,-1e-3],"unit":"some text"}}"#);
+            if place.len() + rest.len() + field.len() + 3 > 1000 {
+                break;
+            }
+            rest.push_str(&field);
+            rest.push(',');
+        }
+        rest.pop();
+        let value = match at_the_end {
+            true => format!("{{{rest},{place}}}"),
+            false => format!("{{{place},{rest}}}"),
+        };
+        put_record(&mut body, delta, value.as_bytes());
+    }
+    batch::build(head(Codec::None, 1000), Framing::Plain, &body).unwrap_or_default()
 }
 
 fn reference_cases(cases: &mut Vec<Case>) {
@@ -233,32 +285,39 @@ impl Input {
         let mut body = Vec::new();
         for delta in 0..records {
             let value = text(delta, value_bytes);
-            let mut record = vec![0, 0];
-            varint::write_varint(&mut record, delta);
-            varint::write_varint(&mut record, -1);
-            varint::write_varint(&mut record, length(value.len()));
-            record.extend_from_slice(&value);
-            record.push(0);
-            varint::write_varint(&mut body, length(record.len()));
-            body.extend_from_slice(&record);
+            put_record(&mut body, delta, &value);
         }
-        let header = BatchHeader {
-            base_offset: 0,
-            batch_length: 0,
-            partition_leader_epoch: -1,
-            crc: 0,
-            attributes: codec.bits(),
-            last_offset_delta: records - 1,
-            base_timestamp: 1_700_000_000_000,
-            max_timestamp: 1_700_000_000_000,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
-            records_count: records,
-        };
         let framing = if codec == Codec::Snappy { Framing::Xerial } else { Framing::Plain };
-        let batch = batch::build(header, framing, &body).unwrap_or_default();
+        let batch = batch::build(head(codec, records), framing, &body).unwrap_or_default();
         Input { name, codec, batch }
+    }
+}
+
+fn put_record(body: &mut Vec<u8>, delta: i32, value: &[u8]) {
+    let mut record = vec![0, 0];
+    varint::write_varint(&mut record, delta);
+    varint::write_varint(&mut record, -1);
+    varint::write_varint(&mut record, length(value.len()));
+    record.extend_from_slice(value);
+    record.push(0);
+    varint::write_varint(body, length(record.len()));
+    body.extend_from_slice(&record);
+}
+
+fn head(codec: Codec, records: i32) -> BatchHeader {
+    BatchHeader {
+        base_offset: 0,
+        batch_length: 0,
+        partition_leader_epoch: -1,
+        crc: 0,
+        attributes: codec.bits(),
+        last_offset_delta: records - 1,
+        base_timestamp: 1_700_000_000_000,
+        max_timestamp: 1_700_000_000_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        records_count: records,
     }
 }
 

@@ -1,13 +1,16 @@
 //! The configuration in force, for `/config` and to tell what a reload changes.
 
+use protocol_ext::json::Pointer;
 use serde_json::{Value, json};
 
-use super::{BrokersSee, Config, OffloadRule};
+use super::{BrokersSee, Config, OffloadRule, VirtualTopic};
+use crate::route::region::{Area, Rule, ValueRule};
 
 impl Config {
     /// What is in force, in the shape of the file. Of secrets only the files are named.
     pub fn effective(&self) -> Value {
         let Self { listen, cluster, store, offload, virtual_topics, limits, admin } = self;
+        let topics = virtual_topics.iter().map(VirtualTopic::effective);
         let bootstrap: Vec<String> =
             cluster.bootstrap.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         json!({
@@ -51,11 +54,7 @@ impl Config {
             }],
             "store": store.as_ref().map(super::Store::effective),
             "offload": offload.iter().map(OffloadRule::effective).collect::<Vec<_>>(),
-            "virtual_topic": virtual_topics.iter().map(|topic| json!({
-                "name": topic.name, "partitions": topic.partitions,
-                "days": topic.days, "retention_days": topic.retention_days,
-                "region": { "header": topic.header }, "slots": topic.slots,
-            })).collect::<Vec<_>>(),
+            "virtual_topic": topics.collect::<Vec<_>>(),
             "limits": {
                 "frame_bytes_max": limits.frame_bytes_max,
                 "connections_max": limits.connections_max,
@@ -71,6 +70,41 @@ impl Config {
                 "drain_ms": limits.drain.as_millis(),
                 "refresh_ms": limits.refresh.as_millis(),
             },
+        })
+    }
+}
+
+impl VirtualTopic {
+    fn effective(&self) -> Value {
+        let areas = self.regions.iter().map(|region| match &region.area {
+            Some(Area::Box { south, north, west, east }) => {
+                json!({ "south": south, "north": north, "west": west, "east": east })
+            }
+            Some(Area::Polygon(corners)) => json!({ "polygon": corners }),
+            None => Value::Null,
+        });
+        let areas: Vec<Value> = areas.collect();
+        json!({
+            "name": self.name, "partitions": self.partitions, "region": self.rule.effective(),
+            "slots": self.slots, "areas": areas, "days": self.days,
+            "retention_days": self.retention_days,
+        })
+    }
+}
+
+impl Rule {
+    /// The rule as the file could have it.
+    fn effective(&self) -> Value {
+        let text = |pointer: &Pointer| pointer.to_string();
+        let (place, field) = match &self.value {
+            Some(ValueRule::Place(a, b)) => ([Some(text(a)), Some(text(b))], None),
+            Some(ValueRule::Name(name)) => ([None, None], Some(text(name))),
+            None => ([None, None], None),
+        };
+        let [latitude, longitude] = place;
+        json!({
+            "header": self.header, "latitude": latitude, "longitude": longitude,
+            "field": field, "key_prefix": self.key_prefix,
         })
     }
 }

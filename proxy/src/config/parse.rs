@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::conflicts::conflicts;
 use super::raw::{self, File, Flags};
+use super::regions::regions;
 use super::security;
 use super::store::{self, store};
-use super::topics::{self, regions, virtual_topic};
+use super::topics::{self, virtual_topic};
 use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
 use crate::limits::Limits;
 
@@ -76,7 +77,8 @@ pub(super) fn config(
     let admin = admin(p, flags, file.admin);
     let had_store = file.store.is_some();
     let store = store(p, file.store, &flags.store);
-    let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o)).collect();
+    let offload = file.offload.iter().enumerate().map(|(n, o)| offload(p, n, o));
+    let offload: Vec<OffloadRule> = offload.collect();
     if !had_store && !file.offload.is_empty() {
         p.add("offload", "needs a store: add [store] with kind = \"local\" and path = \"DIR\"");
     }
@@ -85,6 +87,7 @@ pub(super) fn config(
     let virtual_topics = virtual_topics.filter_map(|(n, t)| virtual_topic(p, n, t, &regions));
     let virtual_topics: Vec<VirtualTopic> = virtual_topics.collect();
     topics::shared(p, &virtual_topics);
+    topics::stored(p, &virtual_topics, &offload);
     if let Some(listen) = &listen {
         conflicts(p, listen, admin, cluster.as_ref());
         security::identities(p, listen, cluster.as_ref(), !file.virtual_topic.is_empty());

@@ -150,6 +150,9 @@ pub(super) struct RegionRule {
     pub header: Option<String>,
     pub latitude: Option<String>,
     pub longitude: Option<String>,
+    pub field: Option<String>,
+    pub key_prefix: Option<String>,
+    pub listener: Option<toml::Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -157,7 +160,18 @@ pub(super) struct RegionRule {
 pub(super) struct Region {
     pub name: Option<String>,
     pub cluster: Option<String>,
-    pub area: Option<toml::Value>,
+    pub area: Option<Area>,
+}
+
+/// A box, or a polygon.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Area {
+    pub south: Option<f64>,
+    pub north: Option<f64>,
+    pub west: Option<f64>,
+    pub east: Option<f64>,
+    pub polygon: Option<Vec<(f64, f64)>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

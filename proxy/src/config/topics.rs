@@ -1,9 +1,11 @@
-//! Regions and virtual topics: raw -> checked, and the physical topics they need.
+//! Virtual topics: raw -> checked, and the physical topics they need.
 
 use std::collections::BTreeMap;
 
 use super::parse::Problems;
-use super::{Cluster, VirtualTopic, raw};
+use super::{OffloadRule, VirtualTopic, raw, regions};
+use crate::filters::offload::glob;
+use crate::route::region::Region;
 
 /// Slots of one virtual topic (the producer-id layout leaves four bits for them).
 const SLOTS_MAX: usize = 16;
@@ -38,47 +40,14 @@ pub(super) fn shared(p: &mut Problems, topics: &[VirtualTopic]) {
     }
 }
 
-pub(super) fn regions(
-    p: &mut Problems,
-    raw: &[raw::Region],
-    cluster: Option<&Cluster>,
-) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(raw.len());
-    for (n, region) in raw.iter().enumerate() {
-        let name = region.name.clone().unwrap_or_default();
-        let why = match () {
-            () if names.contains(&name) => Some("names two regions: each needs its own"),
-            () if name == OTHER => Some("is the slot of all other records: take another name"),
-            () if !is_topic_name(&name) => {
-                Some("is no name: 1 to 200 of a-z, A-Z, 0-9, '.', '_', '-'")
-            }
-            () => None,
-        };
-        if let Some(why) = why {
-            p.add(&format!("region[{n}].name"), format!("\"{name}\" {why}"));
-        }
-        let known = cluster.map(|c| c.name.as_str());
-        if region.cluster.is_some() && known.is_some() && region.cluster.as_deref() != known {
-            let given = region.cluster.as_deref().unwrap_or_default();
-            let text = format!("\"{given}\" names no [[cluster]]: write its name");
-            p.add(&format!("region[{n}].cluster"), text);
-        }
-        if region.area.is_some() {
-            p.add(&format!("region[{n}].area"), "areas are not part of this version yet");
-        }
-        names.push(name);
-    }
-    names
-}
-
 /// The slot of records that name no region.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 pub(super) fn virtual_topic(
     p: &mut Problems,
     n: usize,
     raw: &raw::VirtualTopic,
-    regions: &[String],
+    regions: &[Region],
 ) -> Option<VirtualTopic> {
     let key = |name: &str| format!("virtual_topic[{n}].{name}");
     let before = p.0.len();
@@ -94,20 +63,14 @@ pub(super) fn virtual_topic(
     if !(1..=10_000).contains(&partitions) {
         p.add(&key("partitions"), format!("{partitions} is not within 1 to 10000"));
     }
-    let rule = raw.region.as_ref();
-    if rule.is_some_and(|r| r.latitude.is_some() || r.longitude.is_some()) {
-        p.add(&key("region"), "coordinates are not part of this version yet: use { header = .. }");
-    }
-    let header = rule.and_then(|r| r.header.clone()).unwrap_or_default();
-    if header.is_empty() {
-        p.add(&key("region"), "is missing: write { header = \"NAME\" }");
-    }
-    let slots: Vec<String> = regions.iter().cloned().chain([OTHER.to_owned()]).collect();
+    let rule = regions::rule(p, &key("region"), raw.region.as_ref(), regions);
+    let names = regions.iter().map(|region| region.name.clone());
+    let slots: Vec<String> = names.chain([OTHER.to_owned()]).collect();
     if !(2..=SLOTS_MAX).contains(&slots.len()) {
         p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
     }
-    let days = raw.days;
-    let topic = VirtualTopic { name, partitions, days, retention_days, header, slots };
+    let (days, regions) = (raw.days, regions.to_vec());
+    let topic = VirtualTopic { name, partitions, days, retention_days, rule, regions, slots };
     (p.0.len() == before).then_some(topic)
 }
 
@@ -130,19 +93,34 @@ fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic
 const RETENTION_DAYS: i64 = 30;
 const RETENTION_DAYS_RANGE: std::ops::RangeInclusive<u32> = 1..=36_500;
 
-fn is_topic_name(name: &str) -> bool {
+pub(super) fn is_topic_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     !name.is_empty() && name.len() <= 200 && name != "." && name != ".." && name.chars().all(legal)
+}
+
+/// Tells of topics whose records are routed by values that may be somewhere else.
+pub(super) fn stored(p: &mut Problems, topics: &[VirtualTopic], offload: &[OffloadRule]) {
+    for (n, topic) in topics.iter().enumerate().filter(|(_, topic)| topic.rule.reads_values()) {
+        let fits =
+            |rule: &OffloadRule| rule.topics.iter().any(|pattern| glob(pattern, &topic.name));
+        if let Some(rule) = offload.iter().position(fits) {
+            let why = format!("values of \"{}\" may be stored by offload[{rule}]", topic.name);
+            let hint = "where they tell no region: leave the topic out there, or route by a header";
+            p.add(&format!("virtual_topic[{n}].region"), format!("{why}, {hint}"));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::region::Rule;
 
     fn topic(name: &str, slots: &[&str]) -> VirtualTopic {
         let slots = slots.iter().map(|slot| (*slot).to_owned()).collect();
-        let (name, header, partitions) = (name.to_owned(), "h".to_owned(), 1);
-        VirtualTopic { name, partitions, days: false, retention_days: 30, header, slots }
+        let (rule, regions) = (Rule::default(), Vec::new());
+        let (name, partitions, days, retention_days) = (name.to_owned(), 1, false, 30);
+        VirtualTopic { name, partitions, days, retention_days, rule, regions, slots }
     }
 
     fn problems(topics: &[VirtualTopic]) -> Vec<String> {

@@ -13,8 +13,11 @@ use protocol_ext::records::RecordView;
 use super::chain::Chain;
 use super::placement::{Placement, Placements};
 use super::producers::Producers;
+use super::region::{Region, Rule};
 use super::topics::{TopicId, Topics};
 use crate::config::VirtualTopic;
+use crate::fault;
+use crate::metrics::Metrics;
 
 /// One virtual topic.
 #[derive(Debug)]
@@ -31,12 +34,14 @@ pub struct Routed {
     pub days: bool,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
-    header: Vec<u8>,
     slots: Vec<String>,
+    rule: Rule,
+    regions: Vec<Region>,
+    metrics: Arc<Metrics>,
 }
 
 impl Routed {
-    fn new((number, config): (usize, &VirtualTopic)) -> Self {
+    fn new((number, config): (usize, &VirtualTopic), metrics: &Arc<Metrics>) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
         Self {
@@ -46,8 +51,10 @@ impl Routed {
             physical,
             days: config.days,
             retention_days: config.retention_days,
-            header: config.header.clone().into_bytes(),
             slots: config.slots.clone(),
+            rule: config.rule.clone(),
+            regions: config.regions.clone(),
+            metrics: metrics.clone(),
         }
     }
 
@@ -78,12 +85,15 @@ impl Routed {
         slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
     }
 
-    /// The slot of a record: the one its header names, else the last, `other`.
+    /// The slot of a record: that of its region, else the last, `other`.
     pub fn slot_of(&self, record: &RecordView<'_>) -> u8 {
-        let named = record.headers().filter_map(Result::ok).find(|h| h.key == self.header);
-        let value = named.and_then(|header| header.value);
-        let slot = value.and_then(|value| self.slots.iter().position(|s| s.as_bytes() == value));
-        u8::try_from(slot.unwrap_or(self.slots.len() - 1)).unwrap_or(u8::MAX)
+        let slot = self.rule.region(&self.regions, record).unwrap_or_else(|why| {
+            if !fault::on("unlocated-uncounted") {
+                self.metrics.unlocated(why);
+            }
+            self.regions.len()
+        });
+        u8::try_from(slot).unwrap_or(u8::MAX)
     }
 }
 
@@ -102,8 +112,13 @@ pub struct VirtualTopics {
 impl VirtualTopics {
     /// The virtual topics of a configuration; `None` if there are none. `of_brokers` knows the ids
     /// of their carriers.
-    pub fn new(config: &[VirtualTopic], of_brokers: Arc<Topics>) -> Option<Self> {
-        let topics: Vec<Routed> = config.iter().enumerate().map(Routed::new).collect();
+    pub fn new(
+        config: &[VirtualTopic],
+        of_brokers: Arc<Topics>,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Self> {
+        let topics = config.iter().enumerate().map(|topic| Routed::new(topic, metrics));
+        let topics: Vec<Routed> = topics.collect();
         let names = topics.iter().enumerate().map(|(n, t)| (t.name.clone(), n)).collect();
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
@@ -176,10 +191,11 @@ mod tests {
             partitions: 3,
             days: true,
             retention_days: 30,
-            header: "region".to_owned(),
+            rule: Rule::default(),
+            regions: Vec::new(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],
         };
-        Routed::new((0, &config))
+        Routed::new((0, &config), &Arc::new(Metrics::new()))
     }
 
     #[test]

@@ -275,19 +275,19 @@ fn mutants_of_refusals() -> Vec<Mutant> {
     ]
 }
 
-/// What clients see of virtual topics.
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn mutants_of_virtual_topics() -> Vec<Mutant> {
+/// Carriers of virtual topics, and the regions of their records.
+fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
     vec![
+        mutant!("areas-overlap", routed::regions::records_go_where_they_are, "values in fires"),
         mutant!(
-            "leaders-kept",
-            routed::leaders::a_partition_gets_its_leader_back,
-            "errors though there is a leader"
+            "unlocated-uncounted",
+            routed::regions::records_go_where_they_are,
+            "firebreak_unlocated_records_total"
         ),
         mutant!(
-            "names-beside-ids",
-            routed::leaders::names_and_ids_are_asked_for_apart,
-            "errors of a name"
+            "too-large-is-corrupt",
+            routed::bounds::a_batch_that_inflates_too_far_is_refused,
+            "error of a batch"
         ),
         mutant!("no-carrier", routed::carrier::the_carrier_is_made, "a carrier beside"),
         mutant!("segments-shown", routed::carrier::the_carrier_is_made, "all topics in"),
@@ -315,6 +315,22 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
             "carriers-unread",
             routed::carrier::records_in_a_carrier_are_told_of,
             "firebreak_hidden_topics is"
+        ),
+    ]
+}
+
+/// What clients see of virtual topics.
+fn mutants_of_virtual_topics() -> Vec<Mutant> {
+    vec![
+        mutant!(
+            "leaders-kept",
+            routed::leaders::a_partition_gets_its_leader_back,
+            "errors though there is a leader"
+        ),
+        mutant!(
+            "names-beside-ids",
+            routed::leaders::names_and_ids_are_asked_for_apart,
+            "errors of a name"
         ),
         mutant!(
             "questions-unbounded",
@@ -421,6 +437,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
+    mutants.extend(mutants_of_carriers_and_regions());
     mutants.extend(mutants_of_refusals());
     mutants.extend(mutants_of_segments());
     mutants.retain(|mutant| only.as_ref().is_none_or(|only| only == mutant.name));

@@ -6,6 +6,7 @@ pub mod fetch;
 pub mod leaders;
 pub mod metadata;
 pub mod produce;
+pub mod regions;
 pub mod stored;
 pub mod transactions;
 

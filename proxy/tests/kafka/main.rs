@@ -124,6 +124,7 @@ security_on_kafka!(secured_3_9_1, SECURED_3_9);
 on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     one_topic_for_every_client => virtual_topics::one_topic_for_every_client,
     rolls_under_load => segments::rolls_under_load,
+    detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
 ]);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [

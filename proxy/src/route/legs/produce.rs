@@ -17,7 +17,8 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::address::Addresses;
-use protocol_ext::batch::{Caps, OpenBatch};
+use protocol_ext::batch::{BatchError, Caps, OpenBatch};
+use protocol_ext::codec::CodecError;
 use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
 use protocol_ext::split::{SplitOptions, split};
@@ -291,7 +292,7 @@ fn taken<'a>(
         return Err(refuse(NOT_LEADER, None));
     }
     let records = data.records.clone().unwrap_or_default();
-    let open = OpenBatch::open(records, caps).map_err(|_| refuse(CORRUPT, None))?;
+    let open = OpenBatch::open(records, caps).map_err(|why| refuse(unopened(&why), None))?;
     let header = open.header();
     if header.is_transactional() {
         return Err(refuse(INVALID_TXN_STATE, None));
@@ -318,6 +319,16 @@ fn taken<'a>(
         Some(Part { of, routed, slot: of_slot, to, partition: p, batch, native, sealed: None })
     });
     Ok(Taken::Parts(parts.collect()))
+}
+
+/// What a broker says of a batch that it cannot open.
+fn unopened(why: &BatchError) -> i16 {
+    match why {
+        BatchError::Codec(CodecError::TooLarge { .. }) if !fault::on("too-large-is-corrupt") => {
+            MESSAGE_TOO_LARGE
+        }
+        _ => CORRUPT,
+    }
 }
 
 /// Parts in rounds: within one, no physical partition comes twice.

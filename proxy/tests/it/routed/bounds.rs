@@ -7,9 +7,11 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::{
     FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
+use protocol_ext::codec::{Codec, Framing};
 
-use super::{NORCAL, OTHER, TOPIC, located, start};
+use super::{NORCAL, OTHER, TOPIC, located, start, without_sequences};
 use crate::harness::client::{Client, answer};
+use crate::harness::records::{Record, batch};
 use crate::harness::requests::{fetch, fetched, name};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 
@@ -114,4 +116,33 @@ async fn too_many_partitions_of_a_virtual_topic_in_one_request_are_refused() -> 
     ensure!(client.receive_to_end().await?.is_empty(), "an answer");
     let metric = "firebreak_errors_total{blame=\"client\",kind=\"request\"}";
     proxy.metric_becomes(metric, 1.0).await
+}
+
+/// A batch that inflates beyond the longest request is too large, not damaged: nobody sends it
+/// again as it is.
+pub async fn a_batch_that_inflates_too_far_is_refused(faults: Faults) -> Checked {
+    const TOO_LARGE: i16 = 10;
+    let (_brokers, proxy) = start(faults, |setup| setup.limit(BUDGET)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    for (bytes, code) in [(7 * MIB, 0), (9 * MIB, TOO_LARGE)] {
+        let record = Record {
+            offset: 0,
+            timestamp: 1_700_000_000_000,
+            key: None,
+            value: Some(vec![b'x'; bytes]),
+            headers: Vec::new(),
+        };
+        let one = std::slice::from_ref(&record);
+        for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+            let batch = without_sequences(&batch(codec, Framing::Plain, one));
+            let told = client.produce(9, TOPIC, 0, &batch).await?.0;
+            ensure_eq!(told, code, "error of a batch of {bytes} bytes, {codec:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_that_inflates_beyond_the_longest_request_is_too_large() -> Checked {
+    a_batch_that_inflates_too_far_is_refused(None).await
 }

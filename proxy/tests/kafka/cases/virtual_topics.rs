@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{kcat, tools};
 use crate::franz_go;
+use crate::process::Scratch;
 use crate::proxy::{HOST, Proxy, Tables};
 use crate::rig::{Place, Rig};
 
@@ -20,7 +21,8 @@ const PARTITIONS: usize = 2;
 /// One virtual topic of three slots by a header: every client reads it whole, groups of every
 /// kind go on from where they committed, and tools see no lag at the end.
 pub fn one_topic_for_every_client(rig: &mut Rig) {
-    let (proxy, place) = start(rig, "region = { header = \"region\" }");
+    let regions = "[[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n";
+    let (proxy, place) = start(rig, "header = \"region\"", regions);
     let mut sent = Vec::new();
     for region in [Some("norcal"), Some("socal"), None] {
         let named = region.unwrap_or("nowhere");
@@ -51,8 +53,69 @@ pub fn one_topic_for_every_client(rig: &mut Rig) {
     assert!(carrier.is_empty(), "{} records in the carrier", carrier.len());
 }
 
-/// A proxy with a virtual topic that is routed by `rule`.
-fn start(rig: &Rig, rule: &str) -> (Proxy, Place) {
+/// Fire detections of eight days go to the regions that their coordinates lie in: every record is
+/// where an independent computation says, and nowhere else.
+pub fn detections_by_their_coordinates(rig: &mut Rig) {
+    let areas = json!([
+        ["norcal", {"south": 38.5, "north": 42.1, "west": -124.6, "east": -119.0}],
+        ["central-valley", {"polygon": [[40.6, -122.6], [38.0, -119.8], [35.0, -118.2],
+            [34.8, -119.6], [38.0, -122.2], [40.0, -123.0]]}],
+        ["socal", {"south": 32.3, "north": 36.0, "west": -121.0, "east": -114.0}],
+    ]);
+    let regions = areas.as_array().unwrap().iter().map(|region| {
+        // What JSON writes of numbers, TOML reads.
+        let area = region[1].to_string().replace("\":", "\" = ");
+        format!("[[region]]\nname = {}\narea = {area}\n", region[0])
+    });
+    let regions: String = regions.collect();
+    let rule = "latitude = \"/latitude\", longitude = \"/longitude\"";
+    let (proxy, place) = start(rig, rule, &regions);
+    let expected = detections_by_region(&areas);
+    let lines: Vec<String> = expected.iter().map(|(_, line)| line.clone()).collect();
+    for (part, idempotence) in lines.chunks(lines.len() / 2 + 1).zip(["true", "false"]) {
+        produce(&place, None, idempotence, part);
+    }
+    produce(&place, None, "true", &["no JSON".to_owned()]);
+    for region in ["norcal", "central-valley", "socal", "other"] {
+        let of_region = expected.iter().filter(|(name, _)| name == region);
+        let mut of_region: Vec<String> = of_region.map(|(_, line)| line.clone()).collect();
+        assert!(of_region.len() >= 5, "{} records of {region}", of_region.len());
+        of_region.extend((region == "other").then(|| "no JSON".to_owned()));
+        let slot = read_directly(rig, &format!("{}-{region}", place.topic));
+        assert_same(&slot, &of_region, &format!("records of {region}"));
+    }
+    let outside = expected.iter().filter(|(name, _)| name == "other").count();
+    for (reason, count) in [("outside", outside), ("broken_json", 1), ("no_location", 0)] {
+        let metric = format!("firebreak_unlocated_records_total{{reason=\"{reason}\"}}");
+        // A batch that is sent again is looked at again.
+        let counted = proxy.metric(&metric);
+        assert!(counted >= u32::try_from(count).unwrap().into(), "{metric} is {counted}");
+    }
+    let mut all = lines;
+    all.push("no JSON".to_owned());
+    assert_same(&kcat_reads(&place.bootstrap, &place.topic), &all, "read through the proxy");
+    rig.executed();
+}
+
+/// Region and JSON of each detection of the sample.
+fn detections_by_region(areas: &Value) -> Vec<(String, String)> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = Scratch::new("areas");
+    let file = folder.path().join("areas.json");
+    std::fs::write(&file, areas.to_string()).unwrap();
+    let mut command = Command::new("python3");
+    command.arg(top.join("proxy/tests/kafka/python/regions.py"));
+    command.arg(top.join("compose")).arg(file);
+    command.arg(top.join("compose/sample/detections/firms-modis-usa-2020-10-20_27.csv"));
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).unwrap();
+    let pairs = text.lines().map(|line| line.split_once('\t').unwrap());
+    pairs.map(|(region, line)| (region.to_owned(), line.to_owned())).collect()
+}
+
+/// A proxy with a virtual topic that is routed by `rule` to `regions`.
+fn start(rig: &Rig, rule: &str, regions: &str) -> (Proxy, Place) {
     let topic = format!("virtual-{}", uuid::Uuid::new_v4().simple());
     let brokers = rig.cluster.bootstrap();
     let brokers: Vec<&str> = brokers.split(',').collect();
@@ -62,8 +125,8 @@ fn start(rig: &Rig, rule: &str) -> (Proxy, Place) {
             listen: String::new(),
             cluster: format!("bootstrap = {brokers:?}"),
             more: format!(
-                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n{rule}\n\
-             [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
+                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n\
+             region = {{ {rule} }}\n{regions}"
             ),
         },
         rig.faults.as_deref(),
