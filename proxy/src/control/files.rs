@@ -20,6 +20,7 @@ pub async fn watch(
     }
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(every) => {}
             () = asked.notified() => watched.iter().for_each(|one| one.tell_again()),
         }
