@@ -110,13 +110,17 @@ fn nothing_is_allocated() {
     let text =
         format!(r#"{{"x":[{}],"a\u0062":{{"c":"d"}},"n":-1.5e3}}"#, "[{}],".repeat(99) + "1");
     let pointers = [pointer("/ab/c"), pointer("/n"), pointer("/none")];
-    let region = Region::new(ALLOCATOR);
-    let found = find(text.as_bytes(), [&pointers[0], &pointers[1], &pointers[2]]);
+    // Other tests run beside this one and allocate: the least of many tries is its own.
+    let tries = (0..1000).map(|_| {
+        let region = Region::new(ALLOCATOR);
+        let found = find(text.as_bytes(), [&pointers[0], &pointers[1], &pointers[2]]);
+        (region.change().allocations, found)
+    });
+    let (least, found) = tries.min_by_key(|(allocations, _)| *allocations).expect("tries");
     let [c, n, none] = found.expect("JSON");
     let number = n.and_then(|n| n.number());
     let is_text = c.is_some_and(|c| c.is_text(b"d"));
-    let change = region.change();
-    assert_eq!(change.allocations, 0, "{change:?}");
+    assert_eq!(least, 0, "allocations");
     assert!(is_text && number == Some(-1500.0) && none.is_none());
 }
 
