@@ -32,6 +32,9 @@ use crate::stream::{ReadHalf, WriteHalf};
 /// Length and correlation id.
 const PREFIX_BYTES: usize = 8;
 
+/// Shorter pieces of a streamed response are not worth a call of the kernel, nor a client's while.
+const PIECE_BYTES_MIN: usize = 8 * 1024;
+
 /// A shorter Fetch response cannot hold a reference in a batch.
 const REFERRING_BYTES_MIN: usize = HEADER_BYTES + REFERENCE_BYTES;
 
@@ -258,8 +261,12 @@ impl<'a> Responses<'a> {
             let fed = scan.feed(&self.output.bytes()[before..]);
             match fed.map_err(|error| response_error(key, error))? {
                 Scanned::More(n) => {
-                    self.pass(before + n).await?;
-                    before = 0;
+                    before += n;
+                    // A few bytes wait for those behind them: nobody can do anything with them.
+                    if before >= PIECE_BYTES_MIN {
+                        self.pass(before).await?;
+                        before = 0;
+                    }
                     self.read(scan.left()).await?;
                 }
                 Scanned::Tail(n) if exact => {

@@ -377,7 +377,7 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
         mutant!(
             "transactions-unread",
             routed::transactions::a_transaction_with_a_virtual_topic_is_refused,
-            "AddPartitionsToTxn 0"
+            "codes of version 0"
         ),
         mutant!(
             "routed-unrestored",
