@@ -3,6 +3,8 @@
 //! Off and free without the cargo feature `failpoints`; with it, `FAILPOINTS="name=return"` in the
 //! environment turns one on.
 
+use protocol_ext::api;
+
 /// Whether the fault is on.
 #[inline]
 pub fn on(name: &str) -> bool {
@@ -62,4 +64,20 @@ pub fn names(host: &str) -> Option<Vec<std::net::IpAddr>> {
     }
     let _ = host;
     None
+}
+
+/// The fault that lets addresses of one API through.
+pub fn of_addresses(key: i16) -> &'static str {
+    match key {
+        api::PRODUCE => "address-produce-tail",
+        api::FETCH => "address-fetch-tail",
+        api::METADATA => "address-metadata",
+        10 => "address-find-coordinator",
+        api::DESCRIBE_CONFIGS => "address-describe-configs",
+        33 | 44 => "address-alter-configs",
+        api::DESCRIBE_QUORUM => "address-describe-quorum",
+        60 => "address-describe-cluster",
+        78 => "address-share-fetch-tail",
+        _ => "address-share-acknowledge-tail",
+    }
 }

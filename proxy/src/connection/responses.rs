@@ -222,7 +222,7 @@ impl<'a> Responses<'a> {
         exchange: &Exchange,
         frame: &Bytes,
     ) -> Result<Bytes, WireError> {
-        if fault::on(address_fault(exchange.api)) {
+        if fault::on(fault::of_addresses(exchange.api)) {
             return Ok(frame.clone());
         }
         let at = header::response_body_at(exchange.api, exchange.version, frame)?;
@@ -309,7 +309,7 @@ impl<'a> Responses<'a> {
             Scanned::Tail(at) | Scanned::More(at) => at,
         };
         let (old, addresses) = (frame.slice(at..), &*self.plane.directory);
-        let new = if is_bare(&old) || fault::on(address_fault(exchange.api)) {
+        let new = if is_bare(&old) || fault::on(fault::of_addresses(exchange.api)) {
             old
         } else {
             tail::exact(message, exchange.version, &old, addresses).map_err(wrong)?
@@ -326,7 +326,7 @@ impl<'a> Responses<'a> {
         tail_bytes: usize,
     ) -> Result<(), ConnectionError> {
         let held = &self.output.bytes()[before..before + tail_bytes];
-        if is_bare(held) || fault::on(address_fault(exchange.api)) {
+        if is_bare(held) || fault::on(fault::of_addresses(exchange.api)) {
             return self.pass(before + tail_bytes).await;
         }
         let old = Bytes::copy_from_slice(held);
@@ -484,20 +484,4 @@ fn has_bare_tail(message: &'static Message, version: i16, frame: &[u8]) -> bool 
 /// Whether a tail names no broker: no tags, or no endpoints and no tags.
 fn is_bare(tail: &[u8]) -> bool {
     matches!(tail, [] | [0] | [1, 0])
-}
-
-/// The fault that lets addresses of one API through.
-fn address_fault(key: i16) -> &'static str {
-    match key {
-        api::PRODUCE => "address-produce-tail",
-        api::FETCH => "address-fetch-tail",
-        api::METADATA => "address-metadata",
-        10 => "address-find-coordinator",
-        api::DESCRIBE_CONFIGS => "address-describe-configs",
-        33 | 44 => "address-alter-configs",
-        api::DESCRIBE_QUORUM => "address-describe-quorum",
-        60 => "address-describe-cluster",
-        78 => "address-share-fetch-tail",
-        _ => "address-share-acknowledge-tail",
-    }
 }
