@@ -223,7 +223,7 @@ fn every_fault_has_a_mutant_and_every_mutant_a_fault() {
     for (name, text) in all().iter().filter(|(name, _)| name.starts_with("proxy/src/")) {
         faults.extend(quoted(&code(text), "fault::on(\""));
         // The faults of addresses are named in one table.
-        if name == "proxy/src/connection/responses.rs" {
+        if name == "proxy/src/fault.rs" {
             let names = quoted(&code(text), "\"address-");
             faults.extend(names.into_iter().map(|name| format!("address-{name}")));
         }
