@@ -289,6 +289,7 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             routed::bounds::a_batch_that_inflates_too_far_is_refused,
             "error of a batch"
         ),
+        mutant!("bombs-add-up", routed::bounds::batches_do_not_add_up, "errors of batches"),
         mutant!("no-carrier", routed::carrier::the_carrier_is_made, "a carrier beside"),
         mutant!("segments-shown", routed::carrier::the_carrier_is_made, "all topics in"),
         mutant!("missing-carrier-told", routed::carrier::a_carrier_is_waited_for, "without a"),

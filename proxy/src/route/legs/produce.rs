@@ -18,7 +18,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::address::Addresses;
 use protocol_ext::batch::{BatchError, Caps, OpenBatch};
-use protocol_ext::codec::CodecError;
+use protocol_ext::codec::{Codec, CodecError};
 use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
 use protocol_ext::split::{SplitOptions, split};
@@ -50,6 +50,8 @@ pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 pub(super) const TIMED_OUT: i16 = 7;
 /// INVALID_RECORD.
 const INVALID: i16 = 87;
+/// What the batches of one request inflate to, in longest requests; further ones are refused.
+const INFLATED_FRAMES_MAX: usize = 2;
 const TOO_LARGE_ID: &str = "virtual topics take producer ids below 2^26";
 
 /// A batch for one physical partition.
@@ -143,13 +145,22 @@ impl Legs {
         let mut outcomes = Outcomes::new();
         let placement = ways.routed.placements().now();
         let (mut parts, mut exact) = (Vec::new(), Vec::new());
+        // What its batches inflate to, together, is held without room.
+        let mut left = caps.body_bytes_max.saturating_mul(INFLATED_FRAMES_MAX);
         for (t, topic) in request.topic_data.iter().enumerate() {
             let Some(routed) = routed(ways, topic) else { continue };
             for (p, data) in topic.partition_data.iter().enumerate() {
                 let mut outcome = Outcome::new(data.index);
                 let taken = match ways.refused.code(t) {
                     Some(code) => Err(Refusal { code, message: None }),
-                    None => taken((routed, &placement), caps, metrics, (t, p), data),
+                    None => {
+                        let most = match fault::on("bombs-add-up") {
+                            true => caps.body_bytes_max,
+                            false => caps.body_bytes_max.min(left),
+                        };
+                        let caps = Caps { body_bytes_max: most, ..*caps };
+                        taken((routed, &placement), &caps, metrics, (t, p), (data, &mut left))
+                    }
                 };
                 match taken {
                     Ok(Taken::Parts(new)) => parts.extend(new),
@@ -283,7 +294,7 @@ fn taken<'a>(
     caps: &Caps,
     metrics: &Metrics,
     of: (usize, usize),
-    data: &PartitionProduceData,
+    (data, left): (&PartitionProduceData, &mut usize),
 ) -> Result<Taken<'a>, Refusal> {
     let refuse = |code, message| Refusal { code, message };
     let (slot, p) = routed.place(data.index).ok_or(refuse(UNKNOWN_PARTITION, None))?;
@@ -293,12 +304,17 @@ fn taken<'a>(
     }
     let records = data.records.clone().unwrap_or_default();
     let open = OpenBatch::open(records, caps).map_err(|why| refuse(unopened(&why), None))?;
+    if open.codec() != Codec::None {
+        *left = left.saturating_sub(open.body().len());
+    }
     let header = open.header();
     if header.is_transactional() {
         return Err(refuse(INVALID_TXN_STATE, None));
     }
     if header.producer_id >= 0 {
-        if header.base_sequence < 0 || header.last_offset_delta + 1 != header.records_count {
+        if header.base_sequence < 0
+            || header.last_offset_delta.checked_add(1) != Some(header.records_count)
+        {
             return Err(refuse(INVALID, None));
         }
         let id = StreamId::new(header.producer_id, header.producer_epoch, slot);

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceResponse,
 };
 use protocol_ext::codec::{Codec, Framing};
 
 use super::{NORCAL, OTHER, TOPIC, located, start, without_sequences};
 use crate::harness::client::{Client, answer};
 use crate::harness::records::{Record, batch};
-use crate::harness::requests::{fetch, fetched, name};
+use crate::harness::requests::{fetch, fetched, name, produce};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 
 const MIB: usize = 1024 * 1024;
@@ -121,20 +122,11 @@ async fn too_many_partitions_of_a_virtual_topic_in_one_request_are_refused() -> 
 /// A batch that inflates beyond the longest request is too large, not damaged: nobody sends it
 /// again as it is.
 pub async fn a_batch_that_inflates_too_far_is_refused(faults: Faults) -> Checked {
-    const TOO_LARGE: i16 = 10;
     let (_brokers, proxy) = start(faults, |setup| setup.limit(BUDGET)).await;
     let mut client = Client::connect(proxy.port).await?;
     for (bytes, code) in [(7 * MIB, 0), (9 * MIB, TOO_LARGE)] {
-        let record = Record {
-            offset: 0,
-            timestamp: 1_700_000_000_000,
-            key: None,
-            value: Some(vec![b'x'; bytes]),
-            headers: Vec::new(),
-        };
-        let one = std::slice::from_ref(&record);
         for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
-            let batch = without_sequences(&batch(codec, Framing::Plain, one));
+            let batch = packed(codec, bytes);
             let told = client.produce(9, TOPIC, 0, &batch).await?.0;
             ensure_eq!(told, code, "error of a batch of {bytes} bytes, {codec:?}");
         }
@@ -145,4 +137,37 @@ pub async fn a_batch_that_inflates_too_far_is_refused(faults: Faults) -> Checked
 #[tokio::test]
 async fn a_batch_that_inflates_beyond_the_longest_request_is_too_large() -> Checked {
     a_batch_that_inflates_too_far_is_refused(None).await
+}
+
+/// The batches of one request do not inflate to more than two of the longest requests: what is
+/// beyond is too large, and what is before is written.
+pub async fn batches_do_not_add_up(faults: Faults) -> Checked {
+    let (_brokers, proxy) = start(faults, |setup| setup.limit(BUDGET)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    let batch = packed(Codec::Zstd, 7 * MIB);
+    let rows = [0, 1, 2, 3].map(|partition| (partition, batch.clone()));
+    let told: ProduceResponse = client.call(0, 9, &produce(9, -1, TOPIC, &rows)).await?;
+    let rows = told.responses.iter().flat_map(|topic| &topic.partition_responses);
+    let codes: Vec<i16> = rows.map(|row| row.error_code).collect();
+    ensure_eq!(codes, [0, 0, TOO_LARGE, TOO_LARGE], "errors of batches that add up");
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_batches_that_inflate_far_are_not_held_together() -> Checked {
+    batches_do_not_add_up(None).await
+}
+
+const TOO_LARGE: i16 = 10;
+
+/// A batch without sequences of one record that inflates to so many bytes.
+fn packed(codec: Codec, bytes: usize) -> Bytes {
+    let record = Record {
+        offset: 0,
+        timestamp: 1_700_000_000_000,
+        key: None,
+        value: Some(vec![b'x'; bytes]),
+        headers: Vec::new(),
+    };
+    without_sequences(&batch(codec, Framing::Plain, std::slice::from_ref(&record)))
 }
