@@ -223,6 +223,7 @@ mod tests {
         rate: 1000,
         size: 1,
         batch_records: 10,
+        located: false,
         seconds: 1,
     };
 

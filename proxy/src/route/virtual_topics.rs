@@ -282,7 +282,10 @@ mod tests {
     #[test]
     fn a_day_is_open_in_the_slot_of_its_place_in_the_ring() {
         let ring = routed(3);
-        assert_eq!(ring.slots(), ["norcal.0", "norcal.1", "norcal.2", "other.0", "other.1", "other.2"]);
+        assert_eq!(
+            ring.slots(),
+            ["norcal.0", "norcal.1", "norcal.2", "other.0", "other.1", "other.2"]
+        );
         let prefixes = ["norcal.2", "other.0"].map(|slot| ring.physical_of(slot));
         assert_eq!(prefixes, ["fires-norcal", "fires-other"]);
         for today in 20_000..20_007 {

@@ -192,7 +192,7 @@ fn parts(
             );
             let of = (answer.topics.len(), row);
             let chain = place.and_then(|(slot, p)| Some((placement.chain(routed, slot)?, p)));
-            let of_chain = |(chain, p)| cut(of, chain, p, asked.offset).collect::<Vec<_>>();
+            let of_chain = |(chain, p)| cut(of, chain, p, asked.offset);
             parts.extend(chain.map(of_chain).unwrap_or_default());
         }
         let name = topic.name.clone();
@@ -204,24 +204,24 @@ fn parts(
 
 /// The segments of a partition that hold something before a logical offset, and the one that holds
 /// the offset; -1 is the end.
-fn cut(
-    of: (usize, usize),
-    chain: &Chain,
-    partition: i32,
-    offset: i64,
-) -> impl Iterator<Item = Shortened> {
+fn cut(of: (usize, usize), chain: &Chain, partition: i32, offset: i64) -> Vec<Shortened> {
     let all = chain.stretches(partition).enumerate();
     let there = all.filter(move |(n, part)| *n == 0 || offset == END || part.base <= offset);
-    let last = there.clone().count();
-    (1..).zip(there).map(move |(nth, (_, part))| {
-        let within = match (offset, part.length()) {
-            (END, None) => END,
-            (END, Some(length)) => length,
-            (offset, length) => (offset - part.base).clamp(0, length.unwrap_or(i64::MAX)),
-        };
-        let (physical, base) = (part.topic.clone(), part.base);
-        Shortened { of, offset: within, base, physical, partition, holds: nth == last }
-    })
+    let mut parts: Vec<_> = there
+        .map(|(_, part)| {
+            let within = match (offset, part.length()) {
+                (END, None) => END,
+                (END, Some(length)) => length,
+                (offset, length) => (offset - part.base).clamp(0, length.unwrap_or(i64::MAX)),
+            };
+            let (physical, base) = (part.topic.clone(), part.base);
+            Shortened { of, offset: within, base, physical, partition, holds: false }
+        })
+        .collect();
+    if let Some(last) = parts.last_mut() {
+        last.holds = true;
+    }
+    parts
 }
 
 fn leg_request(timeout_ms: i32, parts: &[Shortened]) -> DeleteRecordsRequest {
