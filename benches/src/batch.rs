@@ -17,7 +17,7 @@ pub fn located(records: u32, value_bytes: u32) -> Bytes {
     of_values(records, |n| {
         let (north, east) = (f64::from(n * 37 % 90) / 10.0, f64::from(n * 53 % 90) / 10.0);
         let place = format!("\"latitude\":{:.4},\"longitude\":{:.4}", 32.6 + north, east - 124.0);
-        let filler = (value_bytes as usize).saturating_sub(place.len() + 26);
+        let filler = (value_bytes as usize).saturating_sub(place.len() + 25);
         let (before, after) = ("a".repeat(filler / 2), "z".repeat(filler - filler / 2));
         format!("{{\"before\":\"{before}\",{place},\"after\":\"{after}\"}}").into_bytes()
     })

@@ -3,8 +3,8 @@
 //! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
 //! Beside its physical topics each has a carrier: a real and empty topic of its name, whose id is
 //! the id that clients see, and whose partitions are those that groups assign and commit.
-//! With days by record timestamp a region has a slot for each of the days that are open at a time, in a
-//! ring: slot = region * K + day mod K.
+//! With days by record timestamp a region has a slot for each of the days that are open at a time,
+//! in a ring: slot = region * K + day mod K.
 //! Invariant: the slot is a pure function of the record's content and the configuration.
 
 use std::collections::HashMap;
@@ -134,8 +134,8 @@ impl Routed {
         slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
     }
 
-    /// The slot of a record in a batch that begins at this time: that of its region, else of the last,
-    /// `other`, and there that of its day.
+    /// The slot of a record in a batch that begins at this time: that of its region, else of the
+    /// last, `other`, and there that of its day.
     pub fn slot_of(&self, record: &RecordView<'_>, base_timestamp: i64) -> u8 {
         let region = self.rule.region(&self.regions, record).unwrap_or_else(|why| {
             if !fault::on("unlocated-uncounted") {

@@ -1,5 +1,5 @@
-//! DeleteRecords: each logical partition is shortened at the leader of its physical one, with days in
-//! every segment that holds records before the offset. Topics that are not virtual are the home
+//! DeleteRecords: each logical partition is shortened at the leader of its physical one, with days
+//! in every segment that holds records before the offset. Topics that are not virtual are the home
 //! broker's, asked first, as their client.
 
 use std::collections::HashMap;
