@@ -56,8 +56,8 @@ pub async fn records_before_an_offset_go(faults: Faults) -> Checked {
     placed(&mut client, 8, 8).await
 }
 
-/// Where it is not known of a segment whether it was shortened, those behind it stay whole: a reader
-/// would meet a hole.
+/// Where it is not known of a segment whether it was shortened, those behind it stay whole: a
+/// reader would meet a hole.
 pub async fn no_hole_is_made(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
