@@ -114,7 +114,7 @@ mod tests {
 
     const FLOOR: Duration = Duration::from_millis(2);
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_read_in_twenty_is_asked_twice_at_most() {
         let hedge = Hedge::new(FLOOR);
         for n in 1..=60_u64 {
@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_error_of_one_waits_for_the_other() {
         let hedge = Hedge::new(FLOOR);
         let asked = AtomicU64::new(0);
