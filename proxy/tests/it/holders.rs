@@ -17,7 +17,7 @@ const MIB: usize = 1024 * 1024;
 const VALUE: usize = 6 * MIB;
 /// Room for one request with such a value and one such answer at a time.
 const LIMITS: &str = "frame_bytes_max = 8388608\nbuffered_bytes_max = 16777216\n\
-    frame_progress_ms = 2000";
+    frame_progress_ms = 4000";
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn stalled(blame: &str) -> String {
