@@ -264,13 +264,13 @@ impl<'a> Requests<'a> {
         if !self.plane.is_servable(api, version) {
             return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
         }
+        if self.session.as_ref().is_some_and(|session| session.is_over(api)) {
+            return Err(ConnectionError::SessionOver);
+        }
         if fault::forced().holds() {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         let opened = match api {
-            key if self.session.as_ref().is_some_and(|session| session.is_over(key)) => {
-                return Err(ConnectionError::SessionOver);
-            }
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
                 let limit = AUTHENTICATION_FRAME_BYTES_MAX;
                 if frame_bytes > limit {
