@@ -40,6 +40,7 @@ TOPIC_SETTINGS = ("retention.bytes=400000000", "segment.bytes=100000000")
 OFFLOAD_SETTINGS = """[store]
 kind = "local"
 path = "{store}"
+cache_bytes = {cache}
 
 [[offload]]
 topics = ["*"]
@@ -112,8 +113,9 @@ class Bench:
         wanted = {"firebreak": (None, None)}
         if self.options.features:
             wanted["offload"] = OFFLOAD_SETTINGS.format(
-                store=self.folder / "objects", budget=OFFLOAD_BUDGET,
-                frame=OFFLOAD_BUDGET // 2,
+                store=self.folder / "objects", cache=OFFLOAD_BUDGET // 4,
+                budget=OFFLOAD_BUDGET // 4 * 3,
+                frame=OFFLOAD_BUDGET // 4,
             ), None
         if any(cell.tls for cell in self.options.cells):
             ca, cert, key = certificate(self.folder, HOST)
