@@ -80,7 +80,7 @@ struct TroubleTold {
 /// placement makes them.
 fn physical(routed: &VirtualTopics) -> impl Iterator<Item = (&str, i32)> {
     let topics = routed.all().iter().filter(|topic| !topic.days);
-    topics.flat_map(|topic| topic.physical.iter().map(|name| (&**name, topic.partitions)))
+    topics.flat_map(|topic| topic.physical.iter().map(move |name| (&**name, topic.partitions)))
 }
 
 /// Looks whether each physical topic has the partitions that it must have, and each carrier is
