@@ -159,7 +159,9 @@ async fn a_connection_that_panics_gives_its_place_back() -> Checked {
     let brokers = Brokers::start(1).await;
     // Any point on the way of a connection does.
     let panics = Some("silent-client-connects=2*panic");
-    let proxy = Setup::new(&brokers, panics).limit("connections_max = 1").start().await;
+    // One client more than those two is not waited for long.
+    let limits = "connections_max = 1\nfirst_request_ms = 1000";
+    let proxy = Setup::new(&brokers, panics).limit(limits).start().await;
     // The second one comes in only once the first has given its place back.
     until("two panics", async || {
         let mut client = Client::connect(proxy.port).await.ok()?;

@@ -190,7 +190,7 @@ async fn mutants_of_clients_and_brokers_end_their_own_connections_and_nothing_el
     let good = good.join_next().await.ok_or_else(|| failure("no good client"))?;
     let (served, slowest) = good.map_err(failure)??;
     println!("good client: {served} times served, slowest {slowest:?}");
-    ensure!(served > 10, "a good client was served {served} times");
+    ensure!(served >= 3, "a good client was served {served} times");
     proxy.metric_becomes("firebreak_connections{side=\"client\"}", 0.0).await?;
     proxy.metric_becomes("firebreak_connections{side=\"broker\"}", 0.0).await
 }
