@@ -62,7 +62,11 @@ pub async fn ensure(plane: Arc<DataPlane>) {
             tracing::warn!(%error, "topics of virtual ones cannot be looked at");
         }
         // One that is gone is made again.
-        made &= looked.unwrap_or(true);
+        let all = looked.unwrap_or(true);
+        if made && !all {
+            tracing::error!("a topic of a virtual one is gone: it is made again, empty");
+        }
+        made &= all;
         tokio::time::sleep(random::jittered(if made { LOOK_OUT } else { PAUSE })).await;
     }
 }

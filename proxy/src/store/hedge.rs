@@ -133,6 +133,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn patience_is_what_19_of_20_reads_took_and_at_least_the_floor() {
+        let hedge = Hedge::new(FLOOR);
+        assert_eq!(hedge.patience(), FLOOR);
+        (1..=100).for_each(|n| hedge.note(n, Duration::from_millis(n)));
+        assert_eq!(hedge.patience(), Duration::from_millis(96));
+        // Only the last ones count.
+        (101..=400).for_each(|n| hedge.note(n, Duration::ZERO));
+        assert_eq!(hedge.patience(), FLOOR);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_error_of_one_waits_for_the_other() {
         let hedge = Hedge::new(FLOOR);
