@@ -92,6 +92,8 @@ pub struct FakeCluster {
     pub nodes: Vec<FakeNode>,
     /// Rows of ApiVersions: key, least and greatest version.
     pub versions: Vec<(i16, i16, i16)>,
+    /// The rows that a broker tells which is of another release.
+    pub versions_of: BTreeMap<i32, Vec<(i16, i16, i16)>>,
     /// The topics.
     pub topics: Vec<FakeTopic>,
     /// A partition whose leader moved, if any.
@@ -175,6 +177,7 @@ impl FakeCluster {
         Self {
             nodes,
             versions: VERSIONS.to_vec(),
+            versions_of: BTreeMap::new(),
             topics: Vec::new(),
             moved: None,
             refusing: Vec::new(),

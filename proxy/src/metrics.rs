@@ -232,7 +232,7 @@ pub struct Metrics {
     routed_parts: [Counter; PART_RESULTS.len()],
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
-    hidden_topics: Gauge,
+    odd_topics: [Gauge; 2],
     /// Records by where they belong.
     pub places: Places,
 }
@@ -282,7 +282,7 @@ impl Metrics {
         let offload_hedged = counter(r, "offload_hedged", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
-        let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
+        let (routed_parts, [routed_records, producer_look_ups], odd_topics) = routed(r);
         let places = Places::new(r);
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -308,7 +308,7 @@ impl Metrics {
             routed_records,
             routed_parts,
             producer_look_ups,
-            hidden_topics,
+            odd_topics,
             places,
         }
     }
@@ -393,7 +393,12 @@ impl Metrics {
 
     /// Notes how many topics of the cluster virtual ones hide.
     pub fn hidden_topics(&self, topics: usize) {
-        self.hidden_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+        self.odd_topics[0].set(i64::try_from(topics).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many physical topics have another number of partitions than they must have.
+    pub fn misshapen_topics(&self, topics: usize) {
+        self.odd_topics[1].set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 
     /// Counts where a value to restore was found.
@@ -435,7 +440,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 }
 
 /// What is counted of virtual topics.
-fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gauge) {
+fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], [Gauge; 2]) {
     let help = "Records routed to slots of virtual topics";
     let records = counter(r, "routed_records", help);
     let parts = Family::<ResultOnly, Counter>::default();
@@ -446,8 +451,11 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gau
     let hidden = Gauge::default();
     let help = "Topics of the cluster that a virtual topic of the same name hides";
     r.register("hidden_topics", help, hidden.clone());
+    let misshapen = Gauge::default();
+    let help = "Physical topics of another number of partitions than their virtual topic";
+    r.register("misshapen_topics", help, misshapen.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
-    (parts, [records, look_ups], hidden)
+    (parts, [records, look_ups], [hidden, misshapen])
 }
 
 fn buckets() -> Histogram {

@@ -219,6 +219,13 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::sessions_end_behind_uploads,
             "kind=\"session_over\""
         ),
+        mutant!("one-broker-speaks", versions::all_brokers_count, "versions told while"),
+        mutant!(
+            "newest-versions-pass",
+            versions::requests_that_are_too_new_are_answered,
+            "no answer"
+        ),
+        mutant!("newest-versions-pass", versions::clients_see_the_intersection, "rows in version"),
         mutant!("users-hidden", sasl::brokers_see_clients, "logins of alice at brokers"),
         mutant!("lifetime-untold", sasl::sessions_end, "lifetime told"),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
@@ -319,6 +326,11 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "carriers-unread",
             routed::carrier::records_in_a_carrier_are_told_of,
             "firebreak_hidden_topics is"
+        ),
+        mutant!(
+            "partitions-uncounted",
+            routed::carrier::misshapen_topics_are_told_of,
+            "firebreak_misshapen_topics is"
         ),
     ]
 }

@@ -16,7 +16,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::{Record, batch};
 use crate::harness::{Checked, Faults, until};
-use crate::routed::without_sequences;
+use crate::routed::{looked_out, without_sequences};
 
 /// The virtual topic: partition 0 is that of the first slot, 1 of the second.
 pub const TOPIC: &str = "fires";
@@ -49,6 +49,7 @@ pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
     );
     let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;
     until("ready", async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(())).await?;
+    looked_out(&brokers).await;
     Ok((brokers, proxy))
 }
 
