@@ -1,4 +1,5 @@
-//! Learns which versions each broker has, where clients are told before they are let through to one.
+//! Learns which versions each broker has, where clients are told before they are let through to
+//! one.
 //!
 //! Each broker that is known is asked once, and again now and then: one that starts anew may be
 //! another version. Nobody has to log in for that.

@@ -82,7 +82,8 @@ pub mod weather {
     pub struct Weather {
         /// Longest time that an attempt takes.
         pub late: Duration,
-        /// So many halves of attempts fail of [`ALWAYS`], the second half of one once it took effect.
+        /// So many halves of attempts fail of [`ALWAYS`], the second half of one once it took
+        /// effect.
         pub failing: usize,
     }
 
