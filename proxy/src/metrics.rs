@@ -1,6 +1,7 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
 mod health;
+mod placed;
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
@@ -18,6 +19,7 @@ use protocol_ext::api;
 use crate::error::{Blame, ConnectionError};
 use crate::route::region::Unlocated;
 pub use health::{Health, Held, StoreOp};
+pub use placed::Placed;
 
 /// How deep an exchange is looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,8 @@ pub enum PartResult {
     Duplicate,
     /// A later one was there.
     Older,
+    /// A sealed segment has it.
+    Sealed,
     /// To be sent again.
     Again,
     /// Refused for good.
@@ -141,8 +145,8 @@ pub enum PartResult {
     Deferred,
 }
 
-const PART_RESULTS: [&str; 7] =
-    ["new", "duplicate", "older", "again", "refused", "contradiction", "deferred"];
+const PART_RESULTS: [&str; 8] =
+    ["new", "duplicate", "older", "sealed", "again", "refused", "contradiction", "deferred"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonOnly {
@@ -218,6 +222,8 @@ pub struct Metrics {
     offload_objects: [Counter; OFFLOAD_OPS.len()],
     /// Of the store, the budget and the cluster.
     pub health: Health,
+    /// Of the placement of topics with days.
+    pub placed: Placed,
     reloads: [Counter; 2],
     offload_cache: [Counter; CACHE_RESULTS.len()],
     /// Answers that left values out since the store took too long.
@@ -269,7 +275,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
-        let health = Health::new(r);
+        let (health, placed) = (Health::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
         let help = "Where values to restore were found";
@@ -292,6 +298,7 @@ impl Metrics {
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
             health,
+            placed,
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
             offload_cache: CACHE_RESULTS

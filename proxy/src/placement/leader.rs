@@ -185,6 +185,7 @@ impl Seat {
         self.until_read(|table| table.leader.as_ref() == Some(&beat)).await?;
         tracing::info!(id = %self.who.id, "leads the placement");
         let plane = self.plane.clone();
+        let _leads = plane.metrics.placed.leads();
         let days = plane.routed.iter().flat_map(|all| all.all()).filter(|topic| topic.days);
         let topics: Vec<&Routed> = days.collect();
         loop {
@@ -399,6 +400,7 @@ impl Seat {
             match seal::ends_now(&mut Asker::new(&self.plane), topic).await {
                 Ok(now) if now.len() == ends.len() => {
                     if now.values().zip(ends).any(|(now, sealed)| now > sealed) {
+                        self.plane.metrics.placed.grown.inc();
                         tracing::error!(topic, "a sealed segment has grown: what came is not read");
                     }
                 }

@@ -420,6 +420,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
             seals::a_seal_waits_for_replicas,
             "while the roll must wait"
         ),
+        mutant!(
+            "seal-asks-brokers-that-are-down",
+            seals::a_seal_waits_for_no_broker_that_is_down,
+            "a roll: not within"
+        ),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]
 }
