@@ -9,6 +9,7 @@ use crate::fault;
 use crate::route::virtual_topics::Routed;
 
 /// One slot that gets a new segment.
+#[derive(Debug)]
 pub struct Rolled {
     /// The slot.
     pub slot: String,

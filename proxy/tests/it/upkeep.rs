@@ -404,8 +404,7 @@ async fn values_that_only_look_like_references_are_told_apart() -> Checked {
 /// Values of a segment that was deleted after its days go; those of the next one stay.
 pub async fn values_go_with_their_segment(faults: Faults) -> Checked {
     let store = Folder::new();
-    let (brokers, proxy) =
-        segments::start_as(faults, |setup| setup.offload(&store, 1000)).await?;
+    let (brokers, proxy) = segments::start_as(faults, |setup| setup.offload(&store, 1000)).await?;
     let mut client = Client::connect(proxy.port).await?;
     let large = |seed| located(Some("norcal"), noise(seed, 50_000));
     let (error, _) = client.produce(9, segments::TOPIC, 0, &large(1)).await?;

@@ -215,7 +215,8 @@ impl Legs {
         }
         let places = rows.iter().map(|(_, place)| place.clone()).collect();
         let sealed = self.sealed_of(ways, places).await?;
-        for ((topic, row), _) in rows.iter().filter(|(_, (physical, _))| sealed.contains(physical)) {
+        for ((topic, row), _) in rows.iter().filter(|(_, (physical, _))| sealed.contains(physical))
+        {
             let row = &mut answer.responses[*topic].partitions[*row];
             *row = failed(row.partition_index, NOT_LEADER);
         }
@@ -308,7 +309,7 @@ fn questions(
                 let chain = placement.chain(routed, slot).ok_or((NOT_LEADER, -1))?;
                 let below = || (OFFSET_OUT_OF_RANGE, chain.start(p).unwrap_or(-1));
                 let asked = question(chain, p, asked, (t, row)).ok_or_else(below)?;
-                Ok(Question { open: asked.open && routed.days, ..asked })
+                Ok::<_, (i16, i64)>(Question { open: asked.open && routed.days, ..asked })
             });
             let (code, start) = placed
                 .as_ref()

@@ -13,13 +13,15 @@
 //! the long form.
 
 mod breaking;
+#[cfg(feature = "failpoints")]
+pub mod mutants;
 mod reading;
 mod rolls;
 mod writing;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -128,12 +130,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        topic: &'a str,
-        balancer: &'a Balancer,
-        proxies: &[Proxy; 2],
-        time: Duration,
-    ) -> Self {
+    fn new(topic: &'a str, balancer: &'a Balancer, proxies: &[Proxy; 2], time: Duration) -> Self {
         let run = Self {
             topic,
             balancer,
@@ -201,7 +198,8 @@ impl<'a> Run<'a> {
             ("contradiction", CONTRADICTIONS),
         ];
         for (result, what) in results {
-            let value = proxy.metric(&format!("firebreak_routed_parts_total{{result=\"{result}\"}}"));
+            let value =
+                proxy.metric(&format!("firebreak_routed_parts_total{{result=\"{result}\"}}"));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             self.count(what, value as u64);
         }
