@@ -33,4 +33,4 @@ need mvn maven
 need go golang-go
 cd "$repo"
 FIREBREAK_EXACT_SECONDS=$seconds exec "${CARGO:-cargo}" test -p firebreak --test kafka -- \
-    exact_4_3_1:: --nocapture
+    exact_4_3_1::exactly --nocapture

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ask::Asker;
 use super::day::{day, next_name};
+use super::looks::{self, Look};
 use super::plan::{
     Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key, slot_of,
 };
@@ -23,7 +24,7 @@ use super::seal::{self, Made};
 use super::table::Table;
 use super::tail::Read;
 use super::writer::{WriteError, Writer};
-use crate::clock::{self, Tick};
+use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::random;
 use crate::route::virtual_topics::{PLACEMENT_TOPIC, Routed};
@@ -104,7 +105,7 @@ pub async fn run(
                 if let Some(left_out) = seat.plane.lines.allows("leads") {
                     tracing::warn!(%error, left_out, "leads the placement no more");
                 }
-                tokio::time::sleep(random::jittered(BEAT / 4)).await;
+                seat.read_anew().await;
                 // Who lost a broker, and its seat to nobody, waits for nobody's silence.
                 seat.last_leader().as_ref() != Some(&seat.who.id)
             }
@@ -127,13 +128,6 @@ fn log_configs(replicas: i16) -> Vec<(&'static str, &'static str)> {
         ("min.insync.replicas", in_sync),
         ("unclean.leader.election.enable", "false"),
     ]
-}
-
-/// A sealed segment to look at again.
-struct Look {
-    topic: String,
-    ends: Vec<i64>,
-    at: Tick,
 }
 
 struct Seat {
@@ -173,6 +167,7 @@ impl Seat {
         let mut since = clock::now();
         let silence = SILENCE + random::jittered(BEAT / 2);
         loop {
+            let slept = clock::now();
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(BEAT / 4) => {}
@@ -184,10 +179,27 @@ impl Seat {
             }
             let read = self.read.borrow_and_update().clone();
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
-            if !fresh || read.table.leader != last {
+            // Who did not run has heard nobody: what was read last may be an answer from before.
+            let stopped = clock::now() - slept > BEAT;
+            if !fresh || stopped || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {
                 return;
+            }
+        }
+    }
+
+    /// Waits until brokers answered twice what is new in the log: the first answer may be one from
+    /// before.
+    async fn read_anew(&mut self) {
+        for _ in 0..2 {
+            let seen = self.read.borrow().at;
+            while self.read.borrow().at == seen {
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep(BEAT / 20) => {}
+                    Some(command) = self.commands.recv() => command.refuse(Refused::Nobody),
+                }
             }
         }
     }
@@ -437,29 +449,11 @@ impl Seat {
         self.looks = later;
         if !due.is_empty() {
             let plane = self.plane.clone();
-            let unanswered = self.beating(writer, look_at(&plane, due)).await?;
+            let unanswered = self.beating(writer, looks::look_at(&plane, due)).await?;
             self.looks.extend(unanswered);
         }
         Ok(())
     }
-}
-
-/// Looks at sealed segments; gives those of which no broker told.
-async fn look_at(plane: &DataPlane, looks: Vec<Look>) -> Vec<Look> {
-    let mut unanswered = Vec::new();
-    for look in looks {
-        let Look { topic, ends, .. } = &look;
-        match seal::ends_now(&mut Asker::new(plane), topic).await {
-            Ok(now) if now.len() == ends.len() => {
-                if now.values().zip(ends).any(|(now, sealed)| now > sealed) {
-                    plane.metrics.placed.grown.inc();
-                    tracing::error!(topic, "a sealed segment has grown: what came is not read");
-                }
-            }
-            Ok(_) | Err(_) => unanswered.push(look),
-        }
-    }
-    unanswered
 }
 
 impl Command {
