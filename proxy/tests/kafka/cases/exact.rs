@@ -47,7 +47,7 @@ pub use rolls::a_hundred_rolls_in_a_row;
 pub fn exactly_once_whatever_breaks(rig: &mut Rig) {
     let seconds = std::env::var("FIREBREAK_EXACT_SECONDS");
     let seconds: u64 = seconds.map_or(60, |seconds| seconds.parse().unwrap());
-    in_sync(rig, Some("2"));
+    in_sync(rig, 2);
     let topic = format!("exact-{}", uuid::Uuid::new_v4().simple());
     let (mut proxies, balancer) = start(rig, &topic);
     let run = Run::new(&topic, &balancer, &proxies, Duration::from_secs(seconds));
@@ -77,12 +77,12 @@ pub fn exactly_once_whatever_breaks(rig: &mut Rig) {
     judge(&run, &told, &[("a reader that followed", &followed), ("a reader in the end", &read)]);
     let grown = proxies.iter().map(|proxy| proxy.logged("has grown")).sum::<usize>();
     assert_eq!(grown, 0, "sealed segments that grew");
-    in_sync(rig, None);
+    in_sync(rig, 1);
     rig.executed();
 }
 
 /// How many replicas must have what is acknowledged.
-fn in_sync(rig: &mut Rig, replicas: Option<&str>) {
+fn in_sync(rig: &mut Rig, replicas: u8) {
     let bootstrap = rig.cluster.bootstrap();
     let wanted = json!({
         "bootstrap": bootstrap, "name": "min.insync.replicas", "value": replicas,

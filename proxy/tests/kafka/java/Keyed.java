@@ -119,16 +119,13 @@ final class Keyed {
         return record;
     }
 
-    /** Sets a configuration of all brokers, or takes it back if there is no value. */
+    /** Sets a configuration of all brokers. */
     static Object clusterConfig(JsonNode in) throws Exception {
-        String value = in.hasNonNull("value") ? in.get("value").asText() : null;
-        var entry = new ConfigEntry(in.get("name").asText(), value);
-        var kind = value == null ? AlterConfigOp.OpType.DELETE : AlterConfigOp.OpType.SET;
+        var entry = new ConfigEntry(in.get("name").asText(), in.get("value").asText());
+        var set = new AlterConfigOp(entry, AlterConfigOp.OpType.SET);
         var brokers = new ConfigResource(ConfigResource.Type.BROKER, "");
         try (Admin admin = Admin.create(Cases.properties(in))) {
-            var changes = Map.of(brokers, (java.util.Collection<AlterConfigOp>)
-                    List.of(new AlterConfigOp(entry, kind)));
-            admin.incrementalAlterConfigs(changes).all().get();
+            admin.incrementalAlterConfigs(Map.of(brokers, List.of(set))).all().get();
         }
         return Map.of();
     }
