@@ -36,7 +36,7 @@ pub fn a_hundred_rolls_in_a_row(rig: &mut Rig) {
     commit_start(rig, &run);
     let before = run.segments().unwrap();
     let all_written = AtomicBool::new(false);
-    let (told, readings) = std::thread::scope(|scope| {
+    let (told, mut readings) = std::thread::scope(|scope| {
         let _ends = Ends(&run, &all_written);
         let librdkafka = scope.spawn(|| reading::follow(&run, Some("librdkafka"), &all_written));
         let followers = Followers::start(rig, &run);
@@ -59,6 +59,7 @@ pub fn a_hundred_rolls_in_a_row(rig: &mut Rig) {
     });
     assert!(told.failed.is_empty(), "records failed: {:?}", told.errors);
     lag(rig, &place, told.acked());
+    readings.insert("a group that lagged and was started again", catch_up(rig, &run, told.acked()));
     judge(told, &readings);
     for (slot, segments) in run.segments().unwrap() {
         let (before, after) = (before[&slot].len(), segments.len());
@@ -122,19 +123,36 @@ impl Followers {
     fn stop(self, rig: &mut Rig, count: u64) -> BTreeMap<&'static str, Reading> {
         let java = rig.java.must("follow-stop", json!({"group": "java", "count": count}));
         let mut readings = BTreeMap::new();
-        readings.insert("java", of_told(&java));
-        readings.insert("franz-go", of_told(&self.franz_go.followed(count)));
+        readings.insert("java", of_told(&[java]));
+        readings.insert("franz-go", of_told(&[self.franz_go.followed(count)]));
         readings.insert("kcat", self.kcat.stop(count));
         readings
     }
 }
 
-fn of_told(told: &Value) -> Reading {
-    let lines = told["lines"].as_array().unwrap().iter();
+fn of_told(told: &[Value]) -> Reading {
+    let lines = told.iter().flat_map(|told| told["lines"].as_array().unwrap());
     let mut reading = Reading::of_lines(lines.map(|line| line.as_str().unwrap()));
-    let errors = told["errors"].as_object().unwrap();
-    reading.wrong.extend(errors.iter().map(|(text, count)| format!("{text} ({count} times)")));
+    let errors = told.iter().flat_map(|told| told["errors"].as_object().unwrap());
+    reading.wrong.extend(errors.map(|(text, count)| format!("{text} ({count} times)")));
     reading
+}
+
+/// The group that has read nothing reads one half over all segments, ends, and goes on from its
+/// commits.
+fn catch_up(rig: &mut Rig, run: &Run<'_>, count: u64) -> Reading {
+    let mut told: Vec<Value> = Vec::new();
+    for half in [count / 2, count] {
+        let command = json!({
+            "bootstrap": run.bootstrap, "topic": run.topic, "group": LAGS,
+            "config": {"max.poll.records": 50},
+        });
+        rig.java.must("follow-start", command);
+        let read: usize = told.iter().map(|told| told["lines"].as_array().unwrap().len()).sum();
+        let left = half.saturating_sub(u64::try_from(read).unwrap());
+        told.push(rig.java.must("follow-stop", json!({"group": LAGS, "count": left})));
+    }
+    of_told(&told)
 }
 
 impl Kcat {
