@@ -17,6 +17,7 @@ const STOPPED: Duration = Duration::from_secs(40);
 /// Between two stopped proxies.
 const STOPPED_EVERY: Duration = Duration::from_secs(60);
 const ROLL_EVERY: Duration = Duration::from_secs(5);
+const ROLL_MAX: Duration = Duration::from_secs(90);
 
 /// Kills brokers that lead a segment.
 pub fn brokers(cluster: &mut Cluster, run: &Run<'_>) {
@@ -115,8 +116,10 @@ pub fn days(run: &Run<'_>) {
     }
 }
 
+/// One roll, asked for until it is done.
 pub fn roll(run: &Run<'_>) {
     let without = run.broker_down.load(Ordering::Relaxed);
+    let until = Instant::now() + ROLL_MAX;
     for turn in 0.. {
         let admins: Vec<&String> = run.admins().collect();
         let mut command = Command::new("timeout");
@@ -131,6 +134,8 @@ pub fn roll(run: &Run<'_>) {
         }
         // The leader was killed or stopped: the next one ends what it began.
         run.count("rolls asked again", 1);
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(Instant::now() < until, "no roll within {ROLL_MAX:?}: {errors}");
         if !run.pause(Duration::from_millis(300)) {
             return;
         }
