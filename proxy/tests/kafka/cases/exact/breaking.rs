@@ -12,7 +12,9 @@ use crate::raw;
 /// A broker is killed so often, and down for so long.
 const BROKER_EVERY: Duration = Duration::from_secs(20);
 const BROKER_DOWN: Duration = Duration::from_secs(11);
-const PROXY_EVERY: Duration = Duration::from_secs(3);
+/// A proxy is killed after a time between these: whoever leads the placement next has 3 s to wait
+/// first, and something to do then.
+const PROXY_EVERY_MS: (u64, u64) = (3_500, 9_000);
 const STOPPED: Duration = Duration::from_secs(40);
 /// Between two stopped proxies.
 const STOPPED_EVERY: Duration = Duration::from_secs(60);
@@ -47,9 +49,9 @@ fn leader(cluster: &Cluster, run: &Run<'_>) -> Option<i32> {
 
 /// Kills proxies in turn, and stops one now and then.
 pub fn proxies(proxies: &mut [Proxy; 2], run: &Run<'_>) {
-    let mut stop_at = Instant::now() + PROXY_EVERY;
+    let mut stop_at = Instant::now();
     let (mut turn, mut told) = (0, false);
-    while run.pause(PROXY_EVERY) {
+    while run.pause(sometime(PROXY_EVERY_MS)) {
         let now = Instant::now();
         if now >= stop_at && now + STOPPED < run.end {
             stop_one(proxies, run, told);
@@ -70,13 +72,19 @@ fn stop_one(proxies: &mut [Proxy; 2], run: &Run<'_>, told: bool) {
     proxies[which].signal("STOP");
     run.balancer.take_out(which, told);
     let until = Instant::now() + STOPPED;
-    while Instant::now() < until && run.pause(PROXY_EVERY) {
+    while Instant::now() < until && run.pause(sometime(PROXY_EVERY_MS)) {
         kill(&mut proxies[1 - which], run);
     }
     proxies[which].signal("CONT");
     run.balancer.put_in(which);
     run.stopped[which].store(false, Ordering::Relaxed);
     run.count("proxies stopped for 40 s", u64::from(Instant::now() >= until));
+}
+
+/// A time between two, in milliseconds.
+pub fn sometime((least, most): (u64, u64)) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() % u128::from(most - least);
+    Duration::from_millis(least + u64::try_from(random).unwrap())
 }
 
 fn kill(proxy: &mut Proxy, run: &Run<'_>) {

@@ -88,8 +88,7 @@ fn roll_and_kill(proxies: &mut [Proxy; 2], run: &Run<'_>) {
     let which = usize::from(leads(&proxies[1]));
     std::thread::scope(|scope| {
         scope.spawn(|| breaking::roll(run));
-        let moment = u64::try_from(uuid::Uuid::new_v4().as_u128() % 250).unwrap();
-        std::thread::sleep(Duration::from_millis(30 + moment));
+        std::thread::sleep(breaking::sometime((30, 280)));
         proxies[which].kill();
         let other = &proxies[1 - which];
         let begun = other.metric("firebreak_placement_intents") > 0.5;
