@@ -14,10 +14,10 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ask::Asker;
-use super::day::{day, next_name};
+use super::day::{day_of, next_name};
 use super::looks::{self, Look};
 use super::plan::{
-    Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key, slot_of,
+    Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key,
 };
 use super::record::{Intent, Key, Layout, Leader, SegmentFact};
 use super::seal::{self, Made};
@@ -317,7 +317,7 @@ impl Seat {
             return Ok(Vec::new());
         }
         let table = self.read.borrow().table.clone();
-        let due = due(&table, topic, &day(clock::unix_ms()), forced);
+        let due = due(&table, topic, clock::unix_ms(), forced);
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -342,7 +342,9 @@ impl Seat {
                     // Another name, with the next look.
                     tracing::error!(topic = %rolled.next, "is there and is no empty segment");
                     let taken = rolled.next;
-                    let next = next_name(&slot_of(topic, &slot), &day(clock::unix_ms()), |name| {
+                    let begins = topic.physical_of(&slot);
+                    let day = day_of(begins, &taken).unwrap_or_default();
+                    let next = next_name(begins, day, |name| {
                         name <= taken.as_str() || is_taken(&table, topic, &slot, name)
                     });
                     let intent = json(&Intent::Roll { next });

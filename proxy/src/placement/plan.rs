@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::day::{DAY_MS, day_of, next_name};
+use super::day::{day, day_of, next_name};
 use super::record::{Intent, Key, SegmentFact};
 use super::table::Table;
+use crate::clock::DAY_MS;
 use crate::fault;
 use crate::route::virtual_topics::Routed;
 
@@ -20,9 +21,10 @@ pub struct Rolled {
 }
 
 /// Slots that get a new segment.
-pub fn due(table: &Table, topic: &Routed, today: &str, forced: bool) -> Vec<Rolled> {
-    let slots = topic.slots().iter().filter_map(|slot| {
-        let name = slot_of(topic, slot);
+pub fn due(table: &Table, topic: &Routed, now_ms: u64, forced: bool) -> Vec<Rolled> {
+    let slots = topic.slots().iter().enumerate().filter_map(|(number, slot)| {
+        let name = topic.physical_of(slot);
+        let today = &*day(topic.open_day(number, now_ms) * DAY_MS);
         let segments = table.segments_of(topic, slot);
         let old = segments.and_then(|segments| segments.last_key_value());
         let old = old.map(|(number, fact)| (*number, fact.clone()));
@@ -30,12 +32,12 @@ pub fn due(table: &Table, topic: &Routed, today: &str, forced: bool) -> Vec<Roll
             Some(Intent::Roll { next }) => next.clone(),
             Some(Intent::Delete { .. }) => return None,
             None => {
-                let begun = old.as_ref().and_then(|(_, fact)| day_of(&name, &fact.topic));
+                let begun = old.as_ref().and_then(|(_, fact)| day_of(name, &fact.topic));
                 if begun.is_some_and(|begun| begun >= today) && !forced {
                     return None;
                 }
                 let day = begun.map_or(today, |begun| begun.max(today));
-                next_name(&name, day, |name| is_taken(table, topic, slot, name))
+                next_name(name, day, |name| is_taken(table, topic, slot, name))
             }
         };
         Some(Rolled { slot: slot.clone(), next, old })
@@ -54,11 +56,6 @@ pub fn expired<'t>(
     let kept_ms = u64::from(topic.retention_days) * DAY_MS;
     let over = oldest.sealed_at_ms.is_some_and(|at| at.saturating_add(kept_ms) < now_ms);
     (over && !fault::on("segments-kept-for-ever")).then_some((*number, oldest))
-}
-
-/// What the names of a slot's segments start with.
-pub fn slot_of(topic: &Routed, slot: &str) -> String {
-    format!("{}-{slot}", topic.name)
 }
 
 /// Whether a slot has a segment of this name.

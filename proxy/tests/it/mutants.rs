@@ -289,6 +289,9 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             routed::regions::records_go_where_they_are,
             "firebreak_unlocated_records_total"
         ),
+        mutant!("ends-unasked", segments::delete::records_before_an_offset_go, "beyond the end"),
+        mutant!("newest-first", segments::delete::no_hole_is_made, "starts after a failure"),
+        mutant!("days-by-arrival", segments::stamped::records_go_to_their_days, "days in"),
         mutant!(
             "too-large-is-corrupt",
             routed::bounds::a_batch_that_inflates_too_far_is_refused,
