@@ -16,9 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::ask::Asker;
 use super::day::{day_of, next_name};
 use super::looks::{self, Look};
-use super::plan::{
-    Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key,
-};
+use super::plan::{Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key};
 use super::record::{Intent, Key, Layout, Leader, SegmentFact};
 use super::seal::{self, Made};
 use super::table::Table;
