@@ -159,7 +159,7 @@ impl Kcat {
         let folder = Scratch::new("kcat");
         let out = folder.path().join("read.txt");
         let mut command = kcat::command(3600);
-        command.args(["kcat", "-b", &run.bootstrap, "-C", "-u", "-q", "-t", run.topic]);
+        command.args(["kcat", "-b", &run.bootstrap, "-C", "-E", "-u", "-q", "-t", run.topic]);
         command.args(["-o", "beginning", "-X", "auto.offset.reset=error"]);
         command.args(["-f", "%p %o %k %s\\n"]);
         command.stdin(Stdio::null()).stdout(File::create(&out).unwrap());
