@@ -178,7 +178,7 @@ impl Seat {
             let read = self.read.borrow_and_update().clone();
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
             // Who did not run has heard nobody: what was read last may be an answer from before.
-            let stopped = clock::now() - slept > BEAT;
+            let stopped = clock::now() - slept > FRESH;
             if !fresh || stopped || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {

@@ -14,7 +14,7 @@ const BROKER_EVERY: Duration = Duration::from_secs(20);
 const BROKER_DOWN: Duration = Duration::from_secs(11);
 /// A proxy is killed after a time between these: whoever leads the placement next has 3 s to wait
 /// first, and something to do then.
-const PROXY_EVERY_MS: (u64, u64) = (3_500, 9_000);
+const PROXY_EVERY_MS: (u64, u64) = (5_000, 10_000);
 const STOPPED: Duration = Duration::from_secs(40);
 /// Between two stopped proxies.
 const STOPPED_EVERY: Duration = Duration::from_secs(60);
