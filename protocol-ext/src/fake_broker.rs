@@ -104,6 +104,8 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Brokers that have not heard of what is set for topics.
     pub behind: Vec<i32>,
+    /// Brokers that have a replica of every partition and are down.
+    pub down: Vec<i32>,
     /// Kafka's id of the cluster.
     pub id: String,
     /// Topics that Metadata tells an error of, and which.
@@ -182,6 +184,7 @@ impl FakeCluster {
             moved: None,
             refusing: Vec::new(),
             leaderless: Vec::new(),
+            down: Vec::new(),
             id: "fake".to_owned(),
             troubled: Vec::new(),
             configs: Vec::new(),

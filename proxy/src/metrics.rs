@@ -1,6 +1,7 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
 mod health;
+mod placed;
 mod places;
 
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
 pub use health::{Health, Held, StoreOp};
+pub use placed::Placed;
 use places::Places;
 
 /// How deep an exchange is looked into.
@@ -132,6 +134,8 @@ pub enum PartResult {
     Duplicate,
     /// A later one was there.
     Older,
+    /// A sealed segment has it.
+    Sealed,
     /// To be sent again.
     Again,
     /// Refused for good.
@@ -142,8 +146,8 @@ pub enum PartResult {
     Deferred,
 }
 
-const PART_RESULTS: [&str; 7] =
-    ["new", "duplicate", "older", "again", "refused", "contradiction", "deferred"];
+const PART_RESULTS: [&str; 8] =
+    ["new", "duplicate", "older", "sealed", "again", "refused", "contradiction", "deferred"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonOnly {
@@ -219,6 +223,8 @@ pub struct Metrics {
     offload_objects: [Counter; OFFLOAD_OPS.len()],
     /// Of the store, the budget and the cluster.
     pub health: Health,
+    /// Of the placement of topics with days.
+    pub placed: Placed,
     reloads: [Counter; 2],
     offload_cache: [Counter; CACHE_RESULTS.len()],
     /// Answers that left values out since the store took too long.
@@ -271,7 +277,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
-        let health = Health::new(r);
+        let (health, placed) = (Health::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
         let help = "Where values to restore were found";
@@ -294,6 +300,7 @@ impl Metrics {
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
             health,
+            placed,
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
             offload_cache: CACHE_RESULTS

@@ -170,6 +170,11 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             upkeep::a_cluster_of_the_same_name_deletes_nothing,
             "another cluster's gc"
         ),
+        mutant!(
+            "segments-kept-for-ever",
+            upkeep::values_go_with_their_segment,
+            "a deletion: not within"
+        ),
         mutant!("parts-not-missed", upkeep::an_unshown_part_keeps_its_objects, "objects left"),
         mutant!("every-log-read", upkeep::topics_without_references_are_not_read, "elsewhere"),
         mutant!("listing-trusted", upkeep::what_is_stored_meanwhile_is_not_dangling, "dangling"),
@@ -411,6 +416,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),
         mutant!("sealed-end-told", read::records_have_logical_offsets, "end told from 0"),
+        mutant!(
+            "ahead-is-out-of-range",
+            read::a_reader_that_is_ahead_is_not_reset,
+            "before the roll is known"
+        ),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
@@ -434,6 +444,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "unreplicated-sealed",
             seals::a_seal_waits_for_replicas,
             "while the roll must wait"
+        ),
+        mutant!(
+            "seal-asks-brokers-that-are-down",
+            seals::a_seal_waits_for_no_broker_that_is_down,
+            "a roll: not within"
         ),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]

@@ -14,6 +14,7 @@
     reason = "a test harness has its own tasks and reads the real clock"
 )]
 
+mod balancer;
 mod batch;
 mod cases;
 #[path = "../it/harness/certs.rs"]
@@ -111,7 +112,7 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, rolling,
+    addresses, admin, by_hand, everything, exact, groups, kcat, librdkafka, old, records, rolling,
     security, segments, stamped, tools, trouble, virtual_topics,
 };
 
@@ -126,6 +127,11 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     rolls_under_load => segments::rolls_under_load,
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
     detections_by_their_days => stamped::detections_by_their_days,
+]);
+
+on_kafka!(exact_4_3_1, KAFKA_4_3, [
+    exactly_once_whatever_breaks => exact::exactly_once_whatever_breaks,
+    a_hundred_rolls_in_a_row => exact::a_hundred_rolls_in_a_row,
 ]);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
@@ -144,4 +150,9 @@ on_kafka!(mutants, KAFKA_4_3, [
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants_of_security, SECURED_4_3, [
     each_broken_promise_is_seen => security::mutants::each_broken_promise_is_seen,
+]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_exactly_once, KAFKA_4_3, [
+    each_broken_rule_is_seen => exact::mutants::each_broken_rule_is_seen,
 ]);

@@ -51,6 +51,23 @@ async fn a_seal_waits_until_every_broker_refuses_writes() -> Checked {
     a_seal_waits_for_every_broker(None).await
 }
 
+/// A broker that is down may stay so for long, and writes wait for the seal: it is not asked. It
+/// cannot lead again before it knows what was decided meanwhile.
+pub async fn a_seal_waits_for_no_broker_that_is_down(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    brokers.cluster().down.push(9);
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    roll(&proxy).await?;
+    ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
+    ensure_written(&brokers, &proxy, 8).await
+}
+
+#[tokio::test]
+async fn a_seal_is_done_while_a_broker_is_down() -> Checked {
+    a_seal_waits_for_no_broker_that_is_down(None).await
+}
+
 /// A transaction could never be ended in a sealed segment.
 pub async fn a_seal_waits_for_transactions(faults: Faults) -> Checked {
     let hinder = |brokers: &Brokers, open: &str| {
