@@ -233,6 +233,7 @@ impl Seat {
         let beat = self.beat(writer).await?;
         // Everything before it in the log is read once this is.
         self.until_read(|table| table.leader.as_ref() == Some(&beat)).await?;
+        self.looks = looks::sealed_lately(&self.read.borrow().table);
         tracing::info!(id = %self.who.id, "leads the placement");
         let plane = self.plane.clone();
         let _leads = plane.metrics.placed.leads();

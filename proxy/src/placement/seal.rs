@@ -2,8 +2,8 @@
 //!
 //! `max.message.bytes` 0 -> shown by every replica's broker -> a batch of wrong CRC refused as too
 //! large by each leader (2 while open; never written) -> no open transaction -> log end = high
-//! watermark, both asked with one leader epoch -> the same replicas are up as before. Every step may
-//! be done again, by whoever leads.
+//! watermark, both asked with one leader epoch -> the same replicas are up as before. Every step
+//! may be done again, by whoever leads.
 //! Invariant: an end is told only when no replica takes writes and all there is is replicated. One
 //! that is down is not asked: before it can lead it has read the cluster's decisions up to then.
 

@@ -59,10 +59,14 @@ impl Table {
         self.layouts == other.layouts && self.segments == other.segments
     }
 
+    /// All segments.
+    pub fn all(&self) -> impl Iterator<Item = &SegmentFact> {
+        self.segments.values().flat_map(BTreeMap::values)
+    }
+
     /// How many segments are open, and how many sealed.
     pub fn counts(&self) -> (usize, usize) {
-        let all = self.segments.values().flat_map(BTreeMap::values);
-        let (sealed, open): (Vec<_>, Vec<_>) = all.partition(|fact| fact.ends.is_some());
+        let (sealed, open): (Vec<_>, Vec<_>) = self.all().partition(|fact| fact.ends.is_some());
         (open.len(), sealed.len())
     }
 

@@ -297,6 +297,11 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "firebreak_unlocated_records_total"
         ),
         mutant!("ends-unasked", segments::delete::records_before_an_offset_go, "beyond the end"),
+        mutant!(
+            "looks-forgotten",
+            segments::seals::growth_is_seen_by_the_next_leader,
+            "sealed_segments_grown"
+        ),
         mutant!("newest-first", segments::delete::no_hole_is_made, "starts after a failure"),
         mutant!("days-by-arrival", segments::stamped::records_go_to_their_days, "days in"),
         mutant!(

@@ -202,8 +202,8 @@ impl Legs {
         Ok(came)
     }
 
-    /// A segment that another proxy knows to be sealed goes on in the next one, and who read there is
-    /// ahead of what is known here: that reader asks again. It must not be told to start anew.
+    /// A segment that another proxy knows to be sealed goes on in the next one, and who read there
+    /// is ahead of what is known here: that reader asks again. It must not be told to start anew.
     async fn ask_for_seals(
         &mut self,
         ways: Ways<'_>,

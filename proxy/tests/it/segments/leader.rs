@@ -28,7 +28,8 @@ pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
     Ok((brokers, proxy))
 }
 
-async fn another(brokers: &Brokers, faults: Faults) -> Checked<Proxy> {
+/// A proxy beside others.
+pub async fn another(brokers: &Brokers, faults: Faults) -> Checked<Proxy> {
     away_from_midnight().await;
     let proxy = Setup::new(brokers, faults).limit(ROUTED).start().await;
     until("segments", async || (segments(&proxy).await.ok()?.len() >= 2).then_some(())).await?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol_ext::split::{ProducerFields, with_producer};
 
-use super::leader::{ensure_written, roll, segments, send, start};
+use super::leader::{another, ensure_written, roll, segments, send, start};
 use super::log::transactional;
 use crate::exact::numbered;
 use crate::harness::broker::Brokers;
@@ -107,4 +107,23 @@ async fn a_seal_waits_until_everything_is_replicated() -> Checked {
 fn one_number() -> Bytes {
     let fields = ProducerFields { id: 77, epoch: 0, base_sequence: 0 };
     with_producer(&numbered(77, 100, 1), fields).expect("a batch")
+}
+
+/// What comes behind a seal in spite of it is seen, also by whoever leads next.
+pub async fn growth_is_seen_by_the_next_leader(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    roll(&proxy).await?;
+    let sealed = segments(&proxy).await?.remove(0).0;
+    drop((client, proxy));
+    let late = numbered(6, 0, 1);
+    brokers.cluster().log(&sealed, 0).expect("a log").append(&late).expect("a batch");
+    let next = another(&brokers, faults).await?;
+    next.metric_becomes("firebreak_sealed_segments_grown_total", 1.0).await
+}
+
+#[tokio::test]
+async fn a_segment_that_grew_is_told_by_the_next_leader() -> Checked {
+    growth_is_seen_by_the_next_leader(None).await
 }
