@@ -47,7 +47,8 @@ final class Follower {
             follower.wanted = 0;
             follower.thread.join(LEFTOVER_MAX_MS);
         }
-        return Map.of("lines", List.copyOf(follower.lines), "errors", new TreeMap<>(follower.errors));
+        Map<String, Object> errors = new TreeMap<>(follower.errors);
+        return Map.of("lines", List.copyOf(follower.lines), "errors", errors);
     }
 
     private void run() {
@@ -56,7 +57,8 @@ final class Follower {
                 Records.consumer(in, "group.id", group, "auto.offset.reset", "none")) {
             consumer.subscribe(List.of(in.get("topic").asText()));
             while (lines.size() < wanted) {
-                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                var records = consumer.poll(Duration.ofMillis(200));
+                for (ConsumerRecord<byte[], byte[]> record : records) {
                     lines.add(line(record));
                 }
             }
