@@ -317,7 +317,7 @@ pub async fn readers_at_once_read_once(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
     let sent = single(noise(1, 300_000));
     scene.take(0, &sent).await?;
-    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_secs(3)));
+    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_millis(1500)));
     let mut readers = Vec::new();
     for _ in 0..16 {
         let mut client = Client::connect(scene.proxy.port).await?;
