@@ -25,6 +25,14 @@ pub fn fill(brokers: &Brokers, topic: &str, times: &[i64]) {
     }
 }
 
+/// Five records in a sealed segment and three in the open one: logical offsets 0 to 8.
+pub async fn fill_two(brokers: &Brokers, client: &mut Client) -> Checked {
+    fill(brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
+    fill(brokers, NORCAL[1], &[6, 7, 8]);
+    roll(brokers, "norcal", NORCAL, 5);
+    placed(client, 0, 8).await
+}
+
 /// What one answer says of the first partition.
 struct Told {
     code: i16,
@@ -67,10 +75,7 @@ async fn listed(client: &mut Client, timestamp: i64) -> Checked<(i16, i64)> {
 pub async fn records_have_logical_offsets(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
-    fill(&brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
-    fill(&brokers, NORCAL[1], &[6, 7, 8]);
-    roll(&brokers, "norcal", NORCAL, 5);
-    placed(&mut client, 0, 8).await?;
+    fill_two(&brokers, &mut client).await?;
     // Nobody may see what came behind a seal in spite of it.
     fill(&brokers, NORCAL[0], &[9]);
     for (from, offsets) in [(0, 0..5), (3, 3..5), (5, 5..8), (7, 7..8), (8, 8..8)] {
