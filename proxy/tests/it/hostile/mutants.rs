@@ -25,7 +25,7 @@ use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{read, single};
 use crate::harness::{Checked, ensure, ensure_eq, failure, noise};
 
-const MUTANTS: u64 = 6_000;
+const MUTANTS: u64 = 30_000;
 const SEED: u64 = 20_260_728;
 const MIB: usize = 1 << 20;
 const BUDGET: usize = 32 * MIB;
@@ -190,7 +190,7 @@ async fn mutants_of_clients_and_brokers_end_their_own_connections_and_nothing_el
     let good = good.join_next().await.ok_or_else(|| failure("no good client"))?;
     let (served, slowest) = good.map_err(failure)??;
     println!("good client: {served} times served, slowest {slowest:?}");
-    ensure!(served >= 3, "a good client was served {served} times");
+    ensure!(served > 10, "a good client was served {served} times");
     proxy.metric_becomes("firebreak_connections{side=\"client\"}", 0.0).await?;
     proxy.metric_becomes("firebreak_connections{side=\"broker\"}", 0.0).await
 }
@@ -247,6 +247,10 @@ fn every_version(load: &Load, lying: &Parrot) -> Checked {
     );
     let unasked: Vec<_> = known.difference(answers).collect();
     println!("never asked of the broker that lies: {unasked:?}");
+    // Share groups are hidden beside a store, ApiVersions above 4 is answered here.
+    let hidden = |api: i16, version: i16| matches!((api, version), (76..=79, _) | (18, 5..));
+    let lost: Vec<_> = unasked.iter().filter(|(api, version)| !hidden(*api, *version)).collect();
+    ensure!(load.wanted < ENOUGH_FOR_ALL || lost.is_empty(), "{lost:?} never asked");
     let missing: Vec<_> = known.difference(requests).collect();
     let enough = load.wanted >= ENOUGH_FOR_ALL;
     ensure!(!enough || missing.is_empty(), "{missing:?} never lied");
