@@ -128,7 +128,7 @@ fn start(rig: &Rig, objects: &Path) -> (Proxy, String) {
 fn produce(bootstrap: &str, topic: &str, what: &str) -> Vec<String> {
     let of_slot = |slot: &str| {
         let value = |n: usize| {
-            let long = if n % 4 == 0 { 5000 } else { 10 };
+            let long = if n.is_multiple_of(4) { 5000 } else { 10 };
             format!("{what}-{slot}-{n}-").repeat(long / 10)
         };
         let values: Vec<String> = (0..OF_SLOT).map(value).collect();
