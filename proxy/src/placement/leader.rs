@@ -20,8 +20,8 @@ use super::tail::Read;
 use super::writer::{WriteError, Writer};
 use crate::clock;
 use crate::data_plane::DataPlane;
-use crate::random;
 use crate::route::virtual_topics::PLACEMENT_TOPIC;
+use crate::{fault, random};
 
 /// How often a leader gives a sign of life.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ pub async fn run(
         waits = match seat.lead().await {
             WriteError::Fenced => {
                 tracing::info!("another process leads the placement");
-                true
+                !fault::on("fenced-leader-fights")
             }
             WriteError::Unknown(error) => {
                 if let Some(left_out) = seat.plane.lines.allows("leads") {
@@ -173,7 +173,8 @@ impl Seat {
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
             // Who did not run has heard nobody: what was read last may be an answer from before.
             let stopped = clock::now() - slept > FRESH;
-            if !fresh || stopped || read.table.leader != last {
+            let missed = (!fresh || stopped) && !fault::on("old-silence-counts");
+            if missed || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {
                 return;
