@@ -3,10 +3,12 @@
 //! topic says nothing about producers of another.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
+use protocol_ext::ees::{Position, StreamId};
 
-use crate::limits::PRODUCERS_MAX;
+use crate::limits::{PRODUCERS_MAX, SEALED_ROWS_MAX};
 
 /// A virtual topic, by its number, and a producer id.
 type Writer = (usize, i64);
@@ -40,9 +42,58 @@ impl Producers {
     }
 }
 
+/// The last batch of each block of each stream in a physical partition, and its records.
+pub type Rows = Arc<[(StreamId, Position, u32)]>;
+
+/// A physical partition and how many records it was sealed with.
+pub type SealedPlace = (Arc<str>, i32, i64);
+
+/// What brokers said of producers in sealed segments, which does not change any more: a segment
+/// whose log is as long as its seal says is not asked about again.
+#[derive(Debug, Default)]
+pub struct SealedRows(RwLock<HashMap<SealedPlace, Rows>>);
+
+impl SealedRows {
+    /// What was said of a partition.
+    pub fn of(&self, place: &SealedPlace) -> Option<Rows> {
+        self.0.read().get(place).cloned()
+    }
+
+    /// Keeps what was said. One that says more than there is room for is asked again each time.
+    pub fn keep(&self, place: SealedPlace, rows: Rows) {
+        // One without any row takes room too.
+        let room = rows.len() + 1;
+        if room > SEALED_ROWS_MAX {
+            return;
+        }
+        let mut kept = self.0.write();
+        let used: usize = kept.values().map(|rows| rows.len() + 1).sum();
+        if used + room > SEALED_ROWS_MAX {
+            kept.clear();
+        }
+        kept.insert(place, rows);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_sealed_segments_have_an_end() {
+        let sealed = SealedRows::default();
+        let (stream, at) = StreamId::read(1 << 62 | 5, 3).expect("ours");
+        let rows: Rows = vec![(stream, at, 1); SEALED_ROWS_MAX / 2].into();
+        let place = |n| (Arc::from("fires-norcal"), n, 9);
+        for n in 0..3 {
+            sealed.keep(place(n), rows.clone());
+            assert_eq!(sealed.of(&place(n)).map(|rows| rows.len()), Some(rows.len()));
+            let kept: usize = sealed.0.read().values().map(|rows| rows.len()).sum();
+            assert!(kept <= SEALED_ROWS_MAX, "{kept} rows");
+        }
+        sealed.keep(place(7), vec![(stream, at, 1); SEALED_ROWS_MAX].into());
+        assert_eq!(sealed.of(&place(7)), None);
+    }
 
     #[test]
     fn an_older_epoch_is_known_as_such() {

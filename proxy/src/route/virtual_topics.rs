@@ -14,7 +14,7 @@ use protocol_ext::records::RecordView;
 
 use super::chain::Chain;
 use super::placement::{Placement, Placements};
-use super::producers::Producers;
+use super::producers::{Producers, SealedRows};
 use super::region::{Region, Rule};
 use super::topics::{TopicId, Topics};
 use crate::clock::{self, DAY_MS};
@@ -178,6 +178,8 @@ pub struct VirtualTopics {
     placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
+    /// What their sealed segments say of producers.
+    pub sealed: SealedRows,
 }
 
 impl VirtualTopics {
@@ -195,7 +197,8 @@ impl VirtualTopics {
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical: HashMap<Arc<str>, usize> = physical.collect();
         let (placements, producers) = (Placements::default(), Producers::default());
-        let all = Self { topics, of_brokers, names, physical, placements, producers };
+        let sealed = SealedRows::default();
+        let all = Self { topics, of_brokers, names, physical, placements, producers, sealed };
         all.place(|_, _| None);
         (!all.topics.is_empty()).then_some(all)
     }

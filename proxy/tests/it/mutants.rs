@@ -455,6 +455,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
             seals::a_seal_waits_for_no_broker_that_is_down,
             "a roll: not within"
         ),
+        mutant!(
+            "sealed-rows-forgotten",
+            write::a_sealed_segment_is_asked_about_once,
+            "questions about"
+        ),
         mutant!("one-work-at-a-time", apart::a_slot_that_waits_holds_up_no_other, "not within"),
         mutant!("silent-brokers-waited-for", apart::a_silent_broker_is_asked_again, "not within"),
         mutant!("fenced-leader-fights", election::a_stopped_leader_is_followed, "how often"),

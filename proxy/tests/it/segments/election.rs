@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use protocol_ext::fake_broker::Fault;
+
 use super::TOPIC;
 use super::leader::{LEADS, another, ensure_written, roll, segments, send, start};
 use crate::harness::client::Client;
 use crate::harness::{Checked, Faults, ensure_eq, until};
 
+const FETCH: i16 = 1;
 /// Longer than a candidate waits for a sign of life.
 const STOPPED: Duration = Duration::from_millis(4500);
 /// Longer than a leader takes to see that it is none.
@@ -54,6 +57,16 @@ pub async fn who_was_stopped_waits_anew(faults: Faults) -> Checked {
     let (brokers, first) = start(faults).await?;
     let second = another(&brokers, faults).await?;
     first.says(LEADS, 1).await?;
+    // Neither hears what is new in the log: what waits for it when it goes on is of no help.
+    let unheard = {
+        let mut cluster = brokers.cluster();
+        (0..2).for_each(|_| cluster.script(FETCH, Fault::Never));
+        cluster.count(FETCH) + 2
+    };
+    until("questions without an answer", async || {
+        (brokers.cluster().count(FETCH) >= unheard).then_some(())
+    })
+    .await?;
     second.signal("STOP");
     tokio::time::sleep(STOPPED).await;
     second.signal("CONT");
