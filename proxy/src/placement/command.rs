@@ -82,8 +82,10 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
                 }
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    let told = format!("{at} was asked and gave no answer: {error}; what it began \
-                        goes on: see `firebreak topic describe`");
+                    let told = format!(
+                        "{at} was asked and gave no answer: {error}; what it began \
+                        goes on: see `firebreak topic describe`"
+                    );
                     return Err(io::Error::new(error.kind(), told));
                 }
             },

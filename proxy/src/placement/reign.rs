@@ -64,7 +64,12 @@ pub struct Reign<'p> {
 
 impl<'p> Reign<'p> {
     /// Begins; the writer has just taken over.
-    pub fn new(plane: &'p DataPlane, who: Who, read: watch::Receiver<Read>, writer: Writer) -> Self {
+    pub fn new(
+        plane: &'p DataPlane,
+        who: Who,
+        read: watch::Receiver<Read>,
+        writer: Writer,
+    ) -> Self {
         let topics = plane.routed.iter().flat_map(|all| all.all()).filter(|topic| topic.days);
         Self {
             plane,

@@ -155,8 +155,7 @@ async fn whoever_leads_next_ends_what_was_begun() -> Checked {
         let _ = cut.await;
         drop(proxy);
         proxy = another(&brokers, None).await?;
-        until("the new leader", async || (proxy.logged(LEADS) > 0).then_some(()))
-            .await?;
+        until("the new leader", async || (proxy.logged(LEADS) > 0).then_some(())).await?;
         let mut client = Client::connect(proxy.port).await?;
         until("a batch is taken", async || {
             (send(&mut client, sequence, 4).await.ok()? == 0).then_some(())

@@ -191,9 +191,9 @@ impl<'a> Run<'a> {
             self.admins().for_each(|admin| collect(admin, &living));
             let (counts, living) = (self.counts.lock().unwrap().clone(), living.into_inner());
             let living = living.unwrap();
-            let is_there = |what: &str| [&counts, &living].iter().any(|all| {
-                all.get(what).is_some_and(|count| *count > 0)
-            });
+            let is_there = |what: &str| {
+                [&counts, &living].iter().any(|all| all.get(what).is_some_and(|count| *count > 0))
+            };
             if needed.iter().all(|what| is_there(what)) || !self.pause(Duration::from_secs(1)) {
                 break;
             }
@@ -287,11 +287,7 @@ impl Drop for Ends<'_> {
 }
 
 /// Compares what was read with what was acknowledged.
-fn compared(
-    run: &Run<'_>,
-    told: &BTreeMap<String, Told>,
-    readings: &[(&str, &Reading)],
-) -> Shown {
+fn compared(run: &Run<'_>, told: &BTreeMap<String, Told>, readings: &[(&str, &Reading)]) -> Shown {
     let mut wrong = Vec::new();
     for (writer, told) in told {
         let (acked, failed) = (told.acked(), told.failed.len());
