@@ -23,9 +23,9 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
 use super::{Leg, Legs, Ways, encoded};
-use crate::fault;
 use crate::route::producers::Rows;
 use crate::route::topics::Leader;
+use crate::{clock, fault};
 
 /// A physical partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -60,11 +60,11 @@ impl Legs {
         ways: Ways<'_>,
         asked: &[Asked],
     ) -> Result<HashMap<Place, Found>, WireError> {
-        let sealed = &ways.routed.sealed;
+        let (sealed, now) = (&ways.routed.sealed, clock::now());
         let (mut kept, mut left) = (HashMap::new(), Vec::new());
         for ((topic, partition), length) in asked {
             let place = length.map(|length| (topic.clone(), *partition, length));
-            let rows = place.and_then(|place| sealed.of(&place));
+            let rows = place.and_then(|place| sealed.of(&place, now));
             match rows.filter(|_| !fault::on("sealed-rows-forgotten")) {
                 Some(rows) => {
                     kept.insert((topic.clone(), *partition), Found { rows, committed: true });
@@ -80,7 +80,7 @@ impl Legs {
             let Some(length) = length else { continue };
             let place = (topic, partition, length);
             if let Some(Found { rows, committed: true }) = found.get(&(place.0.clone(), place.1)) {
-                sealed.keep(place, rows.clone());
+                sealed.keep(place, rows.clone(), now);
             }
         }
         found.extend(kept);
