@@ -14,8 +14,9 @@ use protocol_ext::records::RecordView;
 
 use super::chain::Chain;
 use super::placement::{Placement, Placements};
-use super::producers::{Producers, SealedRows};
+use super::producers::Producers;
 use super::region::{Region, Rule};
+use super::sealed_rows::SealedRows;
 use super::topics::{TopicId, Topics};
 use crate::clock::{self, DAY_MS};
 use crate::config::VirtualTopic;

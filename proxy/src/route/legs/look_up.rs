@@ -23,7 +23,7 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
 use super::{Leg, Legs, Ways, encoded};
-use crate::route::producers::Rows;
+use crate::route::sealed_rows::Rows;
 use crate::route::topics::Leader;
 use crate::{clock, fault};
 
