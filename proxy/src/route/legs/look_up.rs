@@ -18,7 +18,7 @@ use kafka_protocol::messages::{
     ListOffsetsResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
-use protocol_ext::ees::{Position, StreamId};
+use protocol_ext::ees::StreamId;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
