@@ -6,8 +6,8 @@
 # Idempotent producers of Java, librdkafka and franz-go write to a virtual topic with days through
 # two proxies, while brokers and proxies are killed (-9), a proxy is stopped for 40 s and goes on,
 # answers are lost and segments are sealed. Every acknowledged record must be read once, in order.
-# Prints what happened; the exit code is 1 when a promise is broken, or when something that was to
-# break did not.
+# Prints what happened; goes on, for up to three times as long, until all that was to break did. The
+# exit code is 1 when a promise is broken, or when something did not break even then.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

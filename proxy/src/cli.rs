@@ -110,6 +110,9 @@ pub enum TopicCommand {
         /// Where a running proxy is asked.
         #[command(flatten)]
         at: AdminArgs,
+        /// Time for it, in seconds: a leader that is lost is waited for.
+        #[arg(long, value_name = "S", default_value_t = 60)]
+        wait_s: u32,
     },
 }
 

@@ -135,6 +135,10 @@ pub const STREAMS_MAX: usize = 16 * 1024;
 /// Producers whose newest epoch is kept.
 pub const PRODUCERS_MAX: usize = 256 * 1024;
 
+/// Rows of producers in sealed segments that are kept, of some 40 bytes each; beyond it all are
+/// asked for anew.
+pub const SEALED_ROWS_MAX: usize = 256 * 1024;
+
 /// Shortest time between two questions about the leaders of one topic, however many want one.
 pub const LEADERS_PAUSE: Duration = Duration::from_millis(100);
 

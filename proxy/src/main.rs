@@ -54,8 +54,11 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
 }
 
 fn topics(command: &TopicCommand) -> ExitCode {
+    let faults = fail::FailScenario::setup();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(command::run(command))) {
+    let done = runtime.and_then(|runtime| runtime.block_on(command::run(command)));
+    faults.teardown();
+    match done {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS

@@ -5,12 +5,14 @@
 //! truth; what is not in it did not happen.
 
 pub mod ask;
+pub mod asked;
 pub mod command;
 pub mod day;
 pub mod leader;
 pub mod looks;
 pub mod plan;
 pub mod record;
+pub mod reign;
 pub mod seal;
 pub mod table;
 pub mod tail;

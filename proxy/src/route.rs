@@ -8,6 +8,7 @@ pub mod permissions;
 pub mod placement;
 pub mod producers;
 pub mod region;
+pub mod sealed_rows;
 pub mod topics;
 pub mod transactions;
 pub mod virtual_topics;

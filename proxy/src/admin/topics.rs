@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Admin;
 use crate::placement::leader::{Command, Refused};
+use crate::placement::table::Unplaced;
 use crate::route::virtual_topics::Routed;
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
@@ -79,6 +80,15 @@ async fn roll(State(admin): State<Arc<Admin>>, Path(topic): Path<String>) -> imp
         }
         Ok(Err(Refused::Failed(why))) => {
             (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": why })))
+        }
+        Ok(Err(Refused::Layout)) => {
+            let why = Unplaced::Layout.to_string();
+            (StatusCode::CONFLICT, Json(json!({ "error": why })))
+        }
+        Ok(Err(Refused::Late(slots))) => {
+            let slots = slots.join(", ");
+            let why = format!("it goes on: no new segment yet in {slots}; the log says why");
+            (StatusCode::GATEWAY_TIMEOUT, Json(json!({ "error": why })))
         }
         Ok(Err(Refused::Nobody)) | Err(_) => nobody,
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
@@ -16,8 +17,9 @@ use crate::route::addresses::Door;
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
 
-/// A broker that says nothing for so long is asked no more.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// A broker that says nothing for so long, connecting included, is asked no more: most questions
+/// go to any broker, and the next one is another. Longer than a broker takes of its own accord.
+const SILENCE_MAX: Duration = Duration::from_secs(6);
 const METADATA_VERSION: i16 = 12;
 
 /// Connections to brokers.
@@ -56,18 +58,34 @@ impl<'a> Asker<'a> {
         Q: Encodable + HeaderVersion,
         A: Decodable,
     {
-        let asked = async {
-            let kept = self.open.remove(&node);
-            let kept = kept.and_then(|mut kept| kept.is_open().then_some(kept));
-            let mut broker = match kept {
-                Some(kept) => kept,
-                None => connect(self.plane, node).await?,
-            };
-            let answer = broker.call(key, version, request).await?;
-            self.open.insert(node, broker);
-            Ok(answer)
-        };
-        tokio::time::timeout(SILENCE_MAX, asked).await.map_err(|_| io::ErrorKind::TimedOut)?
+        let kept = self.open.remove(&node);
+        let (broker, answer) = put(self.plane, (node, kept), (key, version), request).await?;
+        self.open.insert(node, broker);
+        Ok(answer)
+    }
+
+    /// Asks each of these brokers its question, all at once; gives the answers in order.
+    pub async fn ask_each<Q, A>(
+        &mut self,
+        key: i16,
+        version: i16,
+        questions: &[(i32, Q)],
+    ) -> io::Result<Vec<A>>
+    where
+        Q: Encodable + HeaderVersion,
+        A: Decodable,
+    {
+        let plane = self.plane;
+        let asked = questions.iter().map(|(node, request)| {
+            let way = (Some(*node), self.open.remove(&Some(*node)));
+            put(plane, way, (key, version), request)
+        });
+        let asked = try_join_all(asked.collect::<Vec<_>>()).await?;
+        let answers = questions.iter().zip(asked).map(|((node, _), (broker, answer))| {
+            self.open.insert(Some(*node), broker);
+            answer
+        });
+        Ok(answers.collect())
     }
 
     /// The partitions of a topic that have a leader; `None`: the cluster has no such topic.
@@ -96,6 +114,37 @@ impl<'a> Asker<'a> {
         });
         Ok(Some(shapes.collect()))
     }
+}
+
+/// Puts a question to a broker, or any, over the connection that was kept if it is of use; gives
+/// the connection back.
+async fn put<Q, A>(
+    plane: &DataPlane,
+    (node, kept): (Option<i32>, Option<BrokerConnection>),
+    (key, version): (i16, i16),
+    request: &Q,
+) -> io::Result<(BrokerConnection, A)>
+where
+    Q: Encodable + HeaderVersion,
+    A: Decodable,
+{
+    let asked = async {
+        let mut broker = match kept.and_then(|mut kept| kept.is_open().then_some(kept)) {
+            Some(kept) => kept,
+            None => connect(plane, node).await?,
+        };
+        let answer = broker.call(key, version, request).await?;
+        Ok((broker, answer))
+    };
+    if fault::on("silent-brokers-waited-for") {
+        return asked.await;
+    }
+    let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
+    let answered = tokio::time::timeout(SILENCE_MAX, asked).await.map_err(silent);
+    answered.flatten().map_err(|error| match node {
+        Some(node) => io::Error::new(error.kind(), format!("broker {node}: {error}")),
+        None => error,
+    })
 }
 
 /// A connection to this broker, or any.

@@ -9,32 +9,92 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cli::{AdminArgs, TopicCommand};
-use crate::net;
+use crate::{clock, fault, net};
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Time for an answer: a roll waits for brokers.
-const LIMIT: Duration = Duration::from_secs(120);
+/// Time for an answer that waits for nothing.
+const LIMIT: Duration = Duration::from_secs(10);
+/// A proxy that does not say for so long that it lives is stopped, or as good as that.
+const ALIVE: Duration = Duration::from_secs(2);
+/// Pause before somebody is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 const MISDIRECTED: u16 = 421;
+const UNAVAILABLE: u16 = 503;
 
 /// Does it; gives what is to be printed.
 pub async fn run(command: &TopicCommand) -> io::Result<String> {
-    let (at, method, path) = match command {
-        TopicCommand::List { at } => (at, "GET", "/topics".to_owned()),
-        TopicCommand::Describe { name, at } => (at, "GET", format!("/topics/{}", checked(name)?)),
-        TopicCommand::Roll { name, at } => (at, "POST", format!("/topics/{}/roll", checked(name)?)),
+    let (at, asked) = match command {
+        TopicCommand::List { at } => (at, ask(at.admin, "GET", "/topics", LIMIT).await),
+        TopicCommand::Describe { name, at } => {
+            let path = format!("/topics/{}", checked(name)?);
+            (at, ask(at.admin, "GET", &path, LIMIT).await)
+        }
+        TopicCommand::Roll { name, at, wait_s } => {
+            let path = format!("/topics/{}/roll", checked(name)?);
+            (at, ask_leader(at.admin, &path, Duration::from_secs((*wait_s).into())).await)
+        }
     };
-    let (mut code, mut told) = ask(at.admin, method, &path).await?;
-    if code == MISDIRECTED {
-        let leader = told["leader"].as_str().and_then(|leader| leader.parse().ok());
-        let leader = leader.ok_or_else(|| io::Error::other("the leader has no admin port"))?;
-        (code, told) = ask(leader, method, &path).await?;
-    }
+    let (code, told) = asked?;
     if code != 200 {
         let why = told["error"].as_str().map_or_else(|| told.to_string(), str::to_owned);
         return Err(io::Error::other(format!("{why} ({code})")));
     }
+    if told.is_null() {
+        return Err(io::Error::other("this is no admin port"));
+    }
     Ok(printed(command, at, &told))
+}
+
+/// Has the leader do something, whoever that is: the proxy that is asked first knows, or waits for
+/// a new one. Who does not lead has begun nothing, so somebody else may be asked; who was asked and
+/// gives no answer may have.
+async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Result<(u16, Value)> {
+    let until = clock::now() + limit;
+    let mut at = first;
+    // A wrong address is no leader that is lost.
+    ask(first, "GET", "/livez", LIMIT.min(limit)).await?;
+    loop {
+        let left = until.saturating_duration_since(clock::now());
+        let why = match ask(at, "GET", "/livez", ALIVE.min(left)).await {
+            Err(error) => {
+                let why = format!("{at} does not answer: {error}");
+                at = first;
+                why
+            }
+            Ok(_) => match ask(at, "POST", path, left).await {
+                Ok((MISDIRECTED, told)) => {
+                    let leader = told["leader"].as_str().and_then(|leader| leader.parse().ok());
+                    let none = || io::Error::other("the leader has no admin port");
+                    let leader: SocketAddr = leader.ok_or_else(none)?;
+                    let why = format!("{at} says that {leader} leads");
+                    let elsewhere = leader != at;
+                    at = if elsewhere { leader } else { first };
+                    if elsewhere && !fault::on("roll-asked-once") {
+                        continue;
+                    }
+                    why
+                }
+                Ok((UNAVAILABLE, _)) => {
+                    let why = format!("{at} says that nobody leads");
+                    at = first;
+                    why
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let told = format!(
+                        "{at} was asked and gave no answer: {error}; what it began \
+                        goes on: see `firebreak topic describe`"
+                    );
+                    return Err(io::Error::new(error.kind(), told));
+                }
+            },
+        };
+        if clock::now() + PAUSE >= until || fault::on("roll-asked-once") {
+            return Err(io::Error::other(format!("no leader within {limit:?}: {why}")));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// A name that can be part of a path.
@@ -46,7 +106,13 @@ fn checked(name: &str) -> io::Result<&str> {
     }
 }
 
-async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Value)> {
+/// One answer of an admin port: status code, and the body if that is JSON.
+async fn ask(
+    admin: SocketAddr,
+    method: &str,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(u16, Value)> {
     let asked = async {
         let mut stream = net::open(admin).await?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\n");
@@ -56,12 +122,12 @@ async fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Va
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
-    let answer =
-        tokio::time::timeout(LIMIT, asked).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("nothing for {limit:?}"));
+    let answer = tokio::time::timeout(limit, asked).await.map_err(late)??;
     let answer = String::from_utf8_lossy(&answer);
     let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
         let code = head.split(' ').nth(1)?.parse().ok()?;
-        Some((code, serde_json::from_str(body).ok()?))
+        Some((code, serde_json::from_str(body).unwrap_or_default()))
     });
     parts.ok_or_else(|| io::Error::other("this is no admin port"))
 }

@@ -1,44 +1,36 @@
 //! The one process that decides: it leads while its writer is not fenced.
 //!
 //! candidate (no sign of life of a leader for a while) -> take over -> the log read to the end ->
-//! open intents finished -> leads: a sign of life every second, a roll at 00:00 UTC or on command,
-//! old segments deleted. Order of every change: intent -> brokers -> facts. Invariant: a process
-//! decides by what it has read of the log behind its own take-over, so nothing is decided twice.
+//! open intents finished -> leads, in `reign.rs`: a sign of life every second, a roll at 00:00 UTC
+//! or on command, old segments deleted. Order of every change: intent -> brokers -> facts.
+//! Invariant: a process decides by what it has read of the log behind its own take-over, so nothing
+//! is decided twice.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ask::Asker;
-use super::day::{day_of, next_name};
-use super::looks::{self, Look};
-use super::plan::{Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key};
-use super::record::{Intent, Key, Layout, Leader, SegmentFact};
-use super::seal::{self, Made};
-use super::table::Table;
+use super::reign::Reign;
+use super::seal;
 use super::tail::Read;
 use super::writer::{WriteError, Writer};
 use crate::clock;
 use crate::data_plane::DataPlane;
-use crate::random;
-use crate::route::virtual_topics::{PLACEMENT_TOPIC, Routed};
+use crate::route::virtual_topics::PLACEMENT_TOPIC;
+use crate::{fault, random};
 
 /// How often a leader gives a sign of life.
-const BEAT: Duration = Duration::from_secs(1);
+pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Without one for so long a candidate takes over.
 const SILENCE: Duration = Duration::from_secs(3);
 /// What was read longer ago says nothing about who is silent.
 const FRESH: Duration = Duration::from_secs(2);
-/// Time until what was written must have been read.
-const READ_BACK: Duration = Duration::from_secs(15);
 /// A candidate tries so long to take over while a broker that it needs is down.
 const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
-/// A sealed segment must not have grown after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Most replicas of the log.
 const REPLICAS_MAX: usize = 3;
 
@@ -64,8 +56,12 @@ pub enum Refused {
     Nobody,
     /// There is no such topic with days.
     Unknown,
+    /// The placement log has another layout of the topic than the configuration.
+    Layout,
     /// It was begun, and somebody else will end it.
     Failed(String),
+    /// It goes on: these slots have no new segment yet.
+    Late(Vec<String>),
 }
 
 /// Who this process is to others.
@@ -87,7 +83,7 @@ pub async fn run(
     if !plane.routed.iter().flat_map(|all| all.all()).any(|topic| topic.days) {
         return;
     }
-    let mut seat = Seat { plane, who, read, commands, looks: Vec::new() };
+    let mut seat = Seat { plane, who, read, commands };
     seat.make_log().await;
     let mut waits = true;
     loop {
@@ -97,7 +93,7 @@ pub async fn run(
         waits = match seat.lead().await {
             WriteError::Fenced => {
                 tracing::info!("another process leads the placement");
-                true
+                !fault::on("fenced-leader-fights")
             }
             WriteError::Unknown(error) => {
                 if let Some(left_out) = seat.plane.lines.allows("leads") {
@@ -108,7 +104,6 @@ pub async fn run(
                 seat.last_leader().as_ref() != Some(&seat.who.id)
             }
         };
-        seat.looks.clear();
     }
 }
 
@@ -135,7 +130,6 @@ struct Seat {
     who: Who,
     read: watch::Receiver<Read>,
     commands: mpsc::Receiver<Command>,
-    looks: Vec<Look>,
 }
 
 impl Seat {
@@ -181,7 +175,8 @@ impl Seat {
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
             // Who did not run has heard nobody: what was read last may be an answer from before.
             let stopped = clock::now() - slept > FRESH;
-            if !fresh || stopped || read.table.leader != last {
+            let missed = (!fresh || stopped) && !fault::on("old-silence-counts");
+            if missed || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {
                 return;
@@ -192,270 +187,71 @@ impl Seat {
     /// Waits until brokers answered twice what is new in the log: the first answer may be one from
     /// before.
     async fn read_anew(&mut self) {
-        for _ in 0..2 {
-            let seen = self.read.borrow().at;
-            while self.read.borrow().at == seen {
-                tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(BEAT / 20) => {}
-                    Some(command) = self.commands.recv() => command.refuse(Refused::Nobody),
+        let read = self.read.clone();
+        let anew = async {
+            for _ in 0..2 {
+                let seen = read.borrow().at;
+                while read.borrow().at == seen {
+                    tokio::time::sleep(BEAT / 20).await;
                 }
             }
-        }
+        };
+        nobody_leads(&mut self.commands, anew).await;
     }
 
     /// Who led last, as far as was read.
     fn last_leader(&self) -> Option<String> {
-        self.read.borrow().table.leader.as_ref().map(|leader| leader.id.clone())
+        last_leader(&self.read)
     }
 
     /// Leads until that ends; why it did.
     async fn lead(&mut self) -> WriteError {
-        let before = self.last_leader();
-        let until = clock::now() + TAKE_OVER_MAX;
-        let mut writer = loop {
-            match Writer::take_over(&self.plane).await {
-                Ok(writer) => break writer,
-                // A broker that was needed is down: soon the cluster has another one for it.
-                Err(WriteError::Unknown(_)) if clock::now() < until => {}
-                Err(error) => return error,
+        let plane = self.plane.clone();
+        let taken = nobody_leads(&mut self.commands, take_over(&plane, &self.read)).await;
+        match taken {
+            Ok(writer) => {
+                let mut reign = Reign::new(&plane, self.who.clone(), self.read.clone(), writer);
+                reign.run(&mut self.commands).await
             }
-            tokio::time::sleep(random::jittered(BEAT / 4)).await;
-            if self.last_leader() != before {
-                return WriteError::Fenced;
-            }
-        };
-        match self.reign(&mut writer).await {
-            Ok(never) => match never {},
             Err(error) => error,
         }
     }
+}
 
-    async fn reign(&mut self, writer: &mut Writer) -> Result<std::convert::Infallible, WriteError> {
-        let beat = self.beat(writer).await?;
-        // Everything before it in the log is read once this is.
-        self.until_read(|table| table.leader.as_ref() == Some(&beat)).await?;
-        self.looks = looks::sealed_lately(&self.read.borrow().table);
-        tracing::info!(id = %self.who.id, "leads the placement");
-        let plane = self.plane.clone();
-        let _leads = plane.metrics.placed.leads();
-        let days = plane.routed.iter().flat_map(|all| all.all()).filter(|topic| topic.days);
-        let topics: Vec<&Routed> = days.collect();
-        loop {
-            for topic in &topics {
-                self.roll(writer, topic, false).await?;
-                self.delete_expired(writer, topic).await?;
-            }
-            self.look_again(writer).await?;
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(BEAT) => {}
-                Some(command) = self.commands.recv() => {
-                    let Command::Roll { topic, done } = command;
-                    let found = topics.iter().find(|known| *known.name == *topic);
-                    let rolled = match found {
-                        Some(topic) => match self.roll(writer, topic, true).await {
-                            Ok(names) => Ok(names),
-                            Err(error) => {
-                                // Who asked may be gone.
-                                let _ = done.send(Err(Refused::Failed(error.to_string())));
-                                return Err(error);
-                            }
-                        },
-                        None => Err(Refused::Unknown),
-                    };
-                    let _ = done.send(rolled);
-                }
-            }
-            self.beat(writer).await?;
+fn last_leader(read: &watch::Receiver<Read>) -> Option<String> {
+    read.borrow().table.leader.as_ref().map(|leader| leader.id.clone())
+}
+
+/// Takes over, unless somebody else does meanwhile.
+async fn take_over(plane: &DataPlane, read: &watch::Receiver<Read>) -> Result<Writer, WriteError> {
+    let before = last_leader(read);
+    let until = clock::now() + TAKE_OVER_MAX;
+    loop {
+        match Writer::take_over(plane).await {
+            Ok(writer) => return Ok(writer),
+            // A broker that was needed is down: soon the cluster has another one for it.
+            Err(WriteError::Unknown(_)) if clock::now() < until => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(random::jittered(BEAT / 4)).await;
+        if last_leader(read) != before {
+            return Err(WriteError::Fenced);
         }
     }
+}
 
-    /// A sign of life.
-    async fn beat(&self, writer: &mut Writer) -> Result<Leader, WriteError> {
-        let Who { id, admin } = self.who.clone();
-        let leader = Leader { id, admin, at_ms: clock::unix_ms() };
-        writer.write(&self.plane, &[(Key::Leader, json(&leader))]).await?;
-        Ok(leader)
-    }
-
-    /// Does something at brokers, with signs of life meanwhile.
-    async fn beating<T>(
-        &self,
-        writer: &mut Writer,
-        work: impl Future<Output = T>,
-    ) -> Result<T, WriteError> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return Ok(done),
-                () = tokio::time::sleep(BEAT) => drop(self.beat(writer).await?),
-            }
+/// Waits for something; whoever asks meanwhile is told that nobody leads.
+async fn nobody_leads<T>(
+    commands: &mut mpsc::Receiver<Command>,
+    other: impl Future<Output = T>,
+) -> T {
+    let mut other = pin!(other);
+    loop {
+        tokio::select! {
+            biased;
+            given = &mut other => return given,
+            Some(command) = commands.recv() => command.refuse(Refused::Nobody),
         }
-    }
-
-    /// Waits until the log says so.
-    async fn until_read(&mut self, says: impl Fn(&Table) -> bool) -> Result<(), WriteError> {
-        let read = self.read.wait_for(|read| says(&read.table));
-        let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-        tokio::time::timeout(READ_BACK, read)
-            .await
-            .map_err(late)?
-            .map_err(std::io::Error::other)?;
-        Ok(())
-    }
-
-    /// Gives every slot a new segment that needs one, or all if `forced`: what was begun is ended
-    /// first. Gives the names of the new ones.
-    async fn roll(
-        &mut self,
-        writer: &mut Writer,
-        topic: &Routed,
-        forced: bool,
-    ) -> Result<Vec<String>, WriteError> {
-        if !self.has_layout(writer, topic).await? {
-            return Ok(Vec::new());
-        }
-        let table = self.read.borrow().table.clone();
-        let due = due(&table, topic, clock::unix_ms(), forced);
-        if due.is_empty() {
-            return Ok(Vec::new());
-        }
-        let new = due.iter().filter(|rolled| intent_of(&table, topic, &rolled.slot).is_none());
-        let intents = new.map(|Rolled { slot, next, .. }| {
-            (intent_key(topic, slot), json(&Intent::Roll { next: next.clone() }))
-        });
-        let intents: Vec<_> = intents.collect();
-        if !intents.is_empty() {
-            writer.write(&self.plane, &intents).await?;
-        }
-        let plane = self.plane.clone();
-        // A slot that takes its time keeps no other one waiting.
-        let works = due.into_iter().map(|rolled| ends_of(&plane, topic, rolled));
-        let mut works: FuturesUnordered<_> = works.collect();
-        let mut names = Vec::new();
-        while let Some((rolled, ends)) = self.beating(writer, works.next()).await? {
-            let slot = rolled.slot.clone();
-            match ends {
-                Some(ends) => names.push(self.place(writer, topic, rolled, ends).await?),
-                None => {
-                    // Another name, with the next look.
-                    tracing::error!(topic = %rolled.next, "is there and is no empty segment");
-                    let taken = rolled.next;
-                    let begins = topic.physical_of(&slot);
-                    let day = day_of(begins, &taken).unwrap_or_default();
-                    let next = next_name(begins, day, |name| {
-                        name <= taken.as_str() || is_taken(&table, topic, &slot, name)
-                    });
-                    let intent = json(&Intent::Roll { next });
-                    writer.write(&self.plane, &[(intent_key(topic, &slot), intent)]).await?;
-                }
-            }
-        }
-        Ok(names)
-    }
-
-    /// Writes the facts of a slot's new segment.
-    async fn place(
-        &mut self,
-        writer: &mut Writer,
-        topic: &Routed,
-        rolled: Rolled,
-        ends: Vec<i64>,
-    ) -> Result<String, WriteError> {
-        let Rolled { slot, next, old } = rolled;
-        let number = old.as_ref().map_or(0, |(number, _)| number + 1);
-        let mut records = Vec::new();
-        if let Some((old, fact)) = old {
-            let physical = fact.bases.iter().zip(&ends).map(|(base, end)| end - base).collect();
-            self.looks.push(Look { topic: fact.topic.clone(), ends: physical, at: clock::now() });
-            let sealed_at_ms = Some(clock::unix_ms());
-            let fact = SegmentFact { ends: Some(ends.clone()), sealed_at_ms, ..fact };
-            records.push((segment_key(topic, &slot, old), json(&fact)));
-        }
-        let fact = SegmentFact { topic: next.clone(), bases: ends, ends: None, sealed_at_ms: None };
-        records.push((segment_key(topic, &slot, number), json(&fact)));
-        records.push((intent_key(topic, &slot), None));
-        writer.write(&self.plane, &records).await?;
-        tracing::info!(topic = %topic.name, %slot, number, segment = %next, "a segment is open");
-        self.until_read(|table| {
-            let segments = table.segments_of(topic, &slot);
-            let there = segments.is_some_and(|segments| segments.contains_key(&number));
-            there && intent_of(table, topic, &slot).is_none()
-        })
-        .await?;
-        Ok(next)
-    }
-
-    /// Whether the log has the layout of the configuration; it is written if there is none.
-    async fn has_layout(
-        &mut self,
-        writer: &mut Writer,
-        topic: &Routed,
-    ) -> Result<bool, WriteError> {
-        let slots = topic.slots().to_vec();
-        let own = Layout { partitions: topic.partitions, slots };
-        let known = self.read.borrow().table.layouts.get(&*topic.name).cloned();
-        match known {
-            Some(known) => Ok(known == own),
-            None => {
-                let key = Key::Topic(topic.name.to_string());
-                writer.write(&self.plane, &[(key, json(&own))]).await?;
-                self.until_read(|table| table.layouts.get(&*topic.name) == Some(&own)).await?;
-                Ok(true)
-            }
-        }
-    }
-
-    /// Deletes segments that were sealed before the days that are kept, oldest first.
-    async fn delete_expired(
-        &mut self,
-        writer: &mut Writer,
-        topic: &Routed,
-    ) -> Result<(), WriteError> {
-        for slot in topic.slots() {
-            let table = self.read.borrow().table.clone();
-            let (key, now) = (intent_key(topic, slot), clock::unix_ms());
-            let expired = match intent_of(&table, topic, slot) {
-                Some(Intent::Delete { topic }) => Some(topic.clone()),
-                Some(Intent::Roll { .. }) => None,
-                None => match expired(&table, topic, slot, now) {
-                    Some((number, fact)) => {
-                        let deleted = fact.topic.clone();
-                        let intent = Intent::Delete { topic: deleted.clone() };
-                        // Readers are told first, then it goes.
-                        let gone = (segment_key(topic, slot, number), None);
-                        writer.write(&self.plane, &[gone, (key.clone(), json(&intent))]).await?;
-                        Some(deleted)
-                    }
-                    None => None,
-                },
-            };
-            if let Some(segment) = expired {
-                let plane = self.plane.clone();
-                self.beating(writer, seal::delete(&plane, &segment)).await?;
-                writer.write(&self.plane, &[(key, None)]).await?;
-                self.until_read(|table| intent_of(table, topic, slot).is_none()).await?;
-                tracing::info!(topic = %topic.name, slot, %segment, "an old segment is deleted");
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether sealed segments stayed as they were.
-    async fn look_again(&mut self, writer: &mut Writer) -> Result<(), WriteError> {
-        let now = clock::now();
-        let looks = std::mem::take(&mut self.looks);
-        let (due, later): (Vec<_>, Vec<_>) =
-            looks.into_iter().partition(|look| now - look.at >= LOOK_AGAIN);
-        self.looks = later;
-        if !due.is_empty() {
-            let plane = self.plane.clone();
-            let unanswered = self.beating(writer, looks::look_at(&plane, due)).await?;
-            self.looks.extend(unanswered);
-        }
-        Ok(())
     }
 }
 
@@ -465,21 +261,4 @@ impl Command {
         // Who asked may be gone.
         let _ = done.send(Err(why));
     }
-}
-
-/// Makes the next segment's topic and seals the open one; gives the logical ends, which are the
-/// next one's bases. `None`: that topic cannot be a segment.
-async fn ends_of(plane: &DataPlane, topic: &Routed, rolled: Rolled) -> (Rolled, Option<Vec<i64>>) {
-    let partitions = topic.partitions;
-    if seal::make(plane, &rolled.next, partitions).await == Made::Unusable {
-        return (rolled, None);
-    }
-    let ends = match &rolled.old {
-        None => vec![0; usize::try_from(partitions).unwrap_or(0)],
-        Some((_, old)) => {
-            let ends = seal::seal(plane, &old.topic, partitions).await;
-            old.bases.iter().zip(ends).map(|(base, end)| base + end).collect()
-        }
-    };
-    (rolled, Some(ends))
 }

@@ -12,6 +12,8 @@ use crate::fault;
 
 /// Segments that were sealed longer ago have been looked at.
 const LATELY: Duration = Duration::from_secs(3600);
+/// A sealed segment must not have grown after this.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Time for one look: a broker that hangs must not hold up what else is to be done.
 const LOOK: Duration = Duration::from_secs(3);
 

@@ -20,8 +20,13 @@ pub struct Rolled {
     pub old: Option<(u32, SegmentFact)>,
 }
 
-/// Slots that get a new segment.
-pub fn due(table: &Table, topic: &Routed, now_ms: u64, forced: bool) -> Vec<Rolled> {
+/// Slots that get a new segment: those of a day before, and those of which `forced` says so.
+pub fn due(
+    table: &Table,
+    topic: &Routed,
+    now_ms: u64,
+    forced: impl Fn(&str) -> bool,
+) -> Vec<Rolled> {
     let slots = topic.slots().iter().enumerate().filter_map(|(number, slot)| {
         let name = topic.physical_of(slot);
         let today = &*day(topic.open_day(number, now_ms) * DAY_MS);
@@ -33,7 +38,7 @@ pub fn due(table: &Table, topic: &Routed, now_ms: u64, forced: bool) -> Vec<Roll
             Some(Intent::Delete { .. }) => return None,
             None => {
                 let begun = old.as_ref().and_then(|(_, fact)| day_of(name, &fact.topic));
-                if begun.is_some_and(|begun| begun >= today) && !forced {
+                if begun.is_some_and(|begun| begun >= today) && !forced(slot) {
                     return None;
                 }
                 let day = begun.map_or(today, |begun| begun.max(today));

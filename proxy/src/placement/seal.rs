@@ -39,7 +39,7 @@ use crate::{fault, random};
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time a broker may take, in milliseconds.
-const TIMEOUT_MS: i32 = 10_000;
+const TIMEOUT_MS: i32 = 5000;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 const UNKNOWN_TOPIC: i16 = 3;
 const MESSAGE_TOO_LARGE: i16 = 10;
@@ -101,10 +101,8 @@ async fn attempt(
     let replicas: BTreeSet<i32> =
         shapes.values().flat_map(|shape| &shape.replicas).copied().collect();
     if !fault::on("seal-unasked") {
-        for node in replicas {
-            if !is_marked(asker, node, topic).await? {
-                return Ok(Err("a broker that does not know it yet"));
-            }
+        if !is_marked(asker, replicas, topic).await? {
+            return Ok(Err("a broker that does not know it yet"));
         }
         if !refused_by_leaders(asker, topic, &shapes).await? {
             return Ok(Err("a leader that still takes writes"));
@@ -157,19 +155,23 @@ async fn refuse_writes(asker: &mut Asker<'_>, topic: &str) -> io::Result<()> {
     }
 }
 
-/// Whether a broker shows the mark of a sealed topic.
-async fn is_marked(asker: &mut Asker<'_>, node: i32, topic: &str) -> io::Result<bool> {
+/// Whether these brokers all show the mark of a sealed topic.
+async fn is_marked(asker: &mut Asker<'_>, nodes: BTreeSet<i32>, topic: &str) -> io::Result<bool> {
     let resource = DescribeConfigsResource::default()
         .with_resource_type(TOPIC)
         .with_resource_name(StrBytes::from_string(topic.to_owned()))
         .with_configuration_keys(Some(vec![StrBytes::from_static_str(SEALED_BY)]));
     let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-    let answer: DescribeConfigsResponse =
-        asker.ask(Some(node), api::DESCRIBE_CONFIGS, 4, &request).await?;
-    let configs = answer.results.iter().filter(|result| result.error_code == 0);
-    let mut configs = configs.flat_map(|result| &result.configs);
-    let own = configs.find(|config| *config.name == *SEALED_BY);
-    Ok(own.and_then(|config| config.value.as_ref()).is_some_and(|value| value.as_str() == "0"))
+    let questions: Vec<_> = nodes.into_iter().map(|node| (node, request.clone())).collect();
+    let answers: Vec<DescribeConfigsResponse> =
+        asker.ask_each(api::DESCRIBE_CONFIGS, 4, &questions).await?;
+    let shows = |answer: &DescribeConfigsResponse| {
+        let configs = answer.results.iter().filter(|result| result.error_code == 0);
+        let mut configs = configs.flat_map(|result| &result.configs);
+        let own = configs.find(|config| *config.name == *SEALED_BY);
+        own.and_then(|config| config.value.as_ref()).is_some_and(|value| value.as_str() == "0")
+    };
+    Ok(answers.iter().all(shows))
 }
 
 /// Whether each leader refuses a batch as too large that would be refused for its CRC otherwise.
@@ -179,7 +181,7 @@ async fn refused_by_leaders(
     shapes: &Shapes,
 ) -> io::Result<bool> {
     let batch = broken_batch().map_err(io::Error::other)?;
-    for (node, partitions) in by_leader(shapes) {
+    let questions = by_leader(shapes).into_iter().map(|(node, partitions)| {
         let data = partitions.iter().map(|(partition, _)| {
             let data = PartitionProduceData::default().with_index(*partition);
             data.with_records(Some(batch.clone()))
@@ -190,14 +192,14 @@ async fn refused_by_leaders(
             .with_acks(1)
             .with_timeout_ms(TIMEOUT_MS)
             .with_topic_data(vec![data]);
-        let answer: ProduceResponse = asker.ask(Some(node), api::PRODUCE, 9, &request).await?;
-        let rows = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
-        let refused = rows.filter(|row| row.error_code == MESSAGE_TOO_LARGE).count();
-        if refused != partitions.len() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+        (node, request)
+    });
+    let questions: Vec<_> = questions.collect();
+    let answers: Vec<ProduceResponse> = asker.ask_each(api::PRODUCE, 9, &questions).await?;
+    let topics = answers.iter().flat_map(|answer| &answer.responses);
+    let rows = topics.flat_map(|topic| &topic.partition_responses);
+    let refused = rows.filter(|row| row.error_code == MESSAGE_TOO_LARGE).count();
+    Ok(refused == shapes.len())
 }
 
 /// A batch of one record whose CRC is wrong.
@@ -229,22 +231,21 @@ fn broken_batch() -> Result<Bytes, batch::BatchError> {
 const CRC_AT: usize = 17;
 
 async fn has_transactions(asker: &mut Asker<'_>, topic: &str, shapes: &Shapes) -> io::Result<bool> {
-    for (node, partitions) in by_leader(shapes) {
+    let questions = by_leader(shapes).into_iter().map(|(node, partitions)| {
         let indexes = partitions.iter().map(|(partition, _)| *partition).collect();
         let asked = TopicRequest::default().with_name(name(topic)).with_partition_indexes(indexes);
-        let request = DescribeProducersRequest::default().with_topics(vec![asked]);
-        let answer: DescribeProducersResponse =
-            asker.ask(Some(node), api::DESCRIBE_PRODUCERS, 0, &request).await?;
-        let rows: Vec<_> = answer.topics.iter().flat_map(|topic| &topic.partitions).collect();
-        if rows.len() != partitions.len() || rows.iter().any(|row| row.error_code != 0) {
-            return Err(io::Error::other("its producers are not told"));
-        }
-        let mut producers = rows.iter().flat_map(|row| &row.active_producers);
-        if producers.any(|producer| producer.current_txn_start_offset >= 0) {
-            return Ok(true);
-        }
+        (node, DescribeProducersRequest::default().with_topics(vec![asked]))
+    });
+    let questions: Vec<_> = questions.collect();
+    let answers: Vec<DescribeProducersResponse> =
+        asker.ask_each(api::DESCRIBE_PRODUCERS, 0, &questions).await?;
+    let topics = answers.iter().flat_map(|answer| &answer.topics);
+    let rows: Vec<_> = topics.flat_map(|topic| &topic.partitions).collect();
+    if rows.len() != shapes.len() || rows.iter().any(|row| row.error_code != 0) {
+        return Err(io::Error::other("its producers are not told"));
     }
-    Ok(false)
+    let mut producers = rows.iter().flat_map(|row| &row.active_producers);
+    Ok(producers.any(|producer| producer.current_txn_start_offset >= 0))
 }
 
 /// Ends of partitions, asked of the leaders of these epochs; those that lead no more are left out.
@@ -254,8 +255,7 @@ async fn offsets(
     shapes: &Shapes,
     replica: i32,
 ) -> io::Result<BTreeMap<i32, i64>> {
-    let mut ends = BTreeMap::new();
-    for (node, partitions) in by_leader(shapes) {
+    let questions = by_leader(shapes).into_iter().map(|(node, partitions)| {
         let partitions = partitions.iter().map(|(partition, epoch)| {
             ListOffsetsPartition::default()
                 .with_partition_index(*partition)
@@ -268,13 +268,15 @@ async fn offsets(
         let request = ListOffsetsRequest::default()
             .with_replica_id(BrokerId(replica))
             .with_topics(vec![asked]);
-        let answer: ListOffsetsResponse =
-            asker.ask(Some(node), api::LIST_OFFSETS, 5, &request).await?;
-        let rows = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        let told = rows.filter(|row| row.error_code == 0);
-        ends.extend(told.map(|row| (row.partition_index, row.offset)));
-    }
-    Ok(ends)
+        (node, request)
+    });
+    let questions: Vec<_> = questions.collect();
+    let answers: Vec<ListOffsetsResponse> =
+        asker.ask_each(api::LIST_OFFSETS, 5, &questions).await?;
+    let topics = answers.iter().flat_map(|answer| &answer.topics);
+    let rows = topics.flat_map(|topic| &topic.partitions);
+    let told = rows.filter(|row| row.error_code == 0);
+    Ok(told.map(|row| (row.partition_index, row.offset)).collect())
 }
 
 /// Where a topic's log ends now, as far as its leaders say.

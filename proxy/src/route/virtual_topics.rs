@@ -16,6 +16,7 @@ use super::chain::Chain;
 use super::placement::{Placement, Placements};
 use super::producers::Producers;
 use super::region::{Region, Rule};
+use super::sealed_rows::SealedRows;
 use super::topics::{TopicId, Topics};
 use crate::clock::{self, DAY_MS};
 use crate::config::VirtualTopic;
@@ -178,6 +179,8 @@ pub struct VirtualTopics {
     placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
+    /// What their sealed segments say of producers.
+    pub sealed: SealedRows,
 }
 
 impl VirtualTopics {
@@ -195,7 +198,8 @@ impl VirtualTopics {
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical: HashMap<Arc<str>, usize> = physical.collect();
         let (placements, producers) = (Placements::default(), Producers::default());
-        let all = Self { topics, of_brokers, names, physical, placements, producers };
+        let sealed = SealedRows::default();
+        let all = Self { topics, of_brokers, names, physical, placements, producers, sealed };
         all.place(|_, _| None);
         (!all.topics.is_empty()).then_some(all)
     }

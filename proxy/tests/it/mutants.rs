@@ -415,7 +415,7 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
 
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
-    use segments::{leader, log, read, seals, write};
+    use segments::{apart, command, election, leader, log, read, seals, write};
     vec![
         mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
@@ -455,6 +455,16 @@ fn mutants_of_segments() -> Vec<Mutant> {
             seals::a_seal_waits_for_no_broker_that_is_down,
             "a roll: not within"
         ),
+        mutant!(
+            "sealed-rows-forgotten",
+            write::a_sealed_segment_is_asked_about_once,
+            "questions about"
+        ),
+        mutant!("one-work-at-a-time", apart::a_slot_that_waits_holds_up_no_other, "not within"),
+        mutant!("silent-brokers-waited-for", apart::a_silent_broker_is_asked_again, "not within"),
+        mutant!("fenced-leader-fights", election::a_stopped_leader_is_followed, "how often"),
+        mutant!("old-silence-counts", election::who_was_stopped_waits_anew, "was fenced"),
+        mutant!("roll-asked-once", command::the_leader_is_found, "no leader within"),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]
 }

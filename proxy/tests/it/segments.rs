@@ -1,6 +1,9 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
+pub mod apart;
+pub mod command;
 pub mod delete;
+pub mod election;
 pub mod leader;
 pub mod log;
 pub mod read;

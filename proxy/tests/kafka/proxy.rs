@@ -83,9 +83,7 @@ impl Proxy {
 
     /// The value of a metric with its labels; 0 if it is not there.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").unwrap();
-        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        values.filter_map(|value| value.trim().parse::<f64>().ok()).sum()
+        metric_in(&self.get("/metrics").unwrap(), name)
     }
 
     /// Starts it in front of `upstream` and waits until `/readyz` says yes.
@@ -171,11 +169,11 @@ impl Proxy {
     }
 
     fn wait_until_ready(&mut self) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(60);
         while !self.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
             let ended = self.process.as_mut().unwrap().ended();
             assert!(ended.is_none(), "firebreak ended ({ended:?}):\n{}", self.log_tail());
-            assert!(Instant::now() < until, "not ready after 30 s:\n{}", self.log_tail());
+            assert!(Instant::now() < until, "not ready after 60 s:\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -204,7 +202,8 @@ impl Proxy {
         tail(&self.log())
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where it writes what it has to say.
+    pub fn log(&self) -> PathBuf {
         self.dir.path().join("firebreak.log")
     }
 
@@ -225,10 +224,16 @@ impl Proxy {
     }
 }
 
+/// The value of a metric in a page of them; 0 if it is not there.
+pub fn metric_in(page: &str, name: &str) -> f64 {
+    let values = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    values.filter_map(|value| value.trim().parse::<f64>().ok()).sum()
+}
+
 /// One answer of an admin port, head and body.
 pub fn get(admin: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(admin)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

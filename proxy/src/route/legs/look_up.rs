@@ -1,7 +1,8 @@
 //! What brokers know of producers, asked of the leaders of physical partitions.
 //!
 //! leaders anew -> DescribeProducers -> log ends -> high watermarks. The last two name the leader's
-//! epoch, so a broker that led before does not answer for the one that leads now.
+//! epoch, so a broker that led before does not answer for the one that leads now. What was said of
+//! a sealed one is kept for all connections.
 //! Invariants: a partition whose leader did not answer all three is missing from the result, and
 //! so is a sealed one whose log end and high watermark are not both the sealed length.
 
@@ -17,13 +18,14 @@ use kafka_protocol::messages::{
     ListOffsetsResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
-use protocol_ext::ees::{Position, StreamId};
+use protocol_ext::ees::StreamId;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
 use super::{Leg, Legs, Ways, encoded};
-use crate::fault;
+use crate::route::sealed_rows::Rows;
 use crate::route::topics::Leader;
+use crate::{clock, fault};
 
 /// A physical partition.
 pub(super) type Place = (Arc<str>, i32);
@@ -32,10 +34,10 @@ pub(super) type Place = (Arc<str>, i32);
 pub(super) type Asked = (Place, Option<i64>);
 
 /// What the leader of a physical partition knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Found {
     /// The last batch of each block of each stream, and its records.
-    pub rows: Vec<(StreamId, Position, u32)>,
+    pub rows: Rows,
     /// All of it is replicated.
     pub committed: bool,
 }
@@ -54,6 +56,39 @@ type Led = BTreeMap<i32, Vec<(Place, Leader)>>;
 impl Legs {
     /// Looks at all of these.
     pub(super) async fn look_up(
+        &mut self,
+        ways: Ways<'_>,
+        asked: &[Asked],
+    ) -> Result<HashMap<Place, Found>, WireError> {
+        let (sealed, now) = (&ways.routed.sealed, clock::now());
+        let (mut kept, mut left) = (HashMap::new(), Vec::new());
+        for ((topic, partition), length) in asked {
+            let place = length.map(|length| (topic.clone(), *partition, length));
+            let rows = place.and_then(|place| sealed.of(&place, now));
+            match rows.filter(|_| !fault::on("sealed-rows-forgotten")) {
+                Some(rows) => {
+                    kept.insert((topic.clone(), *partition), Found { rows, committed: true });
+                }
+                None => left.push(((topic.clone(), *partition), *length)),
+            }
+        }
+        if left.is_empty() {
+            return Ok(kept);
+        }
+        let mut found = self.ask_for_rows(ways, &left).await?;
+        for ((topic, partition), length) in left {
+            let Some(length) = length else { continue };
+            let place = (topic, partition, length);
+            if let Some(Found { rows, committed: true }) = found.get(&(place.0.clone(), place.1)) {
+                sealed.keep(place, rows.clone(), now);
+            }
+        }
+        found.extend(kept);
+        Ok(found)
+    }
+
+    /// Asks the leaders of all of these.
+    async fn ask_for_rows(
         &mut self,
         ways: Ways<'_>,
         asked: &[Asked],

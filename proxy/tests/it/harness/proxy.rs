@@ -329,8 +329,19 @@ impl Proxy {
 
     /// Asks it to end.
     pub fn terminate(&self) {
-        let killed = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        assert!(killed.expect("kill runs").success());
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(id).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Where its admin port is.
+    pub fn admin_address(&self) -> String {
+        format!("127.0.0.1:{}", self.admin)
     }
 
     /// Changes its configuration file and asks it to read it again.
@@ -338,8 +349,7 @@ impl Proxy {
         let file = self.folder.0.join("firebreak.toml");
         let text = std::fs::read_to_string(&file).expect("a file");
         std::fs::write(&file, change(text)).expect("a file");
-        let killed = Command::new("kill").arg("-HUP").arg(self.child.id().to_string()).status();
-        assert!(killed.expect("kill runs").success());
+        self.signal("HUP");
     }
 
     /// Whether it has ended.

@@ -12,6 +12,8 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, until};
 
+/// What whoever leads says when it begins.
+pub const LEADS: &str = "leads the placement id=";
 const VERSION: i16 = 9;
 const PRODUCE: i16 = 0;
 const CREATE_TOPICS: i16 = 19;
@@ -37,7 +39,7 @@ pub async fn another(brokers: &Brokers, faults: Faults) -> Checked<Proxy> {
 }
 
 /// Where a day ends, segments are rolled that no test asked for.
-async fn away_from_midnight() {
+pub async fn away_from_midnight() {
     const DAY_MS: u64 = 24 * 3600 * 1000;
     const NEAR_MS: u64 = 90_000;
     let left = DAY_MS - firebreak::clock::unix_ms() % DAY_MS;
@@ -48,7 +50,12 @@ async fn away_from_midnight() {
 
 /// Physical topic and bases of all segments, slot by slot.
 pub async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>> {
-    let (_, text) = proxy.admin(&format!("/topics/{TOPIC}")).await?;
+    segments_of(proxy, TOPIC).await
+}
+
+/// The same of any topic.
+pub async fn segments_of(proxy: &Proxy, topic: &str) -> Checked<Vec<(String, i64, Option<i64>)>> {
+    let (_, text) = proxy.admin(&format!("/topics/{topic}")).await?;
     let told: Value = serde_json::from_str(&text).map_err(failure)?;
     let slots = told["slots"].as_array().into_iter().flatten();
     let all = slots.flat_map(|slot| slot["segments"].as_array().into_iter().flatten());
@@ -61,8 +68,13 @@ pub async fn segments(proxy: &Proxy) -> Checked<Vec<(String, i64, Option<i64>)>>
 
 /// Asks for a roll until somebody does it.
 pub async fn roll(proxy: &Proxy) -> Checked {
+    roll_of(proxy, TOPIC).await
+}
+
+/// The same of any topic.
+pub async fn roll_of(proxy: &Proxy, topic: &str) -> Checked {
     until("a roll", async || {
-        let (code, _) = proxy.post(&format!("/topics/{TOPIC}/roll")).await.ok()?;
+        let (code, _) = proxy.post(&format!("/topics/{topic}/roll")).await.ok()?;
         (code == 200).then_some(())
     })
     .await
@@ -143,8 +155,7 @@ async fn whoever_leads_next_ends_what_was_begun() -> Checked {
         let _ = cut.await;
         drop(proxy);
         proxy = another(&brokers, None).await?;
-        until("the new leader", async || (proxy.logged("leads the placement") > 0).then_some(()))
-            .await?;
+        until("the new leader", async || (proxy.logged(LEADS) > 0).then_some(())).await?;
         let mut client = Client::connect(proxy.port).await?;
         until("a batch is taken", async || {
             (send(&mut client, sequence, 4).await.ok()? == 0).then_some(())
@@ -163,7 +174,7 @@ async fn whoever_leads_next_ends_what_was_begun() -> Checked {
 #[tokio::test]
 async fn a_leader_that_is_fenced_steps_down() -> Checked {
     let (brokers, proxy) = start(None).await?;
-    until("a leader", async || (proxy.logged("leads the placement") > 0).then_some(())).await?;
+    until("a leader", async || (proxy.logged(LEADS) > 0).then_some(())).await?;
     let mut client = Client::connect(proxy.node(0)).await?;
     let id = TransactionalId(StrBytes::from_static_str("firebreak-placement"));
     let request = InitProducerIdRequest::default()
@@ -180,7 +191,7 @@ async fn a_leader_that_is_fenced_steps_down() -> Checked {
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     let later = brokers.cluster().log(PLACEMENT, 0).expect("the log").end();
     ensure_eq!(later, end, "end of the log while nobody leads");
-    until("it leads again", async || (proxy.logged("leads the placement") > 1).then_some(())).await
+    until("it leads again", async || (proxy.logged(LEADS) > 1).then_some(())).await
 }
 
 /// Two proxies: one leads, and the other one says who.
@@ -189,7 +200,7 @@ async fn one_of_two_leads() -> Checked {
     let (brokers, first) = start(None).await?;
     let second = another(&brokers, None).await?;
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-    let leads = |proxy: &Proxy| proxy.logged("leads the placement");
+    let leads = |proxy: &Proxy| proxy.logged(LEADS);
     ensure_eq!((leads(&first), leads(&second)), (1, 0), "who leads");
     let (code, told) = second.post(&format!("/topics/{TOPIC}/roll")).await?;
     ensure_eq!(code, 421, "answer of who does not lead: {told}");

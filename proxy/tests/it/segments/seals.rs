@@ -104,7 +104,7 @@ async fn a_seal_waits_until_everything_is_replicated() -> Checked {
 }
 
 /// A batch of one record.
-fn one_number() -> Bytes {
+pub fn one_number() -> Bytes {
     let fields = ProducerFields { id: 77, epoch: 0, base_sequence: 0 };
     with_producer(&numbered(77, 100, 1), fields).expect("a batch")
 }

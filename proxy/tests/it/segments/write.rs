@@ -14,6 +14,7 @@ use crate::harness::requests::produce;
 use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, until};
 
 const PRODUCE: i16 = 0;
+const DESCRIBE_PRODUCERS: i16 = 61;
 const VERSION: i16 = 9;
 const TOO_LARGE: i16 = 10;
 const REQUEST_TIMED_OUT: i16 = 7;
@@ -149,4 +150,36 @@ pub async fn a_short_answer_is_no_answer(faults: Faults) -> Checked {
 #[tokio::test]
 async fn an_answer_that_is_shorter_than_its_seal_is_not_believed() -> Checked {
     a_short_answer_is_no_answer(None).await
+}
+
+/// What a sealed segment says of producers does not change: it is asked for once, whoever writes.
+pub async fn a_sealed_segment_is_asked_about_once(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
+    for topic in [NORCAL[0], OTHER[0]] {
+        seal(&brokers, topic);
+    }
+    roll_late(&brokers, [2, 2]).await;
+    brokers.cluster().keeping = Some(DESCRIBE_PRODUCERS);
+    ensure_eq!(send(&mut client, 4, 4).await?, 0, "error behind the seal");
+    for n in 2..5 {
+        let mut other = Client::connect(proxy.port).await?;
+        ensure_eq!(send(&mut other, n * 4, 4).await?, 0, "error on another connection");
+        ensure_eq!(send(&mut other, 0, 4).await?, 0, "answer to what is sealed");
+    }
+    let cluster = brokers.cluster();
+    let of = |topic: &str| {
+        let frames = cluster.kept.iter().map(|(_, frame)| frame);
+        frames.filter(|frame| frame.windows(topic.len()).any(|at| at == topic.as_bytes())).count()
+    };
+    ensure_eq!((of(NORCAL[0]), of(OTHER[0])), (1, 1), "questions about the sealed segments");
+    ensure!(of(NORCAL[1]) >= 3, "the open segment was not asked about");
+    drop(cluster);
+    ensure_written(&brokers, 20)
+}
+
+#[tokio::test]
+async fn what_a_sealed_segment_has_is_asked_once() -> Checked {
+    a_sealed_segment_is_asked_about_once(None).await
 }

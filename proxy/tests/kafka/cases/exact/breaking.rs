@@ -19,7 +19,8 @@ const STOPPED: Duration = Duration::from_secs(40);
 /// Between two stopped proxies.
 const STOPPED_EVERY: Duration = Duration::from_secs(60);
 const ROLL_EVERY: Duration = Duration::from_secs(5);
-const ROLL_MAX: Duration = Duration::from_secs(90);
+/// A roll is held up by whoever is killed in the middle of it, and no longer than this.
+const ROLL_MAX: Duration = Duration::from_secs(180);
 
 /// Kills brokers that lead a segment.
 pub fn brokers(cluster: &mut Cluster, run: &Run<'_>) {
@@ -88,7 +89,7 @@ pub fn sometime((least, most): (u64, u64)) -> Duration {
 }
 
 fn kill(proxy: &mut Proxy, run: &Run<'_>) {
-    run.collect(proxy);
+    run.collect(&proxy.admin());
     proxy.kill();
     run.count("proxies killed", 1);
     proxy.restart();
@@ -127,15 +128,16 @@ pub fn days(run: &Run<'_>) {
 /// One roll, asked for until it is done.
 pub fn roll(run: &Run<'_>) {
     let without = run.broker_down.load(Ordering::Relaxed);
-    let until = Instant::now() + ROLL_MAX;
+    let begin = Instant::now();
     for turn in 0.. {
         let admins: Vec<&String> = run.admins().collect();
-        let mut command = Command::new("timeout");
-        command.args(["20", env!("CARGO_BIN_EXE_firebreak"), "topic", "roll", run.topic]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        command.args(["topic", "roll", run.topic, "--wait-s", "20"]);
         command.args(["--admin", admins[turn % admins.len()]]);
         let done = command.output().unwrap();
         if done.status.success() {
             run.count("rolls", 1);
+            run.count("seconds of all rolls", begin.elapsed().as_secs());
             let down = without && run.broker_down.load(Ordering::Relaxed);
             run.count("rolls while a broker was down", u64::from(down));
             return;
@@ -143,7 +145,8 @@ pub fn roll(run: &Run<'_>) {
         // The leader was killed or stopped: the next one ends what it began.
         run.count("rolls asked again", 1);
         let errors = String::from_utf8_lossy(&done.stderr);
-        assert!(Instant::now() < until, "no roll within {ROLL_MAX:?}: {errors}");
+        let late = || format!("no roll within {ROLL_MAX:?}: {errors}\n{}", run.said());
+        assert!(begin.elapsed() < ROLL_MAX, "{}", late());
         if !run.pause(Duration::from_millis(300)) {
             return;
         }

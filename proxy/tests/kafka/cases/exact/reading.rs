@@ -157,8 +157,8 @@ impl Reading {
 #[derive(Default)]
 pub struct Compared {
     read: u64,
-    lost: u64,
-    doubled: u64,
+    pub lost: u64,
+    pub doubled: u64,
     unsent: u64,
     failed_but_read: u64,
     examples: Vec<String>,
