@@ -25,9 +25,12 @@ fn main() -> ExitCode {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
         Some(Command::Topic { command }) => topics(&command),
-        Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
-            tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
-        }
+        Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => match (topic, prices) {
+            (Some(topic), prices) => {
+                tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+            }
+            (None, prices) => price(&prices.unwrap_or_default(), upkeep.json),
+        },
     }
 }
 
@@ -48,6 +51,16 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "not done");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn price(prices: &Path, json: bool) -> ExitCode {
+    match upkeep::price(prices, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("not done: {error}");
             ExitCode::FAILURE
         }
     }
