@@ -49,7 +49,7 @@ pub fn values(folder: &Path) -> Result<Vec<Bytes>> {
     let mut found = Vec::new();
     for kind in [raw, compressed] {
         let images: Vec<Bytes> = kind.into_iter().map(|(_, image)| image.into()).collect();
-        let longer = LONGER.iter().enumerate().map(|(n, bytes)| joined(&images[n..], *bytes));
+        let longer = LONGER.iter().enumerate().map(|(n, bytes)| joined(&images, n, *bytes));
         found.extend(longer.collect::<Vec<_>>());
         found.extend(images);
     }
@@ -57,10 +57,10 @@ pub fn values(folder: &Path) -> Result<Vec<Bytes>> {
     Ok((0..count).map(|n| found[n * STEP % count].clone()).collect())
 }
 
-/// `bytes` bytes of images, one after the other.
-fn joined(images: &[Bytes], bytes: usize) -> Bytes {
+/// `bytes` bytes of images, one after the other, from the one of number `first` on.
+fn joined(images: &[Bytes], first: usize, bytes: usize) -> Bytes {
     let mut out = Vec::with_capacity(bytes);
-    for image in images.iter().cycle() {
+    for image in images.iter().cycle().skip(first) {
         out.extend_from_slice(&image[..image.len().min(bytes - out.len())]);
         if out.len() == bytes {
             break;

@@ -25,12 +25,14 @@ fn main() -> ExitCode {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
         Some(Command::Topic { command }) => topics(&command),
-        Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => match (topic, prices) {
-            (Some(topic), prices) => {
-                tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+        Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
+            match (topic, prices) {
+                (Some(topic), prices) => {
+                    tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+                }
+                (None, prices) => price(&prices.unwrap_or_default(), upkeep.json),
             }
-            (None, prices) => price(&prices.unwrap_or_default(), upkeep.json),
-        },
+        }
     }
 }
 

@@ -114,8 +114,9 @@ async fn one(client: &Client, args: &Args, number: usize, value: &Bytes) -> Resu
     let key = format!("plain/{number}");
     match args.op {
         Op::Put => {
+            let compress = || zstd::bulk::compress(value, ZSTD_LEVEL);
             let body = match args.zstd {
-                true => tokio::task::block_in_place(|| zstd::bulk::compress(value, ZSTD_LEVEL))?.into(),
+                true => Bytes::from(tokio::task::block_in_place(compress)?),
                 false => value.clone(),
             };
             let bytes = body.len() as u64;

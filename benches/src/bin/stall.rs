@@ -6,10 +6,11 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use clap::Parser;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -54,10 +55,12 @@ async fn serve(args: Args) -> io::Result<()> {
     let listener = TcpListener::bind(&args.listen).await?;
     let upstream: Arc<str> = args.upstream.into();
     let counts = Arc::new(Counts::default());
-    let (gate, gates) = watch::channel::<Gate>((0, None));
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut pairs = JoinSet::new();
+    let (gate, mut gates) = watch::channel::<Gate>((0, None));
     println!("{}", json!({ "listening": args.listen }));
+    let told = counts.clone();
+    // It ends with standard input, and everything else with it.
+    thread::spawn(move || obey(&gate, &told));
+    let mut pairs = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -66,14 +69,20 @@ async fn serve(args: Args) -> io::Result<()> {
             }
             // A connection that failed is its peers' to notice.
             Some(_) = pairs.join_next() => {}
-            line = lines.next_line() => {
-                let Some(line) = line? else { return Ok(()) };
-                let bytes = line.strip_prefix("stall ").and_then(|n| n.trim().parse().ok());
-                gate.send_modify(|gate| *gate = (gate.0 + 1, bytes));
-                let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                println!("{}", json!({ "passed": read(&counts.passed), "stood": read(&counts.stood) }));
+            changed = gates.changed() => if changed.is_err() {
+                return Ok(());
             }
         }
+    }
+}
+
+fn obey(gate: &watch::Sender<Gate>, counts: &Counts) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    for line in io::stdin().lines().map_while(Result::ok) {
+        let bytes = line.strip_prefix("stall ").and_then(|bytes| bytes.trim().parse().ok());
+        gate.send_modify(|gate| *gate = (gate.0 + 1, bytes));
+        let (passed, stood) = (read(&counts.passed), read(&counts.stood));
+        println!("{}", json!({ "passed": passed, "stood": stood }));
     }
 }
 

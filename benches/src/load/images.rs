@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{gather, some};
@@ -60,7 +60,7 @@ struct Lane {
     partition: usize,
     due: Vec<Due>,
     /// Values by frame; a small record is the last one.
-    values: Vec<bytes::Bytes>,
+    values: Vec<Bytes>,
 }
 
 /// The sending half of one connection.
@@ -110,7 +110,7 @@ pub fn run(bootstrap: &str, topic: &str, plan: &Plan) -> Result<Value> {
 }
 
 /// Deals images and small records to connections.
-fn lanes(plan: &Plan, chosen: &[bytes::Bytes], different: usize) -> Result<Vec<Lane>> {
+fn lanes(plan: &Plan, chosen: &[Bytes], different: usize) -> Result<Vec<Lane>> {
     let connections = plan.connections.max(1);
     if !different.is_multiple_of(connections) {
         return Err(BenchError::Count(format!("{different} images for {connections} connections")));
@@ -144,7 +144,7 @@ fn lanes(plan: &Plan, chosen: &[bytes::Bytes], different: usize) -> Result<Vec<L
         due += interval;
     }
     lanes.iter_mut().for_each(|lane| lane.due.sort_by_key(|due| due.at));
-    let record = bytes::Bytes::from(vec![b'x'; plan.small_bytes as usize]);
+    let record = Bytes::from(vec![b'x'; plan.small_bytes as usize]);
     lanes.iter_mut().for_each(|lane| lane.values.push(record.clone()));
     Ok(lanes)
 }
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    fn images() -> Vec<bytes::Bytes> {
+    fn images() -> Vec<Bytes> {
         // The fifth image is the first again.
         [1_000_000, 500_000, 250_000, 250_000, 1_000_000].map(|n| vec![0; n].into()).to_vec()
     }

@@ -86,7 +86,8 @@ pub fn run(bootstrap: &str, topic: &str, plan: Plan) -> Result<Value> {
 
 fn reader(bootstrap: &str, topic: &str, plan: Plan, number: u32) -> Result<Read> {
     let (partitions, values) = (plan.partitions.max(1), plan.values.max(1));
-    let partition = i32::try_from(number % partitions).map_err(|_| BenchError::Wire("partition"))?;
+    let partition =
+        i32::try_from(number % partitions).map_err(|_| BenchError::Wire("partition"))?;
     let reads = if plan.reads == 0 { values } else { plan.reads };
     let target = resolve(bootstrap, topic, partition)?;
     let mut connection = Connection::open(&target.leader, BUFFER_BYTES)?;
