@@ -137,10 +137,11 @@ impl Parts {
         }
     }
 
-    /// Keeps a value that was just stored, so that readers at the tail need no store.
-    pub fn keep(&self, key: PartKey, value: &[u8]) {
+    /// Keeps a value that was just stored, so that readers at the tail need no store; `held_bytes`
+    /// of memory stay taken as long as it is there.
+    pub fn keep(&self, key: PartKey, value: &Bytes, held_bytes: usize) {
         if !fault::on("stored-not-kept") {
-            self.cache.keep(key, value);
+            self.cache.keep(key, value, held_bytes);
         }
     }
 
@@ -233,7 +234,8 @@ impl Parts {
             if let Ok(value) = &value
                 && hot
             {
-                self.cache.keep(key, value);
+                // It has memory of its own.
+                self.cache.keep(key, value, value.len());
             }
             found.lock().insert(key, value.clone());
             // Nobody may be waiting for it.
@@ -260,7 +262,10 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
         let decoded = decode(codec, filter, &stored, original_bytes);
         let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
         let value = match decoded.map_err(undecodable)? {
-            Some(value) => Bytes::from(value),
+            Some(mut value) => {
+                value.shrink_to_fit();
+                Bytes::from(value)
+            }
             None if alone => stored.clone(),
             None => Bytes::copy_from_slice(&stored),
         };
