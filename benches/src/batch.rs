@@ -17,7 +17,8 @@ pub fn one(value: &[u8]) -> Bytes {
     of_values(1, |_| value.to_vec())
 }
 
-/// The same as [`build`] with JSON values: one object each, with a place in California in its middle.
+/// The same as [`build`] with JSON values: one object each, with a place in California in its
+/// middle.
 #[must_use]
 pub fn located(records: u32, value_bytes: u32) -> Bytes {
     of_values(records, |n| {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::error::{BenchError, Result};
 
-/// Images whose bytes are those of the pixels (compose/sample/README.md); the others are compressed.
+/// Images whose bytes are those of the pixels (compose/sample/README.md); others are compressed.
 const RAW: [&str; 8] = [
     "RGB.byte.tif",
     "RGB.nc",

@@ -1,6 +1,6 @@
 //! The plain loop that offload is compared with: the same images put into a bucket or read from it
-//! by the same SDK with Firebreak's settings, and nothing else. Answers one line of JSON with its own
-//! CPU time, taken from behind the reading of the files to the last answer.
+//! by the same SDK with Firebreak's settings, and nothing else. Answers one line of JSON with its
+//! own CPU time, taken from behind the reading of the files to the last answer.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

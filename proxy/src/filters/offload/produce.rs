@@ -309,8 +309,8 @@ impl Offload {
         STORAGE_ERROR
     }
 
-    /// Stores the values of one batch, for each of which `held_bytes` of memory stay taken, and gives
-    /// the references to them.
+    /// Stores the values of one batch, for each of which `held_bytes` of memory stay taken, and
+    /// gives the references to them.
     async fn store_values(
         &self,
         place: Place<'_>,
