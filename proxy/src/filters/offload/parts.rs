@@ -137,11 +137,10 @@ impl Parts {
         }
     }
 
-    /// Keeps a value that was just stored, so that readers at the tail need no store; `held_bytes`
-    /// of memory stay taken as long as it is there.
-    pub fn keep(&self, key: PartKey, value: &Bytes, held_bytes: usize) {
+    /// Keeps a value that was just stored, so that readers at the tail need no store.
+    pub fn keep(&self, key: PartKey, value: &[u8]) {
         if !fault::on("stored-not-kept") {
-            self.cache.keep(key, value, held_bytes);
+            self.cache.keep(key, value);
         }
     }
 
@@ -234,8 +233,7 @@ impl Parts {
             if let Ok(value) = &value
                 && hot
             {
-                // It has memory of its own.
-                self.cache.keep(key, value, value.len());
+                self.cache.keep(key, value);
             }
             found.lock().insert(key, value.clone());
             // Nobody may be waiting for it.
@@ -262,10 +260,7 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
         let decoded = decode(codec, filter, &stored, original_bytes);
         let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
         let value = match decoded.map_err(undecodable)? {
-            Some(mut value) => {
-                value.shrink_to_fit();
-                Bytes::from(value)
-            }
+            Some(value) => Bytes::from(value),
             None if alone => stored.clone(),
             None => Bytes::copy_from_slice(&stored),
         };

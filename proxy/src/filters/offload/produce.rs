@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{FutureExt, join_all, try_join_all};
 use protocol_ext::batch::{BatchError, Batches, Caps, Entry, OpenBatch};
-use protocol_ext::codec::Codec;
 use protocol_ext::header::{self, Head};
 use protocol_ext::reference::{REFERENCE_BYTES, Reference};
 use protocol_ext::replace::{Replacement, RewriteError, RewriteOptions};
@@ -52,8 +51,6 @@ pub struct Produced {
 
 /// What is done with a request so far.
 struct Work<'f> {
-    /// Bytes of the request.
-    frame_bytes: usize,
     found: &'f [Section],
     /// The section that is looked at next.
     next: usize,
@@ -96,9 +93,8 @@ impl Offload {
         let at = header::request_body_at(head, frame)?;
         let found = sections(&requests::PRODUCE, head.version, frame, at, SECTIONS_MAX)?;
         let changes = vec![Change::default(); found.len()];
-        let (refused, unknown, frame_bytes) = (BTreeMap::new(), None, frame.len());
-        let found = &found;
-        let mut work = Work { frame_bytes, found, next: 0, changes, refused, values: 0, unknown };
+        let (refused, unknown) = (BTreeMap::new(), None);
+        let mut work = Work { found: &found, next: 0, changes, refused, values: 0, unknown };
         // Batches that are opened at once are stored at once. Those that have no room beside them
         // come next.
         while work.next < found.len() {
@@ -120,10 +116,7 @@ impl Offload {
             let partition = work.found[batch.section].partition;
             let place = Place { topic: &batch.topic, topic_id: batch.topic_id, partition };
             let values = std::mem::take(&mut batch.values);
-            // Values of a batch that is not compressed lie in the memory of their request.
-            let plain = batch.open.batch.codec() == Codec::None;
-            let held_bytes = if plain { work.frame_bytes } else { usize::MAX };
-            stored.push(self.store_values(place, batch.rule, values, held_bytes).boxed());
+            stored.push(self.store_values(place, batch.rule, values).boxed());
         }
         let stored = join_all(stored).await;
         for (batch, stored) in large.iter().zip(stored) {
@@ -309,34 +302,31 @@ impl Offload {
         STORAGE_ERROR
     }
 
-    /// Stores the values of one batch, for each of which `held_bytes` of memory stay taken, and
-    /// gives the references to them.
+    /// Stores the values of one batch and gives the references to them.
     async fn store_values(
         &self,
         place: Place<'_>,
         rule: &OffloadRule,
         values: Vec<packs::Large>,
-        held_bytes: usize,
     ) -> Result<References, StoreError> {
         let bytes = values.iter().map(|(_, value)| value.len()).sum();
         let packs = busy(bytes, || self.packs(place, rule.codec, values));
         let too_large = |_| StoreError::Io(std::io::ErrorKind::FileTooLarge.into());
         let packs = packs.map_err(too_large)?;
-        let puts: Vec<_> =
-            packs.into_iter().map(|pack| self.put(pack, held_bytes).boxed()).collect();
+        let puts: Vec<_> = packs.into_iter().map(|pack| self.put(pack).boxed()).collect();
         let mut references = try_join_all(puts).await?.concat();
         references.sort_unstable_by_key(|reference| reference.at);
         Ok(references)
     }
 
-    async fn put(&self, pack: Pack, held_bytes: usize) -> Result<References, StoreError> {
+    async fn put(&self, pack: Pack) -> Result<References, StoreError> {
         if !fault::on("ack-before-durable") {
             self.store.put(&pack.key, &pack.object).await?;
         }
         self.metrics.offload(OffloadOp::Put, pack.object.iter().map(Bytes::len).sum());
         for (key, value) in &pack.values {
             self.metrics.offload(OffloadOp::Store, value.len());
-            self.parts.keep(*key, value, held_bytes);
+            self.parts.keep(*key, value);
         }
         Ok(pack.references)
     }
