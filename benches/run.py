@@ -22,17 +22,20 @@ REPO = HERE.parent
 sys.path[:0] = [str(HERE / "harness"), str(REPO / "compose")]
 
 import net  # noqa: E402
+import cells  # noqa: E402
+import offload  # noqa: E402
 import report  # noqa: E402
-from cells import CELLS, OFFLOAD_BUDGET  # noqa: E402
+from cells import OFFLOAD_BUDGET  # noqa: E402
 from kafka import Broker, Java  # noqa: E402
 from measure import CLAIM_ROUNDS, judge  # noqa: E402
 from modes import PORTS_OF_FIREBREAK, Direct, Firebreak, Relay, certificate  # noqa: E402
 from processes import Failed, machine_busy_s, run_json  # noqa: E402
 
+CELLS = cells.CELLS + offload.CELLS
 HOST = "127.0.0.1"
 CARRIED_MIN = 0.99
 # Relays, Firebreaks, listeners of the broker; more than are taken.
-PORTS = 30
+PORTS = 60
 MEMORY_DISK_MIN = 4 << 30
 READ_RECORDS = 600_000
 FETCH_REQUESTS = 700
@@ -93,6 +96,7 @@ class Bench:
     def __init__(self, options, folder):
         self.options = options
         self.folder = folder
+        self.repo = REPO
         self.scale = 0.4 if options.quick else 1.0
         self.read_records = self.scaled(READ_RECORDS)
         self.topic = None
@@ -101,6 +105,7 @@ class Bench:
         self.modes = []
         self.broker = None
         self.java = None
+        self.stores = None
 
     def scaled(self, amount):
         return type(amount)(amount * self.scale)
@@ -154,6 +159,10 @@ class Bench:
             wanted["tls"] = TLS_SETTINGS.format(cert=cert, key=key), ca
         if any(cell.routed for cell in self.options.cells):
             wanted["routed"] = ROUTED_SETTINGS, None
+        stores = {name for cell in self.options.cells for name in cell.stores}
+        if stores:
+            self.stores = offload.Stores(self, stores, ports)
+            wanted.update((name, (self.stores.settings(name), None)) for name in sorted(stores))
         made = []
         for name, (settings, ca) in wanted.items():
             own = list(itertools.islice(ports, PORTS_OF_FIREBREAK))
@@ -175,6 +184,10 @@ class Bench:
             self.log("load"),
         )
         self.new_requests()
+
+    def bytes_into_broker(self, listener):
+        """Bytes that the broker read from the connections of a listener so far."""
+        return self.java.ask("counts", self.broker.jmx_port)["listeners"][f"{listener} incoming"]
 
     def new_requests(self):
         """Produce and Fetch requests the broker counted since the last question, by version."""
@@ -211,7 +224,8 @@ class Bench:
                 samples[mode.name].append(self.sample(cell, mode))
                 for key, count in self.new_requests().items():
                     versions[mode.name][key] = versions[mode.name].get(key, 0) + count
-        judged = [name for name in samples if name not in ("direct", "direct1", "relay", "relay2")]
+        plain = ("direct", "direct1", "relay", "relay2") + (("firebreak",) if cell.stores else ())
+        judged = [name for name in samples if name not in plain]
         return {
             "modes": list(samples),
             "rounds": rounds,
@@ -228,6 +242,7 @@ class Bench:
         """CPU seconds of the bench itself and of every process it started."""
         started = [self.broker.process, self.java.process]
         started += [mode.process for mode in self.modes if mode.process]
+        started += self.stores.processes() if self.stores else []
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         return (time.process_time() + ended.ru_utime + ended.ru_stime
                 + sum(process.cpu_s() for process in started))
@@ -242,6 +257,8 @@ class Bench:
             return cell.features or cell.features_only
         if mode.name == "tls":
             return cell.tls
+        if mode.name in offload.MODES:
+            return mode.name in cell.stores
         if mode.name in ("direct1", "routed"):
             return cell.routed
         if cell.routed and mode.name == "firebreak":
@@ -289,7 +306,7 @@ class Bench:
             self.topic = None
 
     def close(self):
-        for one in [self.java, *reversed(self.modes), self.broker]:
+        for one in [self.java, *reversed(self.modes), self.broker, self.stores]:
             if one:
                 one.close()
 
@@ -335,6 +352,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, help=f"default {CLAIM_ROUNDS}, quick 1")
     parser.add_argument("--open-seconds", type=int, help="length of the open loop (60, quick 4)")
     parser.add_argument("--features", action="store_true", help="Firebreak with offload on, too")
+    parser.add_argument("--s3", choices=("versitygw", "moto"), default="versitygw",
+                        help="the S3 service of the cells that need one")
     parser.add_argument("--without-firebreak", action="store_true", help="the harness alone")
     parser.add_argument("--hold", action="store_true", help="wait for a line before the cells")
     parser.add_argument("--out", type=pathlib.Path, help="where the JSON goes")
@@ -350,7 +369,7 @@ def arguments():
     options.cells = [
         cell for cell in CELLS
         if cell.name in wanted and (options.features or not cell.features_only)
-        and (options.only or not cell.tls and not cell.routed)
+        and (options.only or not cell.by_name())
     ]
     unknown = set(wanted) - {cell.name for cell in CELLS}
     if unknown:
@@ -395,6 +414,8 @@ def main():
             "Java client": bench.java.version["client"], "Java": bench.java.version["java"],
             "allocator": allocator, "data in": str(folder.parent),
         }
+        if bench.stores and bench.stores.s3:
+            head["versions"]["S3 service"] = options.s3
         report.print_head(head)
         if options.hold:
             hold(bench)

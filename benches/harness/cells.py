@@ -28,7 +28,8 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 class Cell:
     """`rounds` overrides the bench's; `modes` names those that take part (None: all); `fresh`: the
     run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in,
-    `tls` that of the same name, `routed` those of virtual topics: `routed` and `direct1`.
+    `tls` that of the same name, `routed` those of virtual topics: `routed` and `direct1`; `stores`
+    names modes with stores of their own (offload.py). The last three run when they are named.
     """
 
     name: str
@@ -44,7 +45,11 @@ class Cell:
     fresh: bool = False
     tls: bool = False
     routed: bool = False
+    stores: tuple = ()
     partitions: int = 2
+
+    def by_name(self):
+        return self.tls or self.routed or bool(self.stores)
 
 
 def java_produce(records, acks, codec):

@@ -48,6 +48,7 @@ def judge(measure, samples, mode):
         "spread": abs(middle(noise) - 1) if noise else None,
         "bar": measure.bar,
         "limit": measure.limit,
+        "higher_is_better": measure.higher_is_better,
         "met": None,
     }
     if not own or mode != measure.mode:

@@ -80,7 +80,8 @@ def bar(verdict):
     if verdict["bar"] is not None:
         words.append(f"{verdict['bar']:.2f}x")
     if verdict["limit"] is not None:
-        words.append(f"<= {number(verdict['limit'])}")
+        sign = ">=" if verdict["higher_is_better"] else "<="
+        words.append(f"{sign} {number(verdict['limit'])}")
     return " ".join(words) or "-"
 
 

@@ -11,7 +11,14 @@ pub fn build(records: u32, value_bytes: u32) -> Bytes {
     of_values(records, |_| (0..value_bytes).map(|_| next_byte(&mut noise)).collect())
 }
 
-/// The same with JSON values: one object each, with a place in California in its middle.
+/// Builds one batch of one record with this value.
+#[must_use]
+pub fn one(value: &[u8]) -> Bytes {
+    of_values(1, |_| value.to_vec())
+}
+
+/// The same as [`build`] with JSON values: one object each, with a place in California in its
+/// middle.
 #[must_use]
 pub fn located(records: u32, value_bytes: u32) -> Bytes {
     of_values(records, |n| {

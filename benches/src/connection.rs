@@ -85,6 +85,14 @@ impl Sender {
 }
 
 impl Receiver {
+    /// From now on an answer may take as long as it takes.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn wait_for_ever(&self) -> Result<()> {
+        Ok(self.stream.set_read_timeout(None)?)
+    }
+
     /// Reads one whole answer (at most the buffer's size) and returns it without its length.
     ///
     /// # Errors
@@ -101,6 +109,7 @@ impl Receiver {
     }
 
     /// Reads one Fetch answer of any size, keeping only its head. Returns the bytes of its records.
+    /// After a refusal the next answer can be read.
     ///
     /// # Errors
     /// When the socket fails or the fetch was refused.
@@ -108,7 +117,7 @@ impl Receiver {
         let length = self.length()?;
         self.fill(length.min(HEAD_BYTES_MAX))?;
         let held = (self.end - self.start).min(length);
-        let records = wire::read_fetch_head(&self.buffer[self.start..self.start + held])?;
+        let records = wire::read_fetch_head(&self.buffer[self.start..self.start + held]);
         self.start += held;
         let mut left = length - held;
         while left > 0 {
@@ -121,7 +130,7 @@ impl Receiver {
             left -= got;
             (self.start, self.end) = (0, 0);
         }
-        Ok(records)
+        records
     }
 
     /// The length of the next answer, its correlation id checked.

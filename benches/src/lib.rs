@@ -9,6 +9,7 @@ pub mod clock;
 pub mod connection;
 pub mod error;
 pub mod histogram;
+pub mod images;
 pub mod load;
 pub mod tls;
 pub mod wire;

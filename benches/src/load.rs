@@ -2,8 +2,10 @@
 
 pub mod handshakes;
 pub mod idle;
+pub mod images;
 pub mod open;
 pub mod ping;
+pub mod restore;
 pub mod throughput;
 pub mod unread;
 

@@ -74,8 +74,17 @@ pub fn produce(target: &Target, batch: Bytes) -> Result<BytesMut> {
 /// # Errors
 /// When the crate refuses to encode it.
 pub fn fetch(target: &Target, bytes_max: i32) -> Result<BytesMut> {
+    fetch_from(target, 0, bytes_max)
+}
+
+/// The same from another offset.
+///
+/// # Errors
+/// When the crate refuses to encode it.
+pub fn fetch_from(target: &Target, offset: i64, bytes_max: i32) -> Result<BytesMut> {
     let partition = FetchPartition::default()
         .with_partition(target.partition)
+        .with_fetch_offset(offset)
         .with_partition_max_bytes(bytes_max);
     let topic =
         FetchTopic::default().with_topic_id(target.topic_id).with_partitions(vec![partition]);

@@ -69,11 +69,12 @@ pub enum Command {
         command: TopicCommand,
     },
     /// What offload would save for a topic, by its log and a list of prices.
-    #[command(after_help = "Example:\n  firebreak analyse satellite-images \
-        --upstream kafka-1:9092 --prices prices.toml")]
+    #[command(after_help = "Examples:\n  firebreak analyse satellite-images \
+        --upstream kafka-1:9092 --prices prices.toml\n  firebreak analyse --prices prices.toml")]
     Analyse {
-        /// The topic.
-        topic: String,
+        /// The topic; without one only round sizes are priced and no cluster is asked.
+        #[arg(required_unless_present = "prices")]
+        topic: Option<String>,
         /// Longer values would be stored [default: by the topic's rule, else 100000].
         #[arg(long, value_name = "N")]
         threshold_bytes: Option<usize>,

@@ -26,7 +26,12 @@ fn main() -> ExitCode {
         }
         Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
-            tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+            match (topic, prices) {
+                (Some(topic), prices) => {
+                    tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
+                }
+                (None, prices) => price(&prices.unwrap_or_default(), upkeep.json),
+            }
         }
     }
 }
@@ -48,6 +53,16 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "not done");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn price(prices: &Path, json: bool) -> ExitCode {
+    match upkeep::price(prices, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("not done: {error}");
             ExitCode::FAILURE
         }
     }

@@ -8,11 +8,12 @@
 
 mod analyse;
 mod log;
+mod prices;
 mod scope;
 mod sweep;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Config, OffloadRule, StoreKind};
 use crate::filters::offload::{glob, keys};
@@ -121,7 +122,7 @@ pub enum UpkeepError {
 pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, UpkeepError> {
     let mut cluster = log::Cluster::connect(config)?;
     if let Task::Analyse { topic, threshold_bytes, prices } = task {
-        let prices = prices.as_deref().map(analyse::Prices::load).transpose()?;
+        let prices = prices.as_deref().map(prices::Prices::load).transpose()?;
         let threshold = threshold_bytes.unwrap_or_else(|| threshold(config, topic));
         let found = analyse::analyse(config, &mut cluster, topic, threshold, prices).await?;
         let text = if json { serde_json::json!(found).to_string() } else { found.to_string() };
@@ -140,6 +141,14 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());
     Ok(report.is_sound())
+}
+
+/// Prints what a GB of values costs by a list of prices; no cluster is asked.
+pub fn price(prices: &Path, json: bool) -> Result<(), UpkeepError> {
+    let table = prices::Prices::load(prices)?.table(None);
+    let text = if json { serde_json::json!(table).to_string() } else { table.to_string() };
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 fn threshold(config: &Config, topic: &str) -> usize {

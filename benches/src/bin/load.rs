@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use firebreak_benches::error::Result;
-use firebreak_benches::load::{self, handshakes, idle, open, ping, throughput, unread};
+use firebreak_benches::load::{
+    self, handshakes, idle, images, open, ping, restore, throughput, unread,
+};
 use firebreak_benches::tls;
 
 #[derive(Parser)]
@@ -56,6 +58,10 @@ enum Shape {
     Idle(idle::Plan),
     /// Connections that come, shake hands, ask one thing and go.
     Handshakes(handshakes::Plan),
+    /// Images by a schedule paced in bytes, with small records beside or between them.
+    Images(images::Plan),
+    /// Values read one by one, each by a Fetch of its own.
+    Restore(restore::Plan),
     /// Readers that do not read; the line `drain` on standard input makes them.
     Unread(unread::Plan),
 }
@@ -94,6 +100,8 @@ fn run(args: &Args) -> Result<()> {
             open::run(bootstrap, topic, plan)?
         }
         Shape::Handshakes(plan) => handshakes::run(bootstrap, plan)?,
+        Shape::Images(plan) => images::run(bootstrap, topic, plan)?,
+        Shape::Restore(plan) => restore::run(bootstrap, topic, *plan)?,
         Shape::Idle(plan) => return idle::run(bootstrap, topic, plan),
         Shape::Unread(plan) => return unread::run(bootstrap, topic, *plan),
     };

@@ -105,6 +105,27 @@ fn wrong_usage_has_exit_code_2_and_help_exit_code_0() {
 }
 
 #[test]
+fn prices_alone_make_a_cost_table_that_says_where_each_claim_holds() {
+    let prices = format!("{}/../docs/prices.example.toml", env!("CARGO_MANIFEST_DIR"));
+    let priced = firebreak(&["analyse", "--prices", &prices]);
+    let text = String::from_utf8_lossy(&priced.stdout);
+    assert_eq!(priced.status.code(), Some(0), "{text}");
+    // Each of 100 KB, 1 MB, 8 MB over 7, 30 and 90 days.
+    let rows = text.lines().filter(|line| line.matches(" %").count() == 3);
+    assert_eq!(rows.count(), 9, "{text}");
+    for claim in ["78 % less money for storage: holds ", "90 % less money with requests: holds "] {
+        assert!(text.contains(claim), "{text}");
+    }
+    let json = firebreak(&["analyse", "--prices", &prices, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("one object");
+    assert_eq!(json["rows"].as_array().map(Vec::len), Some(9), "{json}");
+    assert_eq!(json["claims"].as_array().map(Vec::len), Some(5), "{json}");
+    let missing = firebreak(&["analyse", "--prices", "no-such-file.toml"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(firebreak(&["analyse"]).status.code(), Some(2), "neither topic nor prices");
+}
+
+#[test]
 fn virtual_topics_of_clients_that_prove_who_they_are_need_an_identity_of_the_proxy() {
     let folder = Folder::new();
     let users = folder.path().join("users");
