@@ -41,8 +41,7 @@ impl<'p> Asked<'p> {
         }
     }
 
-    /// Answers it if it is done, or nobody waits any more, or for long enough; gives it back if
-    /// not.
+    /// Answers it if it is done, if nobody waits any more, or after a while; gives it back if not.
     pub fn unanswered(self) -> Option<Self> {
         let late = clock::now() - self.since >= ANSWER;
         if !self.left.is_empty() && !late && !self.done.is_closed() {

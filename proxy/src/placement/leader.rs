@@ -175,8 +175,7 @@ impl Seat {
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
             // Who did not run has heard nobody: what was read last may be an answer from before.
             let stopped = clock::now() - slept > FRESH;
-            let missed = (!fresh || stopped) && !fault::on("old-silence-counts");
-            if missed || read.table.leader != last {
+            if !fresh || stopped || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {
                 return;

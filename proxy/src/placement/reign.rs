@@ -329,8 +329,8 @@ impl<'p> Reign<'p> {
                 }
                 Done::Deleted(topic, slot, segment) => {
                     records.push((intent_key(topic, &slot), None));
-                    let name = &topic.name;
-                    tracing::info!(topic = %name, slot, %segment, "an old segment is deleted");
+                    let of = &topic.name;
+                    tracing::info!(topic = %of, slot, %segment, "an old segment is deleted");
                     ended.push((topic.name.to_string(), slot));
                 }
                 Done::Rolled(topic, rolled, ends) => {

@@ -463,7 +463,6 @@ fn mutants_of_segments() -> Vec<Mutant> {
         mutant!("one-work-at-a-time", apart::a_slot_that_waits_holds_up_no_other, "not within"),
         mutant!("silent-brokers-waited-for", apart::a_silent_broker_is_asked_again, "not within"),
         mutant!("fenced-leader-fights", election::a_stopped_leader_is_followed, "how often"),
-        mutant!("old-silence-counts", election::who_was_stopped_waits_anew, "was fenced"),
         mutant!("roll-asked-once", command::the_leader_is_found, "no leader within"),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]
