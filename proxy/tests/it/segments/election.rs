@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use protocol_ext::fake_broker::Fault;
-
 use super::TOPIC;
 use super::leader::{LEADS, another, ensure_written, roll, segments, send, start};
 use crate::harness::client::Client;
 use crate::harness::{Checked, Faults, ensure_eq, until};
 
-const FETCH: i16 = 1;
-/// Longer than a candidate waits for a sign of life.
-const STOPPED: Duration = Duration::from_millis(4500);
 /// Longer than a leader takes to see that it is none.
 const SEEN: Duration = Duration::from_millis(1500);
 
@@ -50,29 +45,4 @@ pub async fn a_stopped_leader_is_followed(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_leader_that_is_stopped_is_followed_and_does_not_fight() -> Checked {
     a_stopped_leader_is_followed(None).await
-}
-
-/// Who did not run has heard nobody, and that is no silence of the leader's.
-#[tokio::test]
-async fn who_was_stopped_takes_nothing_over() -> Checked {
-    let (brokers, first) = start(None).await?;
-    let second = another(&brokers, None).await?;
-    first.says(LEADS, 1).await?;
-    // Neither hears what is new in the log: what waits for it when it goes on is of no help.
-    let unheard = {
-        let mut cluster = brokers.cluster();
-        (0..2).for_each(|_| cluster.script(FETCH, Fault::Never));
-        cluster.count(FETCH) + 2
-    };
-    until("questions without an answer", async || {
-        (brokers.cluster().count(FETCH) >= unheard).then_some(())
-    })
-    .await?;
-    second.signal("STOP");
-    tokio::time::sleep(STOPPED).await;
-    second.signal("CONT");
-    tokio::time::sleep(2 * SEEN).await;
-    let fenced = first.logged("another process leads");
-    ensure_eq!((fenced, second.logged(LEADS)), (0, 0), "how often who led was fenced");
-    roll(&first).await
 }
