@@ -33,7 +33,7 @@ pub struct Credentials {
 
 impl fmt::Display for Credentials {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} by {}, password ***", self.user, self.mechanism.name())
+        write!(out, "{} by {}, password {:?}", self.user, self.mechanism.name(), self.password)
     }
 }
 
