@@ -12,7 +12,8 @@ use super::topics::{self, virtual_topic};
 use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
 use crate::limits::Limits;
 
-const LISTEN: &str = "127.0.0.1:19092";
+const LISTEN: SocketAddr =
+    SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 19092));
 const ADMIN: SocketAddr =
     SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9091));
 /// The largest number of any key: sizes of an exabyte and times of an age are mistakes.
@@ -118,11 +119,11 @@ pub(super) fn config(
 
 fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags, cluster: Option<&str>) -> Listen {
     let tls = raw.tls.as_ref().and_then(|tls| security::server_tls(p, tls));
-    let text = flags.listen.clone().or(raw.bootstrap).unwrap_or_else(|| LISTEN.to_owned());
-    let bootstrap = text.parse().unwrap_or_else(|_| {
-        p.add("listen.bootstrap", format!("\"{text}\" is not ADDRESS:PORT, such as {LISTEN}"));
-        // What else is wrong is told too.
-        SocketAddr::from(([127, 0, 0, 1], 19092))
+    let bootstrap = flags.listen.clone().or(raw.bootstrap).map_or(LISTEN, |text| {
+        text.parse().unwrap_or_else(|_| {
+            p.add("listen.bootstrap", format!("\"{text}\" is not ADDRESS:PORT, such as {LISTEN}"));
+            LISTEN
+        })
     });
     let advertise = flags.advertise.clone().or(raw.advertise);
     let advertise = advertise.unwrap_or_else(|| bootstrap.ip().to_string());

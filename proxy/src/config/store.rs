@@ -10,6 +10,7 @@ use protocol_ext::reference::MacKey;
 
 use super::parse::Problems;
 use super::{OffloadRule, OnStoreFailure, raw};
+use crate::filters::offload::keys;
 
 /// The object store.
 #[derive(Debug, Clone)]
@@ -143,6 +144,10 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
     }
     if let Some(file) = &raw.key_file {
         key_file(p, file);
+        let previous = keys::previous_of(file);
+        if previous.exists() {
+            key_file(p, &previous);
+        }
     }
     let cache_bytes = p.number("store.cache_bytes", raw.cache_bytes, CACHE_BYTES, 0);
     Some(Store { kind, key_file: raw.key_file, cache_bytes })
@@ -151,12 +156,6 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
 /// Checks that references can be signed by a file.
 fn key_file(p: &mut Problems, file: &Path) {
     let shown = file.display();
-    let mut previous = file.as_os_str().to_owned();
-    previous.push(".previous");
-    let previous = PathBuf::from(previous);
-    if previous.exists() && file != previous {
-        key_file(p, &previous);
-    }
     match std::fs::read(file).map(|text| MacKey::new(text.trim_ascii()).map(drop)) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => p.add("store.key_file", format!("{shown}: {error}")),

@@ -68,11 +68,7 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
                     let none = || io::Error::other("the leader has no admin port");
                     let leader: SocketAddr = leader.ok_or_else(none)?;
                     let why = format!("{at} says that {leader} leads");
-                    let elsewhere = leader != at;
-                    at = if elsewhere { leader } else { first };
-                    if elsewhere && !fault::on("roll-asked-once") {
-                        continue;
-                    }
+                    at = if leader == at { first } else { leader };
                     why
                 }
                 Ok((UNAVAILABLE, _)) => {

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admin;
 pub mod aged;
 pub mod by_hand;
+pub mod days;
 pub mod everything;
 pub mod exact;
 pub mod groups;

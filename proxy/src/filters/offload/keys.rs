@@ -25,11 +25,16 @@ pub fn ring(store: &Store) -> io::Result<KeyRing> {
         }
     };
     let current = read(&path)?;
-    let mut previous = path.into_os_string();
-    previous.push(".previous");
-    let previous = PathBuf::from(previous);
+    let previous = previous_of(&path);
     let previous = if previous.exists() { Some(read(&previous)?) } else { None };
     KeyRing::new(current, previous).map_err(io::Error::other)
+}
+
+/// Where the second key is.
+pub fn previous_of(path: &Path) -> PathBuf {
+    let mut previous = path.as_os_str().to_owned();
+    previous.push(".previous");
+    previous.into()
 }
 
 fn read(path: &Path) -> io::Result<MacKey> {

@@ -10,10 +10,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::kcat;
 use super::virtual_topics::{assert_same, kcat_reads};
+use super::{days, kcat};
 use crate::process::Scratch;
-use crate::proxy::{HOST, Proxy, Tables};
+use crate::proxy::{HOST, Proxy};
 use crate::rig::Rig;
 
 const SLOTS: [&str; 3] = ["norcal", "socal", "other"];
@@ -99,28 +99,15 @@ fn refused_without_reset(bootstrap: &str, topic: &str) {
 /// A proxy with a topic with days of one partition each, whose longer values are stored.
 fn start(rig: &Rig, objects: &Path) -> (Proxy, String) {
     let topic = format!("aged-{}", uuid::Uuid::new_v4().simple());
-    let brokers = rig.cluster.bootstrap();
-    let brokers: Vec<&str> = brokers.split(',').collect();
-    let proxy = Proxy::configured(
-        Tables {
-            advertise: HOST.to_owned(),
-            listen: String::new(),
-            cluster: format!("bootstrap = {brokers:?}"),
-            more: format!(
-                "[store]\nkind = \"local\"\npath = {objects:?}\n\
-                 [[offload]]\ntopics = [\"aged-*\"]\nthreshold_bytes = 1000\n\
-                 [[virtual_topic]]\nname = {topic:?}\npartitions = 1\ndays = true\n\
-                 retention_days = {KEPT}\nregion = {{ header = \"region\" }}\n\
-                 [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
-            ),
-        },
-        rig.faults.as_deref(),
+    let more = format!(
+        "[store]\nkind = \"local\"\npath = {objects:?}\n\
+         [[offload]]\ntopics = [\"aged-*\"]\nthreshold_bytes = 1000\n\
+         [[virtual_topic]]\nname = {topic:?}\npartitions = 1\ndays = true\n\
+         retention_days = {KEPT}\nregion = {{ header = \"region\" }}\n\
+         [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
     );
-    let until = Instant::now() + LIMIT;
-    while segments(&proxy, &topic).len() < SLOTS.len() {
-        assert!(Instant::now() < until, "no segments:\n{}", proxy.log_tail());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let proxy = days::proxy_with(rig, more);
+    days::until_open(&proxy, &topic, SLOTS.len());
     (proxy, topic)
 }
 
@@ -142,11 +129,7 @@ fn produce(bootstrap: &str, topic: &str, what: &str) -> Vec<String> {
 
 /// The physical topics of all slots.
 fn segments(proxy: &Proxy, topic: &str) -> BTreeSet<String> {
-    let answer = proxy.get(&format!("/topics/{topic}")).unwrap();
-    let told: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-    let slots = told["slots"].as_array().unwrap().iter();
-    let segments = slots.flat_map(|slot| slot["segments"].as_array().unwrap());
-    segments.map(|segment| segment["topic"].as_str().unwrap().to_owned()).collect()
+    days::segments(proxy, topic).into_values().flatten().collect()
 }
 
 /// The topics that brokers have.

@@ -12,9 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
 
-use crate::proxy::{HOST, Proxy, Tables};
+use super::days;
+use crate::proxy::{HOST, Proxy};
 use crate::rig::Rig;
 
 /// Partitions of each slot.
@@ -84,40 +84,20 @@ pub fn rolls_under_load(rig: &mut Rig) {
 /// A proxy with a topic with days, once each slot has a segment.
 fn start(rig: &Rig) -> (Proxy, String) {
     let topic = format!("days-{}", uuid::Uuid::new_v4().simple());
-    let brokers = rig.cluster.bootstrap();
-    let brokers: Vec<&str> = brokers.split(',').collect();
-    let proxy = Proxy::configured(
-        Tables {
-            advertise: HOST.to_owned(),
-            listen: String::new(),
-            cluster: format!("bootstrap = {brokers:?}"),
-            more: format!(
-                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\ndays = true\n\
-             region = {{ header = \"region\" }}\n\
-             [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
-            ),
-        },
-        rig.faults.as_deref(),
+    let more = format!(
+        "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\ndays = true\n\
+         region = {{ header = \"region\" }}\n\
+         [[region]]\nname = \"norcal\"\n[[region]]\nname = \"socal\"\n"
     );
-    let until = Instant::now() + LIMIT;
-    while segments(&proxy, &topic).values().filter(|count| **count > 0).count() < SLOTS.len() {
-        assert!(Instant::now() < until, "no segments:\n{}", proxy.log_tail());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let proxy = days::proxy_with(rig, more);
+    days::until_open(&proxy, &topic, SLOTS.len());
     (proxy, topic)
 }
 
-/// Segments of each slot.
+/// How many segments each slot has.
 fn segments(proxy: &Proxy, topic: &str) -> BTreeMap<String, usize> {
-    let answer = proxy.get(&format!("/topics/{topic}")).unwrap();
-    let body = answer.split_once("\r\n\r\n").unwrap().1;
-    let told: Value = serde_json::from_str(body).unwrap();
-    let slots = told["slots"].as_array().unwrap().iter();
-    let counts = slots.map(|slot| {
-        let name = slot["slot"].as_str().unwrap().to_owned();
-        (name, slot["segments"].as_array().unwrap().len())
-    });
-    counts.collect()
+    let counts = days::segments(proxy, topic).into_iter();
+    counts.map(|(slot, segments)| (slot, segments.len())).collect()
 }
 
 /// As an operator does it.

@@ -6,10 +6,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{kcat, tools};
+use super::{days, kcat, tools};
 use crate::franz_go;
 use crate::process::Scratch;
-use crate::proxy::{HOST, Proxy, Tables};
+use crate::proxy::{HOST, Proxy};
 use crate::rig::{Place, Rig};
 
 /// Records of each of the three slots.
@@ -144,20 +144,11 @@ pub fn detections(areas: &Value) -> Vec<Detection> {
 /// A proxy with a virtual topic that is routed by `rule` to `regions`.
 fn start(rig: &Rig, rule: &str, regions: &str) -> (Proxy, Place) {
     let topic = format!("virtual-{}", uuid::Uuid::new_v4().simple());
-    let brokers = rig.cluster.bootstrap();
-    let brokers: Vec<&str> = brokers.split(',').collect();
-    let proxy = Proxy::configured(
-        Tables {
-            advertise: HOST.to_owned(),
-            listen: String::new(),
-            cluster: format!("bootstrap = {brokers:?}"),
-            more: format!(
-                "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n\
-             region = {{ {rule} }}\n{regions}"
-            ),
-        },
-        rig.faults.as_deref(),
+    let more = format!(
+        "[[virtual_topic]]\nname = {topic:?}\npartitions = {PARTITIONS}\n\
+         region = {{ {rule} }}\n{regions}"
     );
+    let proxy = days::proxy_with(rig, more);
     let mut place = Place::proxied(proxy.port, &rig.cluster.brokers(), &topic);
     place.bootstrap = format!("{HOST}:{}", proxy.port);
     (proxy, place)

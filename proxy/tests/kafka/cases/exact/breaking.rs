@@ -20,7 +20,7 @@ const STOPPED: Duration = Duration::from_secs(40);
 const STOPPED_EVERY: Duration = Duration::from_secs(60);
 const ROLL_EVERY: Duration = Duration::from_secs(5);
 /// A roll is held up by whoever is killed in the middle of it, and no longer than this.
-const ROLL_MAX: Duration = Duration::from_secs(180);
+const ROLL_MAX: Duration = Duration::from_secs(90);
 
 /// Kills brokers that lead a segment.
 pub fn brokers(cluster: &mut Cluster, run: &Run<'_>) {
