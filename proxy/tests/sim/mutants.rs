@@ -14,6 +14,8 @@ const CROWD: Size = Size { clients: 3200, buffered_bytes_max: 64 << 20 };
 /// A fault, and what some seed must complain of.
 struct Mutant {
     name: &'static str,
+    /// What the fault does in each seed.
+    action: &'static str,
     complaints: &'static [&'static str],
     /// What sees it.
     run: fn(u64) -> Outcome,
@@ -22,7 +24,13 @@ struct Mutant {
 
 macro_rules! mutant {
     ($name:literal, $($complaint:literal),+) => {
-        Mutant { name: $name, complaints: &[$($complaint),+], run: run_one, seeds: SEEDS }
+        Mutant {
+            name: $name,
+            action: "return",
+            complaints: &[$($complaint),+],
+            run: run_one,
+            seeds: SEEDS,
+        }
     };
 }
 
@@ -30,6 +38,7 @@ macro_rules! crowd_mutant {
     ($name:literal, $($complaint:literal),+) => {
         Mutant {
             name: $name,
+            action: "return",
             complaints: &[$($complaint),+],
             run: |seed| run_crowd(seed, CROWD),
             seeds: 1,
@@ -44,8 +53,8 @@ fn mutants() -> Vec<Mutant> {
         mutant!("wrong-correlation", "was due"),
         mutant!("acks0-answered", "nothing is broken", "was due"),
         mutant!("refused-unanswered", "was due", "nobody is due", "not done"),
-        // Whoever waits for room that is never given back is done never.
-        mutant!("room-leaked", "bytes of requests", "not done"),
+        // Once: of more leaks others starve, and that is not the check that is meant.
+        Mutant { action: "1*return", ..mutant!("room-leaked", "bytes of requests") },
         mutant!("drain-ignores-in-flight", "no answer came"),
         mutant!("ack-before-durable", "not done", "not as it was sent"),
         mutant!("stale-crc", "error 2"),
@@ -71,8 +80,10 @@ fn every_fault_is_seen_by_some_seed() {
     assert!(!mutants.is_empty(), "no mutant is called {only:?}");
     let mut survived = Vec::new();
     for mutant in &mutants {
-        fail::cfg(mutant.name, "return").expect("a fault");
-        let runs = (0..mutant.seeds).map(mutant.run);
+        let runs = (0..mutant.seeds).map(|seed| {
+            fail::cfg(mutant.name, mutant.action).expect("a fault");
+            (mutant.run)(seed)
+        });
         let seen = runs.into_iter().find(|outcome| !outcome.violations.is_empty());
         fail::remove(mutant.name);
         let Some(outcome) = seen else {
