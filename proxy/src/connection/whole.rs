@@ -178,9 +178,11 @@ impl<'a> Requests<'a> {
                     return self.forward(vec![rest]).await;
                 }
                 Routed::Answered(answer) if told.is_empty() => {
+                    self.admitted().await?;
                     return self.answer(head, answer).await;
                 }
                 Routed::Answered(answer) => {
+                    self.admitted().await?;
                     let directory = &self.plane.directory;
                     let answer = produce::joined(head.version, &answer, told, directory);
                     return self.answer(head, answer.map_err(wrong)?).await;
@@ -291,7 +293,11 @@ impl<'a> Requests<'a> {
         head: Head,
         rest: Option<Bytes>,
     ) -> Result<Option<Bytes>, ConnectionError> {
-        let Some(rest) = rest else { return Ok(None) };
+        let Some(rest) = rest else {
+            // Nothing is told to who its broker tells nothing.
+            self.admitted().await?;
+            return Ok(None);
+        };
         let Head { api, version, correlation } = head;
         let (to, told) = oneshot::channel();
         let (answer, at) = (Answer::Own(to), clock::now());

@@ -1,8 +1,9 @@
-//! Transactions: a request that would take a virtual topic into one is refused here, whole.
+//! Transactions: a request that would take a virtual topic into one, or a part of one, is refused
+//! here, whole.
 //!
 //! Produce requests say the same of each batch (`legs/produce.rs`). Offsets of a virtual topic may
 //! be committed in one: they are the carrier's. Invariant: of a request that names a virtual topic
-//! nothing reaches a broker.
+//! or a part of one nothing reaches a broker.
 
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
@@ -12,10 +13,10 @@ use kafka_protocol::messages::add_partitions_to_txn_response::{
 use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
-use protocol_ext::{guard, reply};
+use protocol_ext::{api, guard, reply};
 
-use super::legs::bounded;
-use super::virtual_topics::VirtualTopics;
+use super::legs::{UNKNOWN_PARTITION, bounded};
+use super::virtual_topics::{Named, VirtualTopics};
 use crate::fault;
 
 /// INVALID_TXN_STATE: no retry helps.
@@ -23,7 +24,7 @@ pub const INVALID_TXN_STATE: i16 = 48;
 /// OPERATION_NOT_ATTEMPTED, since another partition of the request was refused.
 const NOT_ATTEMPTED: i16 = 55;
 
-/// The refusal of a request that names a virtual topic; `None` if it names none.
+/// The refusal of a request that names a virtual topic or a part of one; `None` if it names none.
 pub fn refusal(
     routed: &VirtualTopics,
     head: Head,
@@ -42,7 +43,7 @@ fn partitions_refused(
 ) -> Result<Option<AddPartitionsToTxnResponse>, WireError> {
     let of_brokers = request.transactions.iter().flat_map(|transaction| &transaction.topics);
     let topics = request.v3_and_below_topics.iter().chain(of_brokers);
-    if !topics.clone().any(|topic| routed.by_name(&topic.name).is_some()) {
+    if topics.clone().all(|topic| refused(routed, &topic.name).is_none()) {
         return Ok(None);
     }
     bounded_in_rows(topics.map(|topic| topic.partitions.len()))?;
@@ -64,13 +65,22 @@ fn bounded_in_rows(partitions: impl Iterator<Item = usize>) -> Result<(), WireEr
     if fault::on("refusals-unbounded") { Ok(()) } else { bounded(partitions) }
 }
 
+/// What is told of a topic that cannot be in a transaction.
+fn refused(routed: &VirtualTopics, name: &str) -> Option<i16> {
+    match routed.named(name) {
+        Named::Virtual => Some(INVALID_TXN_STATE),
+        Named::Hidden if fault::on(fault::of_hidden(api::ADD_PARTITIONS_TO_TXN)) => None,
+        Named::Hidden => Some(UNKNOWN_PARTITION),
+        Named::Plain => None,
+    }
+}
+
 fn rows(
     routed: &VirtualTopics,
     topics: &[AddPartitionsToTxnTopic],
 ) -> Vec<AddPartitionsToTxnTopicResult> {
     let rows = topics.iter().map(|topic| {
-        let is_virtual = routed.by_name(&topic.name).is_some();
-        let code = if is_virtual { INVALID_TXN_STATE } else { NOT_ATTEMPTED };
+        let code = refused(routed, &topic.name).unwrap_or(NOT_ATTEMPTED);
         let rows = topic.partitions.iter().map(|partition| {
             AddPartitionsToTxnPartitionResult::default()
                 .with_partition_index(*partition)

@@ -44,6 +44,17 @@ impl OutsideDays {
     }
 }
 
+/// What a topic is to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// A virtual topic: on brokers the carrier of this name.
+    Virtual,
+    /// A part of a virtual one, or the log of their placement: nothing.
+    Hidden,
+    /// A topic of brokers.
+    Plain,
+}
+
 /// One virtual topic.
 #[derive(Debug)]
 pub struct Routed {
@@ -225,6 +236,20 @@ impl VirtualTopics {
     /// The virtual topic whose carrier has this id, as far as is known.
     pub fn by_id(&self, id: &TopicId) -> Option<&Routed> {
         self.by_name(&self.of_brokers.known_name(id)?)
+    }
+
+    /// What a topic is to clients.
+    pub fn named(&self, name: &str) -> Named {
+        match () {
+            () if self.by_name(name).is_some() => Named::Virtual,
+            () if self.hides(name) => Named::Hidden,
+            () => Named::Plain,
+        }
+    }
+
+    /// Whether clients must not see the topic of an id, as far as is known.
+    pub fn hides_id(&self, id: &TopicId) -> bool {
+        self.of_brokers.known_name(id).is_some_and(|name| self.hides(&name))
     }
 
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
