@@ -1,6 +1,7 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
 pub mod delete;
+pub mod hidden;
 pub mod leader;
 pub mod log;
 pub mod read;

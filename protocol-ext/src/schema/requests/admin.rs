@@ -1,8 +1,6 @@
 //! Requests of administrators that name topics.
 
-use crate::schema::{
-    Field, Kind, Message, Role, array, i8f, i16f, i32f, i64f, string,
-};
+use crate::schema::{Field, Kind, Message, Role, array, i8f, i16f, i32f, i64f, string};
 
 /// CreateTopicsRequest.
 pub const CREATE_TOPICS: Message = Message {
@@ -22,13 +20,8 @@ const CREATED_TOPIC: &[Field] = &[
 ];
 
 /// WriteTxnMarkersRequest.
-pub const WRITE_TXN_MARKERS: Message = Message {
-    api: 27,
-    flexible: 1,
-    min: 1,
-    max: 1,
-    fields: &[array("Markers", MARKER)],
-};
+pub const WRITE_TXN_MARKERS: Message =
+    Message { api: 27, flexible: 1, min: 1, max: 1, fields: &[array("Markers", MARKER)] };
 
 const MARKER: &[Field] = &[
     i64f("ProducerId"),
@@ -152,10 +145,5 @@ const FORGOTTEN_TOPIC: &[Field] = &[
 ];
 
 /// DescribeProducersRequest.
-pub const DESCRIBE_PRODUCERS: Message = Message {
-    api: 61,
-    flexible: 0,
-    min: 0,
-    max: 0,
-    fields: &[array("Topics", INDEXED_TOPIC)],
-};
+pub const DESCRIBE_PRODUCERS: Message =
+    Message { api: 61, flexible: 0, min: 0, max: 0, fields: &[array("Topics", INDEXED_TOPIC)] };

@@ -37,10 +37,7 @@ pub const ALTER_REPLICA_LOG_DIRS: Message = Message {
     max: 2,
     fields: &[
         i32f("ThrottleTimeMs"),
-        array(
-            "Results",
-            &[string("TopicName").role(Role::Topic), array("Partitions", PARTITION)],
-        ),
+        array("Results", &[string("TopicName").role(Role::Topic), array("Partitions", PARTITION)]),
     ],
 };
 

@@ -139,7 +139,8 @@ impl Shared for AlterReplicaLogDirsRequest {
         let mut told = Vec::new();
         for dir in &mut self.dirs {
             let topics = &mut dir.topics;
-            let hidden = known.hidden(topics, |topic| &topic.name, |topic| topic.partitions.len())?;
+            let hidden =
+                known.hidden(topics, |topic| &topic.name, |topic| topic.partitions.len())?;
             let row = AlterReplicaLogDirPartitionResult::default();
             let row = row.with_error_code(UNKNOWN_PARTITION);
             told.extend(hidden.into_iter().map(|topic| {
