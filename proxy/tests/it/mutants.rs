@@ -225,6 +225,8 @@ fn mutants_of_security() -> Vec<Mutant> {
             "kind=\"session_over\""
         ),
         mutant!("one-broker-speaks", versions::all_brokers_count, "versions told while"),
+        mutant!("errors-are-tables", versions::all_brokers_count, "APIs were told for a while"),
+        mutant!("newcomers-wait", versions::newcomers_wait_for_nobody, "who came while another"),
         mutant!(
             "newest-versions-pass",
             versions::requests_that_are_too_new_are_answered,
