@@ -40,6 +40,8 @@ pub const TXN_OFFSET_COMMIT: i16 = 28;
 pub const FIND_COORDINATOR: i16 = 10;
 /// InitProducerId.
 pub const INIT_PRODUCER_ID: i16 = 22;
+/// AddOffsetsToTxn.
+pub const ADD_OFFSETS_TO_TXN: i16 = 25;
 /// EndTxn.
 pub const END_TXN: i16 = 26;
 /// IncrementalAlterConfigs.

@@ -201,6 +201,8 @@ const LIST_OFFSETS_MAX: i16 = 7;
 fn opened_for_carriers(key: i16) -> Option<(i16, i16)> {
     Some(match key {
         api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT => (0, 5),
+        api::INIT_PRODUCER_ID | api::END_TXN => (0, 5),
+        api::ADD_OFFSETS_TO_TXN => (0, 4),
         api::OFFSET_COMMIT => (2, 9),
         api::OFFSET_FOR_LEADER_EPOCH => (2, 4),
         api::CREATE_PARTITIONS => (0, 3),

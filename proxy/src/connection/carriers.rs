@@ -58,6 +58,9 @@ pub fn concerns(key: i16) -> bool {
             | api::ALTER_PARTITION_REASSIGNMENTS
             | api::OFFSET_DELETE
             | api::DESCRIBE_PRODUCERS
+            | api::INIT_PRODUCER_ID
+            | api::ADD_OFFSETS_TO_TXN
+            | api::END_TXN
     )
 }
 

@@ -51,7 +51,10 @@ impl<'a> Requests<'a> {
                 self.answer(head, versions::unsupported(head)).await
             }
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
-            api::ADD_PARTITIONS_TO_TXN => self.transaction(head, frame).await,
+            api::ADD_PARTITIONS_TO_TXN
+            | api::INIT_PRODUCER_ID
+            | api::ADD_OFFSETS_TO_TXN
+            | api::END_TXN => self.transaction(head, frame).await,
             api::DELETE_RECORDS => self.delete_records(head, frame).await,
             key if carriers::concerns(key) => self.by_carrier(head, frame).await,
             _ => self.metadata(head, frame).await,
@@ -307,7 +310,8 @@ impl<'a> Requests<'a> {
         told.await.map(Some).map_err(gone)
     }
 
-    /// A request that takes topics into a transaction: virtual ones cannot be.
+    /// A request about a transaction: virtual topics cannot be in one, and that of the placement is
+    /// the proxy's own.
     async fn transaction(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(routed) = &self.plane.routed {
             let refusal = transactions::refusal(routed, head, &frame);

@@ -252,6 +252,12 @@ impl VirtualTopics {
         self.of_brokers.known_name(id).is_some_and(|name| self.hides(&name))
     }
 
+    /// Whether a transactional id is that of the placement: a client with it would fence who leads.
+    pub fn is_own_writer(&self, transactional_id: &str) -> bool {
+        let days = self.topics.iter().any(|topic| topic.days);
+        days && transactional_id == PLACEMENT_WRITER && !fault::on("writer-unguarded")
+    }
+
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
         self.physical.contains_key(name)
@@ -263,6 +269,9 @@ impl VirtualTopics {
 
 /// The topic of the cluster that holds the placement of topics with days.
 pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// The transactional id of whoever writes there.
+pub const PLACEMENT_WRITER: &str = "firebreak-placement";
 
 /// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
 /// the second one of a day.

@@ -349,7 +349,7 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
 
 /// What clients must not see is nobody's, whatever API names it.
 fn mutants_of_hidden_topics() -> Vec<Mutant> {
-    use segments::hidden::{data, offsets, partitions, topics};
+    use segments::hidden::{data, offsets, partitions, the_writer, topics};
     vec![
         mutant!("hidden-produce", data, "answer of Produce"),
         mutant!("hidden-fetch", data, "answer of Fetch"),
@@ -374,6 +374,7 @@ fn mutants_of_hidden_topics() -> Vec<Mutant> {
         mutant!("hidden-alter-replica-log-dirs", partitions, "answer of AlterReplicaLogDirs"),
         mutant!("hidden-elect-leaders", partitions, "answer of ElectLeaders"),
         mutant!("hidden-alter-partition-reassignments", partitions, "PartitionReassignments"),
+        mutant!("writer-unguarded", the_writer, "answer of InitProducerId"),
         mutant!("hidden-describe-producers", partitions, "answer of DescribeProducers"),
         mutant!(
             "old-versions-of-parts-pass",

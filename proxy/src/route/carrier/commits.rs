@@ -1,5 +1,5 @@
 //! OffsetCommit and TxnOffsetCommit: a negative offset for a virtual topic is refused, and any for
-//! a part of one.
+//! a part of one, or by the transactional id of the placement.
 //!
 //! Brokers take any number, and -1 is read back as no commit at all; no client library sends one
 //! by itself. Whatever else is committed is the broker's to judge.
@@ -14,16 +14,19 @@ use protocol_ext::wire::WireError;
 use super::{INVALID_REQUEST, Known, Shared};
 use crate::fault;
 use crate::route::legs::UNKNOWN_PARTITION;
+use crate::route::transactions::ID_FORBIDDEN;
 use crate::route::virtual_topics::Named;
 
-/// Takes the partitions out that are refused; gives their indexes, and why.
+/// Takes the partitions out that are refused; gives their indexes, and why. `writer` is the
+/// transactional id of who commits.
 fn refused<P>(
     known: Known<'_>,
-    name: &str,
+    (name, writer): (&str, &str),
     partitions: &mut Vec<P>,
     row: impl Fn(&P) -> (i32, i64),
 ) -> Vec<(i32, i16)> {
     let (all, code) = match known.named(name) {
+        _ if known.routed.is_own_writer(writer) => (true, ID_FORBIDDEN),
         Named::Virtual if fault::on("negative-commits-pass") => return Vec::new(),
         Named::Virtual => (false, INVALID_REQUEST),
         Named::Hidden => (true, UNKNOWN_PARTITION),
@@ -35,14 +38,15 @@ fn refused<P>(
 
 /// The two requests have the same fields under other types.
 macro_rules! commits {
-    ($request:ty, $answer:ty, $topic:ty, $partition:ty) => {
+    ($request:ty, $answer:ty, $topic:ty, $partition:ty, $writer:expr) => {
         impl Shared for $request {
             type Answer = $answer;
 
             fn take_out(&mut self, known: Known<'_>) -> Result<Option<$answer>, WireError> {
-                let mut told = Vec::new();
+                let (mut told, writer) = (Vec::new(), $writer(self));
                 for topic in &mut self.topics {
-                    let refused = refused(known, &topic.name, &mut topic.partitions, |asked| {
+                    let names = (topic.name.as_str(), &*writer);
+                    let refused = refused(known, names, &mut topic.partitions, |asked| {
                         (asked.partition_index, asked.committed_offset)
                     });
                     let rows = refused.into_iter().map(|(index, code)| {
@@ -81,11 +85,13 @@ commits!(
     OffsetCommitRequest,
     OffsetCommitResponse,
     plain::OffsetCommitResponseTopic,
-    plain::OffsetCommitResponsePartition
+    plain::OffsetCommitResponsePartition,
+    |_: &_| String::new()
 );
 commits!(
     TxnOffsetCommitRequest,
     TxnOffsetCommitResponse,
     in_transaction::TxnOffsetCommitResponseTopic,
-    in_transaction::TxnOffsetCommitResponsePartition
+    in_transaction::TxnOffsetCommitResponsePartition,
+    |request: &TxnOffsetCommitRequest| request.transactional_id.to_string()
 );

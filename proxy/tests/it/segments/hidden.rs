@@ -469,3 +469,71 @@ async fn a_refusal_of_too_many_rows_is_not_answered() -> Checked {
     let metric = "firebreak_errors_total{blame=\"client\",kind=\"request\"}";
     asker.proxy.metric_becomes(metric, 1.0).await
 }
+
+/// The transactional id of the placement's writer.
+const WRITER: &str = "firebreak-placement";
+const ID_FORBIDDEN: i16 = 53;
+
+/// No client can fence whoever leads the placement, nor end what it has begun.
+pub async fn the_writer(faults: Faults) -> Checked {
+    let mut asker = Asker::new(faults).await?;
+    // A row for the request as a whole is called by who asks.
+    let init = |_: i16, names: &[&str]| {
+        m::InitProducerIdRequest::default().with_transactional_id(Some(text(names[0]).into()))
+    };
+    let told = |who: &'static str| {
+        move |answer: m::InitProducerIdResponse| vec![(who.to_owned(), answer.error_code)]
+    };
+    asker.ask((22, 0..=5), &[(WRITER, ID_FORBIDDEN)], 0, init, told(WRITER)).await?;
+    asker.ask((22, 0..=5), &[("mine", 0)], 0, init, told("mine")).await?;
+    let nobody = m::InitProducerIdRequest::default().with_transactional_id(None);
+    let answer: m::InitProducerIdResponse = asker.client.call(22, 4, &nobody).await?;
+    ensure_eq!(answer.error_code, 0, "error of InitProducerId without a transactional id");
+    let end = |_: i16, names: &[&str]| {
+        m::EndTxnRequest::default().with_transactional_id(text(names[0]).into())
+    };
+    let told = |who: &'static str| {
+        move |answer: m::EndTxnResponse| vec![(who.to_owned(), answer.error_code)]
+    };
+    asker.ask((26, 0..=5), &[(WRITER, ID_FORBIDDEN)], 0, end, told(WRITER)).await?;
+    asker.ask((26, 0..=3), &[("mine", 0)], 0, end, told("mine")).await?;
+    let offsets = |_: i16, names: &[&str]| {
+        m::AddOffsetsToTxnRequest::default().with_transactional_id(text(names[0]).into())
+    };
+    let told = |answer: m::AddOffsetsToTxnResponse| vec![(WRITER.to_owned(), answer.error_code)];
+    asker.ask((25, 0..=4), &[(WRITER, ID_FORBIDDEN)], 0, offsets, told).await?;
+    let partitions = |version: i16, names: &[&str]| {
+        use m::add_partitions_to_txn_request::{
+            AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+        };
+        let (id, request) = (text(WRITER).into(), m::AddPartitionsToTxnRequest::default());
+        let topics = asked!(names, AddPartitionsToTxnTopic, name, partitions, 0);
+        if version < 4 {
+            return request.with_v3_and_below_transactional_id(id).with_v3_and_below_topics(topics);
+        }
+        let transaction = AddPartitionsToTxnTransaction::default().with_transactional_id(id);
+        request.with_transactions(vec![transaction.with_topics(topics)])
+    };
+    let told = |answer: m::AddPartitionsToTxnResponse| -> Rows {
+        let several = answer.results_by_transaction.into_iter();
+        let topics = several.flat_map(|transaction| transaction.topic_results);
+        let topics = topics.chain(answer.results_by_topic_v3_and_below);
+        rows!(topics, name, results_by_partition, partition_error_code)
+    };
+    asker.ask((24, 0..=5), &[("t", ID_FORBIDDEN)], 0, partitions, told).await?;
+    let commit = |_: i16, names: &[&str]| {
+        use m::txn_offset_commit_request::TxnOffsetCommitRequestPartition as Partition;
+        use m::txn_offset_commit_request::TxnOffsetCommitRequestTopic as Topic;
+        let topics = asked!(names, Topic, name, partitions, Partition::default());
+        let request = m::TxnOffsetCommitRequest::default().with_topics(topics);
+        request.with_transactional_id(text(WRITER).into())
+    };
+    let told =
+        |answer: m::TxnOffsetCommitResponse| rows!(answer.topics, name, partitions, error_code);
+    asker.ask((28, 0..=5), &[("t", ID_FORBIDDEN)], 0, commit, told).await
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_the_placements_writer() -> Checked {
+    the_writer(None).await
+}
