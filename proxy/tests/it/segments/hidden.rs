@@ -47,10 +47,12 @@ struct Asker {
 impl Asker {
     async fn new(faults: Faults) -> Checked<Self> {
         let (brokers, proxy) = start(faults).await?;
-        let (host, port) =
-            (brokers.cluster().nodes[1].host.clone(), brokers.cluster().nodes[1].port);
-        let listeners = format!("PLAINTEXT://{host}:{port}");
-        brokers.cluster().configs = vec![("listeners".to_owned(), listeners)];
+        {
+            let mut cluster = brokers.cluster();
+            let listeners =
+                format!("PLAINTEXT://{}:{}", cluster.nodes[1].host, cluster.nodes[1].port);
+            cluster.configs = vec![("listeners".to_owned(), listeners)];
+        }
         let client = Client::connect(proxy.port).await?;
         Ok(Self { brokers, proxy, client })
     }
