@@ -14,7 +14,7 @@ mod sweep;
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{Config, OffloadRule};
+use crate::config::{Config, OffloadRule, StoreKind};
 use crate::filters::offload::{glob, keys};
 use crate::store::{Failures, ObjectStore, StoreError};
 
@@ -52,6 +52,9 @@ pub enum UpkeepError {
     /// There is no `[store]`.
     #[error("the configuration has no [store]")]
     NoStore,
+    /// There is no such folder, and upkeep makes none.
+    #[error("store.path {0}: there is no store")]
+    Absent(PathBuf),
     /// The store cannot be opened or asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,6 +129,11 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Ok(true);
     }
     let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
+    if let StoreKind::Local(folder) = &settings.kind
+        && !folder.is_dir()
+    {
+        return Err(UpkeepError::Absent(folder.clone()));
+    }
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
     let keys = keys::ring(settings).map_err(StoreError::Io)?;
     let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
