@@ -359,7 +359,7 @@ fn mutants_of_hidden_topics() -> Vec<Mutant> {
         mutant!("hidden-offset-delete", offsets, "answer of OffsetDelete"),
         mutant!("hidden-offset-for-leader-epoch", offsets, "answer of OffsetForLeaderEpoch"),
         mutant!("hidden-create-topics", topics, "answer of CreateTopics"),
-        mutant!("structure-passes", topics, "at brokers that names"),
+        mutant!("structure-passes", topics, "requests CreateTopics"),
         mutant!("hidden-delete-topics", topics, "answer of DeleteTopics"),
         mutant!("unknown-ids-pass", topics, "answer of DeleteTopics"),
         mutant!("hidden-create-partitions", topics, "answer of CreatePartitions"),
