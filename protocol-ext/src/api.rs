@@ -40,10 +40,24 @@ pub const TXN_OFFSET_COMMIT: i16 = 28;
 pub const FIND_COORDINATOR: i16 = 10;
 /// InitProducerId.
 pub const INIT_PRODUCER_ID: i16 = 22;
+/// AddOffsetsToTxn.
+pub const ADD_OFFSETS_TO_TXN: i16 = 25;
 /// EndTxn.
 pub const END_TXN: i16 = 26;
 /// IncrementalAlterConfigs.
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+/// WriteTxnMarkers.
+pub const WRITE_TXN_MARKERS: i16 = 27;
+/// AlterConfigs.
+pub const ALTER_CONFIGS: i16 = 33;
+/// AlterReplicaLogDirs.
+pub const ALTER_REPLICA_LOG_DIRS: i16 = 34;
+/// ElectLeaders.
+pub const ELECT_LEADERS: i16 = 43;
+/// AlterPartitionReassignments.
+pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
+/// OffsetDelete.
+pub const OFFSET_DELETE: i16 = 47;
 /// DescribeConfigs.
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.

@@ -19,6 +19,7 @@ mod list_offsets;
 mod log;
 mod metadata;
 mod offsets;
+mod partitions;
 mod produce;
 mod sasl;
 mod share_acknowledge;
@@ -144,7 +145,7 @@ pub struct FakeCluster {
 }
 
 /// Versions that are handled here.
-const VERSIONS: [(i16, i16, i16); 26] = [
+const VERSIONS: [(i16, i16, i16); 31] = [
     (0, 3, 13),
     (1, 4, 18),
     (2, 1, 10),
@@ -159,11 +160,16 @@ const VERSIONS: [(i16, i16, i16); 26] = [
     (23, 2, 4),
     (24, 0, 3),
     (26, 0, 3),
+    (27, 1, 1),
     (28, 0, 5),
     (32, 1, 4),
     (33, 0, 2),
+    (34, 1, 2),
     (37, 0, 3),
+    (43, 0, 2),
     (44, 0, 1),
+    (45, 0, 1),
+    (47, 0, 0),
     (55, 0, 2),
     (60, 0, 2),
     (61, 0, 0),
@@ -290,11 +296,16 @@ impl FakeCluster {
             23 => offsets::for_leader_epoch(self, &request)?,
             24 => transactions::add_partitions(self, &request)?,
             26 => transactions::end(self, &request)?,
+            27 => partitions::write_markers(self, &request)?,
             28 => offsets::commit_in_transaction(self, &request)?,
             32 => describe_configs::answer(self, &request)?,
             33 => alter_configs::answer(self, &request)?,
+            34 => partitions::move_dirs(self, &request)?,
             37 => admin::create_partitions(self, &request)?,
+            43 => partitions::elect(self, &request)?,
             44 => alter_configs::incremental_answer(self, &request)?,
+            45 => partitions::reassign(self, &request)?,
+            47 => partitions::delete_offsets(self, &request)?,
             55 => describe_quorum::answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
             61 => describe_producers::answer(self, &request)?,

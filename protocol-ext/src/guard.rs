@@ -37,6 +37,16 @@ pub fn request<T: Decodable>(
         api::CREATE_PARTITIONS => &requests::CREATE_PARTITIONS,
         api::DELETE_TOPICS => &requests::DELETE_TOPICS,
         api::DELETE_RECORDS => &requests::DELETE_RECORDS,
+        api::CREATE_TOPICS => &requests::CREATE_TOPICS,
+        api::WRITE_TXN_MARKERS => &requests::WRITE_TXN_MARKERS,
+        api::DESCRIBE_CONFIGS => &requests::DESCRIBE_CONFIGS,
+        api::ALTER_CONFIGS => &requests::ALTER_CONFIGS,
+        api::INCREMENTAL_ALTER_CONFIGS => &requests::INCREMENTAL_ALTER_CONFIGS,
+        api::ALTER_REPLICA_LOG_DIRS => &requests::ALTER_REPLICA_LOG_DIRS,
+        api::ELECT_LEADERS => &requests::ELECT_LEADERS,
+        api::ALTER_PARTITION_REASSIGNMENTS => &requests::ALTER_PARTITION_REASSIGNMENTS,
+        api::OFFSET_DELETE => &requests::OFFSET_DELETE,
+        api::DESCRIBE_PRODUCERS => &requests::DESCRIBE_PRODUCERS,
         _ => return Err(WireError::Version { api: key, version }),
     };
     decode(layout, version, frame, at, REQUEST_ITEMS_MAX)
@@ -68,6 +78,12 @@ pub fn response<T: Decodable>(
         api::CREATE_PARTITIONS => &responses::CREATE_PARTITIONS,
         api::DELETE_TOPICS => &responses::DELETE_TOPICS,
         api::DELETE_RECORDS => &responses::DELETE_RECORDS,
+        api::ALTER_CONFIGS => &responses::ALTER_CONFIGS,
+        api::WRITE_TXN_MARKERS => &responses::WRITE_TXN_MARKERS,
+        api::ALTER_REPLICA_LOG_DIRS => &responses::ALTER_REPLICA_LOG_DIRS,
+        api::ELECT_LEADERS => &responses::ELECT_LEADERS,
+        api::ALTER_PARTITION_REASSIGNMENTS => &responses::ALTER_PARTITION_REASSIGNMENTS,
+        api::OFFSET_DELETE => &responses::OFFSET_DELETE,
         api::API_VERSIONS if version == 0 => {
             let mut read = Reader::new(frame, at);
             read.i16()?;

@@ -52,6 +52,16 @@ pub const REQUESTS: &[&Message] = &[
     &requests::CREATE_PARTITIONS,
     &requests::DELETE_TOPICS,
     &requests::DELETE_RECORDS,
+    &requests::CREATE_TOPICS,
+    &requests::WRITE_TXN_MARKERS,
+    &requests::DESCRIBE_CONFIGS,
+    &requests::ALTER_CONFIGS,
+    &requests::INCREMENTAL_ALTER_CONFIGS,
+    &requests::ALTER_REPLICA_LOG_DIRS,
+    &requests::ELECT_LEADERS,
+    &requests::ALTER_PARTITION_REASSIGNMENTS,
+    &requests::OFFSET_DELETE,
+    &requests::DESCRIBE_PRODUCERS,
 ];
 
 /// Every layout of a response.
@@ -68,6 +78,11 @@ pub const RESPONSES: &[&Message] = &[
     &responses::CREATE_PARTITIONS,
     &responses::DELETE_TOPICS,
     &responses::DELETE_RECORDS,
+    &responses::WRITE_TXN_MARKERS,
+    &responses::ALTER_REPLICA_LOG_DIRS,
+    &responses::ELECT_LEADERS,
+    &responses::ALTER_PARTITION_REASSIGNMENTS,
+    &responses::OFFSET_DELETE,
     &responses::FIND_COORDINATOR,
     &responses::DESCRIBE_CONFIGS,
     &responses::ALTER_CONFIGS,

@@ -73,14 +73,46 @@ fn decode_all(key: i16, version: i16, body: &Bytes) {
         1 => codec::FetchResponse,
         2 => codec::ListOffsetsResponse,
         3 => codec::MetadataResponse,
+        8 => codec::OffsetCommitResponse,
         18 => codec::ApiVersionsResponse,
-        19 => codec::CreateTopicsResponse
+        19 => codec::CreateTopicsResponse,
+        20 => codec::DeleteTopicsResponse,
+        21 => codec::DeleteRecordsResponse,
+        23 => codec::OffsetForLeaderEpochResponse,
+        27 => codec::WriteTxnMarkersResponse,
+        28 => codec::TxnOffsetCommitResponse,
+        32 => codec::DescribeConfigsResponse,
+        33 => codec::AlterConfigsResponse,
+        34 => codec::AlterReplicaLogDirsResponse,
+        37 => codec::CreatePartitionsResponse,
+        43 => codec::ElectLeadersResponse,
+        44 => codec::IncrementalAlterConfigsResponse,
+        45 => codec::AlterPartitionReassignmentsResponse,
+        47 => codec::OffsetDeleteResponse,
+        61 => codec::DescribeProducersResponse
     );
     requests!(
         0 => codec::ProduceRequest,
         1 => codec::FetchRequest,
         2 => codec::ListOffsetsRequest,
-        3 => codec::MetadataRequest
+        3 => codec::MetadataRequest,
+        8 => codec::OffsetCommitRequest,
+        19 => codec::CreateTopicsRequest,
+        20 => codec::DeleteTopicsRequest,
+        21 => codec::DeleteRecordsRequest,
+        23 => codec::OffsetForLeaderEpochRequest,
+        24 => codec::AddPartitionsToTxnRequest,
+        27 => codec::WriteTxnMarkersRequest,
+        28 => codec::TxnOffsetCommitRequest,
+        32 => codec::DescribeConfigsRequest,
+        33 => codec::AlterConfigsRequest,
+        34 => codec::AlterReplicaLogDirsRequest,
+        37 => codec::CreatePartitionsRequest,
+        43 => codec::ElectLeadersRequest,
+        44 => codec::IncrementalAlterConfigsRequest,
+        45 => codec::AlterPartitionReassignmentsRequest,
+        47 => codec::OffsetDeleteRequest,
+        61 => codec::DescribeProducersRequest
     );
 }
 
@@ -120,7 +152,7 @@ fn a_hostile_count_reserves_nothing() {
     let (mut worst, mut tried) = (0, 0);
     for body in hostile() {
         for version in 0..=19 {
-            for key in 0..20 {
+            for key in 0..62 {
                 let region = Region::new(ALLOCATOR);
                 decode_all(key, version, &body);
                 let cost = region.change().bytes_allocated;

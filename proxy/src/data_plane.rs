@@ -137,6 +137,8 @@ impl DataPlane {
             // These two would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
             CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(0))),
+            // Brokers make the topics that it names, and match topics by patterns in it.
+            STREAMS_GROUP_HEARTBEAT if self.routed.is_some() => None,
             _ => Some((min, max)),
         };
         range.filter(|(min, max)| min <= max)
@@ -191,18 +193,27 @@ const SHARE_LAST: i16 = 79;
 
 const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+const STREAMS_GROUP_HEARTBEAT: i16 = 88;
 const LIST_OFFSETS_MAX: i16 = 7;
 
-/// Versions of APIs that are opened wherever there are virtual topics, since they may name one: of
-/// others nobody could tell.
+/// Versions of APIs that are opened wherever there are virtual topics, since they may name one or a
+/// part of one: of others nobody could tell.
 fn opened_for_carriers(key: i16) -> Option<(i16, i16)> {
     Some(match key {
         api::ADD_PARTITIONS_TO_TXN | api::TXN_OFFSET_COMMIT => (0, 5),
+        api::INIT_PRODUCER_ID | api::END_TXN => (0, 5),
+        api::ADD_OFFSETS_TO_TXN => (0, 4),
         api::OFFSET_COMMIT => (2, 9),
         api::OFFSET_FOR_LEADER_EPOCH => (2, 4),
         api::CREATE_PARTITIONS => (0, 3),
+        api::CREATE_TOPICS => (2, 7),
         api::DELETE_TOPICS => (1, 6),
-        api::DELETE_RECORDS => (0, 2),
+        api::DESCRIBE_CONFIGS => (1, 4),
+        api::DELETE_RECORDS | api::ALTER_CONFIGS | api::ELECT_LEADERS => (0, 2),
+        api::INCREMENTAL_ALTER_CONFIGS | api::ALTER_PARTITION_REASSIGNMENTS => (0, 1),
+        api::ALTER_REPLICA_LOG_DIRS => (1, 2),
+        api::WRITE_TXN_MARKERS => (1, 1),
+        api::OFFSET_DELETE | api::DESCRIBE_PRODUCERS => (0, 0),
         _ => return None,
     })
 }

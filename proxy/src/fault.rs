@@ -66,6 +66,32 @@ pub fn names(host: &str) -> Option<Vec<std::net::IpAddr>> {
     None
 }
 
+/// The fault that lets requests of one API through to topics that clients must not see.
+pub fn of_hidden(key: i16) -> &'static str {
+    match key {
+        api::PRODUCE => "hidden-produce",
+        api::FETCH => "hidden-fetch",
+        api::LIST_OFFSETS => "hidden-list-offsets",
+        api::OFFSET_COMMIT => "hidden-offset-commit",
+        api::CREATE_TOPICS => "hidden-create-topics",
+        api::DELETE_TOPICS => "hidden-delete-topics",
+        api::DELETE_RECORDS => "hidden-delete-records",
+        api::OFFSET_FOR_LEADER_EPOCH => "hidden-offset-for-leader-epoch",
+        api::ADD_PARTITIONS_TO_TXN => "hidden-add-partitions-to-txn",
+        api::WRITE_TXN_MARKERS => "hidden-write-txn-markers",
+        api::TXN_OFFSET_COMMIT => "hidden-txn-offset-commit",
+        api::DESCRIBE_CONFIGS => "hidden-describe-configs",
+        api::ALTER_CONFIGS => "hidden-alter-configs",
+        api::ALTER_REPLICA_LOG_DIRS => "hidden-alter-replica-log-dirs",
+        api::CREATE_PARTITIONS => "hidden-create-partitions",
+        api::ELECT_LEADERS => "hidden-elect-leaders",
+        api::INCREMENTAL_ALTER_CONFIGS => "hidden-incremental-alter-configs",
+        api::ALTER_PARTITION_REASSIGNMENTS => "hidden-alter-partition-reassignments",
+        api::OFFSET_DELETE => "hidden-offset-delete",
+        _ => "hidden-describe-producers",
+    }
+}
+
 /// The fault that lets addresses of one API through.
 pub fn of_addresses(key: i16) -> &'static str {
     match key {

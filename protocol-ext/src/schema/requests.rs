@@ -1,8 +1,11 @@
 //! Requests whose topics or records are looked at.
 
+mod admin;
+
 use super::{
     Field, Kind, Message, Role, array, i8f, i16f, i32f, i64f, records, string, structure, uuid,
 };
+pub use admin::*;
 
 /// ProduceRequest.
 pub const PRODUCE: Message = Message {

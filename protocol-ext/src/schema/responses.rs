@@ -1,8 +1,10 @@
 //! Responses that carry addresses, records or version ranges.
 
+mod admin;
 mod topics;
 
 use super::{Field, Message, Role, array, i8f, i16f, i32f, i64f, records, string, structure, uuid};
+pub use admin::*;
 pub use topics::*;
 
 const LEADER: &[Field] = &[i32f("LeaderId"), i32f("LeaderEpoch")];

@@ -1,5 +1,5 @@
-//! Requests that may name virtual topics to brokers: what brokers serve by the carrier goes on to
-//! them, what would reach its empty log does not.
+//! Requests that may name virtual topics or their parts to brokers: what brokers serve by the
+//! carrier goes on to them, what would reach its empty log or a part does not.
 
 use bytes::Bytes;
 use protocol_ext::api;
@@ -9,18 +9,22 @@ use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::WireError;
 
 use super::peek;
+use super::queue::Answer;
 use super::requests::{FETCH_WITH_BATCHES, PRODUCE_WITH_BATCHES};
 use super::requests::{Requests, request_error, treatment};
+use super::responses::{patched, response_error};
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::metrics::Class;
 use crate::route::carrier::{self, Known};
 use crate::route::legs::{Ways, delete_records};
 use crate::route::topics::TopicId;
+use crate::route::virtual_topics::Named;
 
 /// First versions that name topics by their ids.
 const PRODUCE_WITH_IDS: i16 = 13;
 const FETCH_WITH_IDS: i16 = 13;
+const DELETE_TOPICS_WITH_IDS: i16 = 6;
 
 /// Whether a request is of a version that virtual topics cannot be served in, and must be looked
 /// at for their names.
@@ -44,11 +48,25 @@ pub fn concerns(key: i16) -> bool {
             | api::CREATE_PARTITIONS
             | api::DELETE_TOPICS
             | api::DELETE_RECORDS
+            | api::CREATE_TOPICS
+            | api::WRITE_TXN_MARKERS
+            | api::DESCRIBE_CONFIGS
+            | api::ALTER_CONFIGS
+            | api::INCREMENTAL_ALTER_CONFIGS
+            | api::ALTER_REPLICA_LOG_DIRS
+            | api::ELECT_LEADERS
+            | api::ALTER_PARTITION_REASSIGNMENTS
+            | api::OFFSET_DELETE
+            | api::DESCRIBE_PRODUCERS
+            | api::INIT_PRODUCER_ID
+            | api::ADD_OFFSETS_TO_TXN
+            | api::END_TXN
     )
 }
 
 impl Requests<'_> {
-    /// A request in a version that has no batches: it goes on unless it names a virtual topic.
+    /// A request in a version that has no batches: it goes on unless it names a virtual topic or a
+    /// part of one.
     pub(super) async fn too_old(
         &mut self,
         head: Head,
@@ -60,8 +78,12 @@ impl Requests<'_> {
             let mut found = false;
             see(head, &frame, |role, value| {
                 let name = value.bytes().and_then(|name| std::str::from_utf8(name).ok());
-                found |=
-                    role == Role::Topic && name.is_some_and(|name| routed.by_name(name).is_some());
+                let named = name.filter(|_| role == Role::Topic).map(|name| routed.named(name));
+                found |= match named {
+                    Some(Named::Virtual) => true,
+                    Some(Named::Hidden) => !fault::on("old-versions-of-parts-pass"),
+                    Some(Named::Plain) | None => false,
+                };
             })
             .map_err(wrong)?;
             if found {
@@ -88,7 +110,9 @@ impl Requests<'_> {
     ) -> Result<(), ConnectionError> {
         let by_id = match head.api {
             api::PRODUCE => head.version >= PRODUCE_WITH_IDS,
-            _ => head.version >= FETCH_WITH_IDS,
+            api::FETCH => head.version >= FETCH_WITH_IDS,
+            api::DELETE_TOPICS => head.version >= DELETE_TOPICS_WITH_IDS,
+            _ => false,
         };
         if self.plane.routed.is_none() || !by_id || fault::on("unknown-ids-pass") {
             return Ok(());
@@ -96,6 +120,7 @@ impl Requests<'_> {
         let mut unknown: Vec<TopicId> = Vec::new();
         let ids = see(head, frame, |role, value| {
             if let (Role::TopicId, Value::Uuid(id)) = (role, value)
+                && id != [0; 16]
                 && self.plane.topics.known_name(&id).is_none()
             {
                 unknown.push(id);
@@ -116,20 +141,27 @@ impl Requests<'_> {
         frame: Bytes,
     ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
+        let answer = treatment(head).0;
         if let Some(routed) = &self.plane.routed {
-            let known = Known { routed, topics: &self.plane.topics };
+            self.learn_ids(head, &frame).await?;
+            let known = Known { routed, topics: &self.plane.topics, key: head.api };
             if let Some(parted) = carrier::parted(known, head, &frame).map_err(wrong)? {
-                let answer = match self.home(head, parted.rest).await? {
-                    Some(beside) => carrier::joined(head, &parted.told, &beside).map_err(wrong)?,
-                    None => {
-                        self.admitted().await?;
-                        parted.told
+                let wrong = |error| response_error(head.api, error);
+                let told = match (self.home(head, parted.rest).await?, answer) {
+                    (None, _) => parted.told,
+                    (Some(beside), Answer::Patch(message)) => {
+                        let (of, to) = ((head.api, head.version), &self.plane.directory);
+                        let beside = patched(message, of, &beside, to).map_err(wrong)?;
+                        carrier::joined(head, &parted.told, &beside).map_err(wrong)?
+                    }
+                    (Some(beside), _) => {
+                        carrier::joined(head, &parted.told, &beside).map_err(wrong)?
                     }
                 };
-                return self.answer(head, answer).await;
+                return self.answer(head, told).await;
             }
         }
-        self.push(head, treatment(head).0, Class::Full);
+        self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
     }
 
@@ -156,11 +188,12 @@ impl Requests<'_> {
     }
 }
 
-/// Shows the marked fields of a Produce, Fetch or ListOffsets request.
+/// Shows the marked fields of a Produce, Fetch, ListOffsets or DeleteTopics request.
 fn see(head: Head, frame: &Bytes, mut look: impl FnMut(Role, Value<'_>)) -> Result<(), WireError> {
     let layout = match head.api {
         api::PRODUCE => &requests::PRODUCE,
         api::FETCH => &requests::FETCH,
+        api::DELETE_TOPICS => &requests::DELETE_TOPICS,
         _ => &requests::LIST_OFFSETS,
     };
     let at = header::request_body_at(head, frame)?;

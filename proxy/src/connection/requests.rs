@@ -30,6 +30,7 @@ use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
 use crate::route::permissions::Permissions;
+use crate::route::virtual_topics::Named;
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Why no more requests come.
@@ -354,19 +355,17 @@ impl<'a> Requests<'a> {
             return Ok(None);
         };
         let topic = peeked.only_topic.as_ref();
+        let named = routed.and_then(|routed| match topic? {
+            TopicRef::Name(name) => Some(routed.named(name)),
+            TopicRef::Id(id) => Some(routed.named(&*self.plane.topics.known_name(id)?)),
+        });
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
+        // Nothing is stored for what is refused.
+        let stored = stored && named != Some(Named::Hidden);
         // What may follow a refused batch is looked at, however small.
         let stored = stored || (batches && !self.refusals.is_empty());
-        let split = routed.is_some_and(|r| {
-            topic.is_none_or(|topic| match topic {
-                TopicRef::Name(name) => r.by_name(name).is_some(),
-                // One that nobody has seen yet may be that of a virtual topic.
-                TopicRef::Id(id) => {
-                    let name = self.plane.topics.known_name(id);
-                    name.is_none_or(|name| r.by_name(&name).is_some())
-                }
-            })
-        });
+        // One that nobody has seen yet may be a virtual topic, or a part of one.
+        let split = routed.is_some() && named != Some(Named::Plain);
         Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
     }
 

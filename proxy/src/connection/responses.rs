@@ -26,6 +26,7 @@ use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
 use crate::metrics::{Direction, Side};
+use crate::route::addresses::Directory;
 use crate::route::legs::{metadata, produce};
 use crate::stream::chain::write_chain_telling;
 use crate::stream::{ReadHalf, WriteHalf};
@@ -150,7 +151,8 @@ impl<'a> Responses<'a> {
             Answer::Tail(message) => self.tail(message, &exchange, n).await,
             Answer::Patch(message) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
-                let patched = self.patched(message, &exchange, &frame);
+                let of = (exchange.api, exchange.version);
+                let patched = patched(message, of, &frame, &self.plane.directory);
                 let patched = patched.map_err(|error| response_error(exchange.api, error))?;
                 self.write_frame(patched).await
             }
@@ -215,27 +217,6 @@ impl<'a> Responses<'a> {
         let restored = restored.map_err(|error| response_error(exchange.api, error))?;
         let _values = restored.room;
         self.write(&framed(restored.frame)).await
-    }
-
-    fn patched(
-        &self,
-        message: &'static Message,
-        exchange: &Exchange,
-        frame: &Bytes,
-    ) -> Result<Bytes, WireError> {
-        if fault::on(fault::of_addresses(exchange.api)) {
-            return Ok(frame.clone());
-        }
-        let at = header::response_body_at(exchange.api, exchange.version, frame)?;
-        let mut rewrite = Rewrite::new(&*self.plane.directory);
-        let edits = match exchange.api {
-            // Topics hold no address: only the brokers, in front, are walked.
-            api::METADATA => {
-                walk::walk_until(message, exchange.version, frame, at, "Brokers", &mut rewrite)
-            }
-            _ => walk::walk(message, exchange.version, frame, at, &mut rewrite),
-        };
-        Ok(edits?.apply(frame))
     }
 
     /// A response with addresses behind its records: whole if it is small, else streamed.
@@ -466,7 +447,27 @@ impl<'a> Responses<'a> {
     }
 }
 
-fn response_error(key: i16, error: WireError) -> ConnectionError {
+/// An answer with addresses of the proxy.
+pub(super) fn patched(
+    message: &'static Message,
+    (key, version): (i16, i16),
+    frame: &Bytes,
+    directory: &Directory,
+) -> Result<Bytes, WireError> {
+    if fault::on(fault::of_addresses(key)) {
+        return Ok(frame.clone());
+    }
+    let at = header::response_body_at(key, version, frame)?;
+    let mut rewrite = Rewrite::new(directory);
+    let edits = match key {
+        // Topics hold no address: only the brokers, in front, are walked.
+        api::METADATA => walk::walk_until(message, version, frame, at, "Brokers", &mut rewrite),
+        _ => walk::walk(message, version, frame, at, &mut rewrite),
+    };
+    Ok(edits?.apply(frame))
+}
+
+pub(super) fn response_error(key: i16, error: WireError) -> ConnectionError {
     ConnectionError::Response { name: api::name(key), error }
 }
 

@@ -52,7 +52,10 @@ impl<'a> Requests<'a> {
                 self.answer(head, versions::unsupported(head)).await
             }
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
-            api::ADD_PARTITIONS_TO_TXN => self.transaction(head, frame).await,
+            api::ADD_PARTITIONS_TO_TXN
+            | api::INIT_PRODUCER_ID
+            | api::ADD_OFFSETS_TO_TXN
+            | api::END_TXN => self.transaction(head, frame).await,
             api::DELETE_RECORDS => self.delete_records(head, frame).await,
             key if carriers::concerns(key) => self.by_carrier(head, frame).await,
             _ => self.metadata(head, frame).await,
@@ -179,9 +182,11 @@ impl<'a> Requests<'a> {
                     return self.forward(vec![rest]).await;
                 }
                 Routed::Answered(answer) if told.is_empty() => {
+                    self.admitted().await?;
                     return self.answer(head, answer).await;
                 }
                 Routed::Answered(answer) => {
+                    self.admitted().await?;
                     let directory = &self.plane.directory;
                     let answer = produce::joined(head.version, &answer, told, directory);
                     return self.answer(head, answer.map_err(wrong)?).await;
@@ -292,7 +297,11 @@ impl<'a> Requests<'a> {
         head: Head,
         rest: Option<Bytes>,
     ) -> Result<Option<Bytes>, ConnectionError> {
-        let Some(rest) = rest else { return Ok(None) };
+        let Some(rest) = rest else {
+            // Nothing is told to who its broker tells nothing.
+            self.admitted().await?;
+            return Ok(None);
+        };
         let Head { api, version, correlation } = head;
         let (to, told) = oneshot::channel();
         let (answer, at) = (Answer::Own(to), clock::now());
@@ -302,7 +311,8 @@ impl<'a> Requests<'a> {
         told.await.map(Some).map_err(gone)
     }
 
-    /// A request that takes topics into a transaction: virtual ones cannot be.
+    /// A request about a transaction: virtual topics cannot be in one, and that of the placement is
+    /// the proxy's own.
     async fn transaction(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(routed) = &self.plane.routed {
             let refusal = transactions::refusal(routed, head, &frame);

@@ -17,6 +17,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use protocol_ext::{api, versions};
 
 use crate::clock;
+use crate::fault;
 use crate::limits::Limits;
 use crate::route::addresses::Directory;
 use crate::upstream::BrokerConnection;
@@ -37,6 +38,11 @@ pub async fn learn(directory: Arc<Directory>, limits: Limits) {
             if asked.insert(place.clone()) {
                 running.push(learn_one(&directory, &limits, place));
             }
+        }
+        while fault::on("newcomers-wait")
+            && let Some(place) = running.next().await
+        {
+            asked.remove(&place);
         }
         tokio::select! {
             biased;
@@ -82,6 +88,7 @@ pub async fn of(broker: &mut BrokerConnection) -> io::Result<Bytes> {
     let frame = frame.freeze();
     match frame[4..].first_chunk() {
         Some([0, 0]) => {}
+        Some(_) if fault::on("errors-are-tables") => return Ok(frame),
         Some(code) => {
             let code = i16::from_be_bytes(*code);
             return Err(invalid(format!("error {code} in answer to ApiVersions")));

@@ -28,11 +28,9 @@ use super::tail::{self, in_time};
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::fault;
-use crate::route::virtual_topics::PLACEMENT_TOPIC;
+use crate::route::virtual_topics::{PLACEMENT_TOPIC, PLACEMENT_WRITER};
 use crate::upstream::BrokerConnection;
 
-/// Whoever writes has it.
-const TRANSACTIONAL_ID: &str = "firebreak-placement";
 /// Brokers give up a transaction after this.
 const TRANSACTION_MS: i32 = 10_000;
 /// How often something is asked again that will be answered soon, and after which pause.
@@ -90,7 +88,7 @@ impl Writer {
     async fn try_to_take_over(plane: &DataPlane) -> Result<Option<Self>, WriteError> {
         let mut any = connect(plane, None).await?;
         let request = FindCoordinatorRequest::default()
-            .with_key(StrBytes::from_static_str(TRANSACTIONAL_ID))
+            .with_key(StrBytes::from_static_str(PLACEMENT_WRITER))
             .with_key_type(TRANSACTION);
         let found: FindCoordinatorResponse =
             in_time(any.call(api::FIND_COORDINATOR, 3, &request)).await?;
@@ -234,5 +232,5 @@ impl Writer {
 }
 
 fn transactional_id() -> TransactionalId {
-    TransactionalId(StrBytes::from_static_str(TRANSACTIONAL_ID))
+    TransactionalId(StrBytes::from_static_str(PLACEMENT_WRITER))
 }

@@ -25,7 +25,7 @@ use protocol_ext::wire::WireError;
 
 use super::addresses::{Directory, Door};
 use super::permissions::Refused;
-use super::topics::Topics;
+use super::topics::{TopicId, Topics};
 use super::virtual_topics::VirtualTopics;
 use crate::budget::{Budget, Room};
 use crate::limits::{IO_BUFFER_BYTES, LEG_PARTITIONS_MAX, Limits, TOPIC_NAME_BYTES_MAX};
@@ -59,6 +59,19 @@ fn doubts_leader(code: i16) -> bool {
     matches!(code, UNKNOWN_PARTITION | 5 | NOT_LEADER | 56 | 74..=76 | UNKNOWN_ID)
         || code != 0 && fault::on("any-error-doubts")
 }
+
+/// What a client is told of a topic that it must not see, which is what brokers say of one that
+/// does not exist; `None` of any other. One that is named by its id has no name.
+fn hidden(ways: Ways<'_>, key: i16, name: &str, id: &TopicId) -> Option<i16> {
+    let code = match name.is_empty() {
+        true => ways.routed.hides_id(id).then_some(UNKNOWN_ID),
+        false => ways.routed.hides(name).then_some(UNKNOWN_PARTITION),
+    };
+    code.filter(|_| !fault::on(fault::of_hidden(key)))
+}
+
+/// An id for topics that are named.
+const NO_ID: TopicId = [0; 16];
 
 /// Whether a topic can have this name: longer ones are not looked for.
 pub fn is_name(name: &str) -> bool {

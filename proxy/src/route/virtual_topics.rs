@@ -45,6 +45,17 @@ impl OutsideDays {
     }
 }
 
+/// What a topic is to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// A virtual topic: on brokers the carrier of this name.
+    Virtual,
+    /// A part of a virtual one, or the log of their placement: nothing.
+    Hidden,
+    /// A topic of brokers.
+    Plain,
+}
+
 /// One virtual topic.
 #[derive(Debug)]
 pub struct Routed {
@@ -231,6 +242,26 @@ impl VirtualTopics {
         self.by_name(&self.of_brokers.known_name(id)?)
     }
 
+    /// What a topic is to clients.
+    pub fn named(&self, name: &str) -> Named {
+        match () {
+            () if self.by_name(name).is_some() => Named::Virtual,
+            () if self.hides(name) => Named::Hidden,
+            () => Named::Plain,
+        }
+    }
+
+    /// Whether clients must not see the topic of an id, as far as is known.
+    pub fn hides_id(&self, id: &TopicId) -> bool {
+        self.of_brokers.known_name(id).is_some_and(|name| self.hides(&name))
+    }
+
+    /// Whether a transactional id is that of the placement: a client with it would fence who leads.
+    pub fn is_own_writer(&self, transactional_id: &str) -> bool {
+        let days = self.topics.iter().any(|topic| topic.days);
+        days && transactional_id == PLACEMENT_WRITER && !fault::on("writer-unguarded")
+    }
+
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
         self.physical.contains_key(name)
@@ -242,6 +273,9 @@ impl VirtualTopics {
 
 /// The topic of the cluster that holds the placement of topics with days.
 pub const PLACEMENT_TOPIC: &str = "__firebreak_placement";
+
+/// The transactional id of whoever writes there.
+pub const PLACEMENT_WRITER: &str = "firebreak-placement";
 
 /// Whether the end of a name is that of a segment: `-YYYY-MM-DD`, `.2` and so on behind it for
 /// the second one of a day.

@@ -225,6 +225,8 @@ fn mutants_of_security() -> Vec<Mutant> {
             "kind=\"session_over\""
         ),
         mutant!("one-broker-speaks", versions::all_brokers_count, "versions told while"),
+        mutant!("errors-are-tables", versions::all_brokers_count, "APIs were told for a while"),
+        mutant!("newcomers-wait", versions::newcomers_wait_for_nobody, "who came while another"),
         mutant!(
             "newest-versions-pass",
             versions::requests_that_are_too_new_are_answered,
@@ -341,6 +343,43 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "partitions-uncounted",
             routed::carrier::misshapen_topics_are_told_of,
             "firebreak_misshapen_topics is"
+        ),
+    ]
+}
+
+/// What clients must not see is nobody's, whatever API names it.
+fn mutants_of_hidden_topics() -> Vec<Mutant> {
+    use segments::hidden::{data, offsets, partitions, the_writer, topics};
+    vec![
+        mutant!("hidden-produce", data, "answer of Produce"),
+        mutant!("hidden-fetch", data, "answer of Fetch"),
+        mutant!("hidden-list-offsets", offsets, "answer of ListOffsets"),
+        mutant!("hidden-offset-commit", offsets, "answer of OffsetCommit"),
+        mutant!("hidden-txn-offset-commit", offsets, "answer of TxnOffsetCommit"),
+        mutant!("hidden-offset-delete", offsets, "answer of OffsetDelete"),
+        mutant!("hidden-offset-for-leader-epoch", offsets, "answer of OffsetForLeaderEpoch"),
+        mutant!("hidden-create-topics", topics, "answer of CreateTopics"),
+        mutant!("structure-passes", topics, "requests CreateTopics"),
+        mutant!("hidden-delete-topics", topics, "answer of DeleteTopics"),
+        mutant!("unknown-ids-pass", topics, "answer of DeleteTopics"),
+        mutant!("hidden-create-partitions", topics, "answer of CreatePartitions"),
+        mutant!("hidden-describe-configs", topics, "answer of DescribeConfigs"),
+        mutant!("hidden-alter-configs", topics, "answer of AlterConfigs"),
+        mutant!("address-alter-configs", topics, "names a broker"),
+        mutant!("hidden-incremental-alter-configs", topics, "answer of IncrementalAlterConfigs"),
+        mutant!("hidden-delete-records", partitions, "answer of DeleteRecords"),
+        mutant!("hidden-add-partitions-to-txn", partitions, "answer of AddPartitionsToTxn"),
+        mutant!("hidden-write-txn-markers", partitions, "answer of WriteTxnMarkers"),
+        mutant!("markers-pass", partitions, "answer of WriteTxnMarkers"),
+        mutant!("hidden-alter-replica-log-dirs", partitions, "answer of AlterReplicaLogDirs"),
+        mutant!("hidden-elect-leaders", partitions, "answer of ElectLeaders"),
+        mutant!("hidden-alter-partition-reassignments", partitions, "PartitionReassignments"),
+        mutant!("writer-unguarded", the_writer, "answer of InitProducerId"),
+        mutant!("hidden-describe-producers", partitions, "answer of DescribeProducers"),
+        mutant!(
+            "old-versions-of-parts-pass",
+            routed::carrier::old_versions_reach_no_carrier,
+            "at a broker"
         ),
     ]
 }
@@ -482,6 +521,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
+    mutants.extend(mutants_of_hidden_topics());
     mutants.extend(mutants_of_carriers_and_regions());
     mutants.extend(mutants_of_refusals());
     mutants.extend(mutants_of_segments());

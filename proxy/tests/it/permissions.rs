@@ -9,8 +9,8 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, FetchRequest, FetchResponse, ListOffsetsResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse,
+    AddPartitionsToTxnRequest, DeleteTopicsRequest, FetchRequest, FetchResponse,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use kafka_protocol::protocol::Decodable;
 use protocol_ext::fake_broker::Fault;
@@ -278,6 +278,16 @@ pub async fn strangers_get_nothing(faults: Faults) -> Checked {
         request_frame(3, 12, 1, &metadata),
         request_frame(3, 1, 1, &MetadataRequest::default().with_topics(None)),
         request_frame(24, 3, 1, &joins),
+        // Parts of a virtual topic, of which the proxy itself says that there are none.
+        request_frame(0, 9, 1, &produce(9, -1, "v-a", &[(0, fresh())])),
+        request_frame(1, 12, 1, &fetch(12, "v-a", &[(0, 0)], i32::MAX)),
+        request_frame(2, 7, 1, &list_offsets("v-a")),
+        request_frame(
+            20,
+            5,
+            1,
+            &DeleteTopicsRequest::default().with_topic_names(vec![name("v-a")]),
+        ),
     ];
     for (n, frame) in requests.iter().enumerate() {
         let mut client = Client::connect(proxy.port).await?;

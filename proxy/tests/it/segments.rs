@@ -4,6 +4,7 @@ pub mod apart;
 pub mod command;
 pub mod delete;
 pub mod election;
+pub mod hidden;
 pub mod leader;
 pub mod log;
 pub mod read;

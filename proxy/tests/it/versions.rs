@@ -125,12 +125,35 @@ pub async fn all_brokers_count(faults: Faults) -> Checked {
         until("the versions of all", async || {
             let told = self::rows(&proxy, 3).await.ok()?;
             least = least.min(told.len());
-            told.contains(&(0, 3, 13)).then_some(())
+            (least < 5 || told.contains(&(0, 3, 13))).then_some(())
         })
         .await?;
         ensure!(least >= 5, "only {least} APIs were told for a while");
     }
     Ok(())
+}
+
+/// A broker that comes is asked at once, also while another one takes long to answer.
+pub async fn newcomers_wait_for_nobody(faults: Faults) -> Checked {
+    let (mut brokers, folder) = (sasl::brokers().await, Folder::new());
+    brokers.freeze(0);
+    let setup = Setup::new(&brokers, faults).listen(&sasl::listen(&folder, ""));
+    let setup = setup.cluster(&sasl::cluster(&folder, Mechanism::Plain));
+    // Longer than anything here is waited for.
+    let _proxy = setup.limit("connect_ms = 60000").start().await;
+    let asked = |brokers: &Brokers, node| {
+        let cluster = brokers.cluster();
+        cluster.seen.iter().any(|seen| (seen.node, seen.head.api) == (node, 18))
+    };
+    until("a question to broker 1", async || asked(&brokers, 1).then_some(())).await?;
+    brokers.add(2).await;
+    let what = "a question to who came while another was asked";
+    until(what, async || asked(&brokers, 2).then_some(())).await
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_delays_no_newcomer() -> Checked {
+    newcomers_wait_for_nobody(None).await
 }
 
 #[tokio::test]

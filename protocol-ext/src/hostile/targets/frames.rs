@@ -305,36 +305,84 @@ pub fn version_rows(frame: &Frame, _: &mut Random) -> Checked {
     }
 }
 
+fn request<T: Decodable>(frame: &Frame, at: usize) -> Result<(), WireError> {
+    let api = Head::parse(&frame.bytes)?.api;
+    guard::request::<T>(api, version(frame), &frame.bytes, at).map(drop)
+}
+
+fn response<T: Decodable>(frame: &Frame, at: usize) -> Result<(), WireError> {
+    guard::response::<T>(frame.api, frame.version, &frame.bytes, at).map(drop)
+}
+
+/// Decodes the body of a frame that starts there.
+type Decode = fn(&Frame, usize) -> Result<(), WireError>;
+
+/// Requests that are decoded somewhere.
+const GUARDED_REQUESTS: &[(i16, Decode)] = &[
+    (api::PRODUCE, request::<m::ProduceRequest>),
+    (api::FETCH, request::<m::FetchRequest>),
+    (api::LIST_OFFSETS, request::<m::ListOffsetsRequest>),
+    (api::METADATA, request::<m::MetadataRequest>),
+    (api::OFFSET_COMMIT, request::<m::OffsetCommitRequest>),
+    (api::CREATE_TOPICS, request::<m::CreateTopicsRequest>),
+    (api::DELETE_TOPICS, request::<m::DeleteTopicsRequest>),
+    (api::DELETE_RECORDS, request::<m::DeleteRecordsRequest>),
+    (api::OFFSET_FOR_LEADER_EPOCH, request::<m::OffsetForLeaderEpochRequest>),
+    (api::ADD_PARTITIONS_TO_TXN, request::<m::AddPartitionsToTxnRequest>),
+    (api::WRITE_TXN_MARKERS, request::<m::WriteTxnMarkersRequest>),
+    (api::TXN_OFFSET_COMMIT, request::<m::TxnOffsetCommitRequest>),
+    (api::DESCRIBE_CONFIGS, request::<m::DescribeConfigsRequest>),
+    (api::ALTER_CONFIGS, request::<m::AlterConfigsRequest>),
+    (api::ALTER_REPLICA_LOG_DIRS, request::<m::AlterReplicaLogDirsRequest>),
+    (api::CREATE_PARTITIONS, request::<m::CreatePartitionsRequest>),
+    (api::ELECT_LEADERS, request::<m::ElectLeadersRequest>),
+    (api::INCREMENTAL_ALTER_CONFIGS, request::<m::IncrementalAlterConfigsRequest>),
+    (api::ALTER_PARTITION_REASSIGNMENTS, request::<m::AlterPartitionReassignmentsRequest>),
+    (api::OFFSET_DELETE, request::<m::OffsetDeleteRequest>),
+    (api::DESCRIBE_PRODUCERS, request::<m::DescribeProducersRequest>),
+];
+
+/// Responses that are.
+const GUARDED_RESPONSES: &[(i16, Decode)] = &[
+    (api::PRODUCE, response::<m::ProduceResponse>),
+    (api::FETCH, response::<m::FetchResponse>),
+    (api::LIST_OFFSETS, response::<m::ListOffsetsResponse>),
+    (api::METADATA, response::<m::MetadataResponse>),
+    (api::OFFSET_COMMIT, response::<m::OffsetCommitResponse>),
+    (api::API_VERSIONS, response::<m::ApiVersionsResponse>),
+    (api::CREATE_TOPICS, response::<m::CreateTopicsResponse>),
+    (api::DELETE_TOPICS, response::<m::DeleteTopicsResponse>),
+    (api::DELETE_RECORDS, response::<m::DeleteRecordsResponse>),
+    (api::OFFSET_FOR_LEADER_EPOCH, response::<m::OffsetForLeaderEpochResponse>),
+    (api::WRITE_TXN_MARKERS, response::<m::WriteTxnMarkersResponse>),
+    (api::TXN_OFFSET_COMMIT, response::<m::TxnOffsetCommitResponse>),
+    (api::DESCRIBE_CONFIGS, response::<m::DescribeConfigsResponse>),
+    (api::ALTER_CONFIGS, response::<m::AlterConfigsResponse>),
+    (api::ALTER_REPLICA_LOG_DIRS, response::<m::AlterReplicaLogDirsResponse>),
+    (api::CREATE_PARTITIONS, response::<m::CreatePartitionsResponse>),
+    (api::ELECT_LEADERS, response::<m::ElectLeadersResponse>),
+    (api::INCREMENTAL_ALTER_CONFIGS, response::<m::IncrementalAlterConfigsResponse>),
+    (api::ALTER_PARTITION_REASSIGNMENTS, response::<m::AlterPartitionReassignmentsResponse>),
+    (api::OFFSET_DELETE, response::<m::OffsetDeleteResponse>),
+    (api::DESCRIBE_PRODUCERS, response::<m::DescribeProducersResponse>),
+];
+
 /// Decodes by the kafka-protocol crate, behind the guard.
 pub fn guarded(frame: &Frame, _: &mut Random) -> Checked {
     let at = match body_at(frame) {
         Ok(at) => at,
         Err(error) => return Ok(wire(&error)),
     };
-    fn request<T: Decodable>(api: i16, frame: &Frame, at: usize) -> Result<(), WireError> {
-        guard::request::<T>(api, version(frame), &frame.bytes, at).map(drop)
-    }
-    fn response<T: Decodable>(frame: &Frame, at: usize) -> Result<(), WireError> {
-        guard::response::<T>(frame.api, frame.version, &frame.bytes, at).map(drop)
-    }
     let api = if frame.request {
         Head::parse(&frame.bytes).map_or(-1, |head| head.api)
     } else {
         frame.api
     };
-    let read = match (api, frame.request) {
-        (api::PRODUCE, true) => request::<m::ProduceRequest>(api, frame, at),
-        (api::FETCH, true) => request::<m::FetchRequest>(api, frame, at),
-        (api::LIST_OFFSETS, true) => request::<m::ListOffsetsRequest>(api, frame, at),
-        (api::METADATA, true) => request::<m::MetadataRequest>(api, frame, at),
-        (api::PRODUCE, false) => response::<m::ProduceResponse>(frame, at),
-        (api::FETCH, false) => response::<m::FetchResponse>(frame, at),
-        (api::LIST_OFFSETS, false) => response::<m::ListOffsetsResponse>(frame, at),
-        (api::METADATA, false) => response::<m::MetadataResponse>(frame, at),
-        (api::CREATE_TOPICS, false) => response::<m::CreateTopicsResponse>(frame, at),
-        (api::API_VERSIONS, false) => response::<m::ApiVersionsResponse>(frame, at),
-        _ => return Ok(Verdict::Other),
+    let known = if frame.request { GUARDED_REQUESTS } else { GUARDED_RESPONSES };
+    let Some((_, decode)) = known.iter().find(|(key, _)| *key == api) else {
+        return Ok(Verdict::Other);
     };
+    let read = decode(frame, at);
     Ok(read.map_or_else(|error| wire(&error), |()| Verdict::Taken))
 }
 

@@ -1,4 +1,5 @@
-//! OffsetCommit and TxnOffsetCommit: a negative offset for a virtual topic is refused.
+//! OffsetCommit and TxnOffsetCommit: a negative offset for a virtual topic is refused, and any for
+//! a part of one, or by the transactional id of the placement.
 //!
 //! Brokers take any number, and -1 is read back as no commit at all; no client library sends one
 //! by itself. Whatever else is committed is the broker's to judge.
@@ -8,42 +9,49 @@ use kafka_protocol::messages::txn_offset_commit_response as in_transaction;
 use kafka_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
+use protocol_ext::wire::WireError;
 
-use super::{INVALID_REQUEST, Known, Named, Shared};
+use super::{INVALID_REQUEST, Known, Shared};
 use crate::fault;
+use crate::route::legs::UNKNOWN_PARTITION;
+use crate::route::transactions::ID_FORBIDDEN;
+use crate::route::virtual_topics::Named;
 
-/// Takes the partitions with a negative offset out; gives their indexes.
+/// Takes the partitions out that are refused; gives their indexes, and why. `writer` is the
+/// transactional id of who commits.
 fn refused<P>(
     known: Known<'_>,
-    name: &str,
+    (name, writer): (&str, &str),
     partitions: &mut Vec<P>,
     row: impl Fn(&P) -> (i32, i64),
-) -> Vec<i32> {
-    if known.named(name) != Named::Virtual || fault::on("negative-commits-pass") {
-        return Vec::new();
-    }
-    let negative = partitions.iter().map(&row).filter(|(_, offset)| *offset < 0);
-    let negative: Vec<i32> = negative.map(|(index, _)| index).collect();
-    if !negative.is_empty() {
-        partitions.retain(|partition| row(partition).1 >= 0);
-    }
-    negative
+) -> Vec<(i32, i16)> {
+    let (all, code) = match known.named(name) {
+        _ if known.routed.is_own_writer(writer) => (true, ID_FORBIDDEN),
+        Named::Virtual if fault::on("negative-commits-pass") => return Vec::new(),
+        Named::Virtual => (false, INVALID_REQUEST),
+        Named::Hidden => (true, UNKNOWN_PARTITION),
+        Named::Plain => return Vec::new(),
+    };
+    let refused = partitions.extract_if(.., |asked| all || row(asked).1 < 0);
+    refused.map(|asked| (row(&asked).0, code)).collect()
 }
 
 /// The two requests have the same fields under other types.
 macro_rules! commits {
-    ($request:ty, $answer:ty, $topic:ty, $partition:ty) => {
+    ($request:ty, $answer:ty, $topic:ty, $partition:ty, $writer:expr) => {
         impl Shared for $request {
             type Answer = $answer;
 
-            fn take_out(&mut self, known: Known<'_>) -> Option<$answer> {
-                let mut told = Vec::new();
+            fn take_out(&mut self, known: Known<'_>) -> Result<Option<$answer>, WireError> {
+                let (mut told, writer) = (Vec::new(), $writer(self));
                 for topic in &mut self.topics {
-                    let refused = refused(known, &topic.name, &mut topic.partitions, |asked| {
+                    let names = (topic.name.as_str(), &*writer);
+                    let refused = refused(known, names, &mut topic.partitions, |asked| {
                         (asked.partition_index, asked.committed_offset)
                     });
-                    let row = <$partition>::default().with_error_code(INVALID_REQUEST);
-                    let rows = refused.into_iter().map(|n| row.clone().with_partition_index(n));
+                    let rows = refused.into_iter().map(|(index, code)| {
+                        <$partition>::default().with_partition_index(index).with_error_code(code)
+                    });
                     let rows: Vec<_> = rows.collect();
                     if !rows.is_empty() {
                         let row = <$topic>::default().with_name(topic.name.clone());
@@ -51,10 +59,10 @@ macro_rules! commits {
                     }
                 }
                 if told.is_empty() {
-                    return None;
+                    return Ok(None);
                 }
                 self.topics.retain(|topic| !topic.partitions.is_empty());
-                Some(<$answer>::default().with_topics(told))
+                Ok(Some(<$answer>::default().with_topics(told)))
             }
 
             fn is_empty(&self) -> bool {
@@ -77,11 +85,13 @@ commits!(
     OffsetCommitRequest,
     OffsetCommitResponse,
     plain::OffsetCommitResponseTopic,
-    plain::OffsetCommitResponsePartition
+    plain::OffsetCommitResponsePartition,
+    |_: &_| String::new()
 );
 commits!(
     TxnOffsetCommitRequest,
     TxnOffsetCommitResponse,
     in_transaction::TxnOffsetCommitResponseTopic,
-    in_transaction::TxnOffsetCommitResponsePartition
+    in_transaction::TxnOffsetCommitResponsePartition,
+    |request: &TxnOffsetCommitRequest| request.transactional_id.to_string()
 );

@@ -1,27 +1,27 @@
 //! OffsetForLeaderEpoch: a virtual topic has no leader epochs (they are -1 wherever they are
-//! told), so none has an end.
+//! told), so none has an end. A part of one has no partitions either.
 
 use kafka_protocol::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use protocol_ext::wire::WireError;
 
-use super::{Known, Named, Shared};
+use super::{Known, Shared};
 use crate::fault;
 use crate::route::legs::UNKNOWN_PARTITION;
+use crate::route::virtual_topics::Named;
 
 impl Shared for OffsetForLeaderEpochRequest {
     type Answer = OffsetForLeaderEpochResponse;
 
-    fn take_out(&mut self, known: Known<'_>) -> Option<OffsetForLeaderEpochResponse> {
-        if fault::on("epochs-pass") {
-            return None;
-        }
-        let topics = std::mem::take(&mut self.topics).into_iter();
-        let is_virtual = |name: &str| known.named(name) == Named::Virtual;
-        let (ours, rest): (Vec<_>, Vec<_>) = topics.partition(|topic| is_virtual(&topic.topic));
-        self.topics = rest;
-        let topics = ours.into_iter().map(|topic| {
+    fn take_out(&mut self, known: Known<'_>) -> Result<Option<Self::Answer>, WireError> {
+        let ours = self.topics.extract_if(.., |topic| match known.named(&topic.topic) {
+            Named::Virtual => !fault::on("epochs-pass"),
+            Named::Hidden => true,
+            Named::Plain => false,
+        });
+        let topics = ours.map(|topic| {
             let logical = known.routed.by_name(&topic.topic).map_or(0, |routed| routed.logical());
             let rows = topic.partitions.iter().map(|asked| {
                 let exists = (0..logical).contains(&asked.partition);
@@ -36,7 +36,7 @@ impl Shared for OffsetForLeaderEpochRequest {
         });
         let topics: Vec<_> = topics.collect();
         let told = OffsetForLeaderEpochResponse::default();
-        (!topics.is_empty()).then(|| told.with_topics(topics))
+        Ok((!topics.is_empty()).then(|| told.with_topics(topics)))
     }
 
     fn is_empty(&self) -> bool {

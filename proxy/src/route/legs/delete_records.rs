@@ -21,8 +21,8 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
 use super::{
-    Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
-    encoded,
+    Leg, LegError, Legs, NO_ID, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader,
+    doubts_leader, encoded, hidden,
 };
 use crate::fault;
 use crate::route::chain::Chain;
@@ -51,7 +51,7 @@ struct Shortened {
     open: bool,
 }
 
-/// A DeleteRecords request that names a virtual topic; `None` for any other.
+/// A DeleteRecords request that names a virtual topic or a part of one; `None` for any other.
 pub fn asked(
     ways: Ways<'_>,
     head: Head,
@@ -59,7 +59,7 @@ pub fn asked(
 ) -> Result<Option<DeleteRecordsRequest>, WireError> {
     let at = header::request_body_at(head, frame)?;
     let request: DeleteRecordsRequest = guard::request(head.api, head.version, frame, at)?;
-    if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
+    if request.topics.iter().all(|topic| is_plain(ways, topic)) {
         return Ok(None);
     }
     bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
@@ -73,8 +73,8 @@ pub fn rest(
     frame: &Bytes,
     request: &DeleteRecordsRequest,
 ) -> Result<Option<Bytes>, WireError> {
-    let is_plain = |topic: &&DeleteRecordsTopic| ways.routed.by_name(&topic.name).is_none();
-    let topics: Vec<_> = request.topics.iter().filter(is_plain).cloned().collect();
+    let plain = request.topics.iter().filter(|topic| is_plain(ways, topic));
+    let topics: Vec<_> = plain.cloned().collect();
     if topics.is_empty() {
         return Ok(None);
     }
@@ -83,6 +83,15 @@ pub fn rest(
     let rest = request.clone().with_topics(topics);
     frame.extend_from_slice(&encoded(head.api, head.version, &rest)?);
     Ok(Some(frame.freeze()))
+}
+
+/// What is told of a topic that clients must not see.
+fn unseen(ways: Ways<'_>, topic: &DeleteRecordsTopic) -> Option<i16> {
+    hidden(ways, api::DELETE_RECORDS, &topic.name, &NO_ID)
+}
+
+fn is_plain(ways: Ways<'_>, topic: &DeleteRecordsTopic) -> bool {
+    ways.routed.by_name(&topic.name).is_none() && unseen(ways, topic).is_none()
 }
 
 impl Legs {
@@ -214,11 +223,18 @@ fn parts(
     let placement = ways.routed.placements().now();
     let mut parts = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
-        let Some(routed) = ways.routed.by_name(&topic.name) else { continue };
+        let routed = ways.routed.by_name(&topic.name);
+        let refused = match routed {
+            Some(_) => ways.refused.code(t),
+            None => unseen(ways, topic),
+        };
+        if routed.is_none() && refused.is_none() {
+            continue;
+        }
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
-            let refused = ways.refused.code(t);
-            let place = routed.place(asked.partition_index).filter(|_| refused.is_none());
+            let routed = routed.filter(|_| refused.is_none());
+            let place = routed.and_then(|routed| routed.place(asked.partition_index));
             let unplaced = match place {
                 Some(_) if asked.offset < END => OFFSET_OUT_OF_RANGE,
                 Some(_) => NOT_LEADER,
@@ -232,7 +248,7 @@ fn parts(
                     .with_error_code(refused.unwrap_or(unplaced)),
             );
             let of = (answer.topics.len(), row);
-            let chain = place.and_then(|(slot, p)| Some((placement.chain(routed, slot)?, p)));
+            let chain = place.and_then(|(slot, p)| Some((placement.chain(routed?, slot)?, p)));
             let of_chain = |(chain, p)| cut(of, chain, p, asked.offset);
             parts.extend(chain.map(of_chain).unwrap_or_default());
         }

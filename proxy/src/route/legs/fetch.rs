@@ -28,6 +28,7 @@ use protocol_ext::{api, guard, reply};
 use super::look_up::Place;
 use super::{
     Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+    hidden,
 };
 use crate::budget::Room;
 use crate::fault;
@@ -66,11 +67,11 @@ struct Came {
     bases: HashMap<(usize, usize), i64>,
 }
 
-/// A Fetch request that names a virtual topic; `None` for any other.
+/// A Fetch request that names a virtual topic or a part of one; `None` for any other.
 pub fn asked(ways: Ways<'_>, head: Head, frame: &Bytes) -> Result<Option<FetchRequest>, WireError> {
     let at = header::request_body_at(head, frame)?;
     let request: FetchRequest = guard::request(api::FETCH, head.version, frame, at)?;
-    if !request.topics.iter().any(|topic| routed(ways, topic).is_some()) {
+    if request.topics.iter().all(|topic| is_plain(ways, topic)) {
         return Ok(None);
     }
     bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
@@ -86,8 +87,8 @@ pub fn rest(
     frame: &Bytes,
     request: &FetchRequest,
 ) -> Result<Option<Bytes>, WireError> {
-    let is_plain = |topic: &&FetchTopic| routed(ways, topic).is_none();
-    let topics: Vec<_> = request.topics.iter().filter(is_plain).cloned().collect();
+    let plain = request.topics.iter().filter(|topic| is_plain(ways, topic));
+    let topics: Vec<_> = plain.cloned().collect();
     if topics.is_empty() || is_in_session(request) {
         return Ok(None);
     }
@@ -108,6 +109,15 @@ pub fn rest(
 fn routed<'a>(ways: Ways<'a>, topic: &FetchTopic) -> Option<&'a Routed> {
     let by_name = ways.routed.by_name(&topic.topic);
     by_name.or_else(|| ways.routed.by_id(topic.topic_id.as_bytes()))
+}
+
+/// What is told of a topic that clients must not see.
+fn unseen(ways: Ways<'_>, topic: &FetchTopic) -> Option<i16> {
+    hidden(ways, api::FETCH, &topic.topic, topic.topic_id.as_bytes())
+}
+
+fn is_plain(ways: Ways<'_>, topic: &FetchTopic) -> bool {
+    routed(ways, topic).is_none() && unseen(ways, topic).is_none()
 }
 
 fn is_in_session(request: &FetchRequest) -> bool {
@@ -302,11 +312,15 @@ fn questions(
     let mut questions = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let routed = routed(ways, topic);
+        // The home broker refuses topics of its own in its own words.
+        let refused = match routed {
+            Some(_) => ways.refused.code(t),
+            None => unseen(ways, topic),
+        };
         let mut rows = Vec::with_capacity(topic.partitions.len());
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition;
-            // The home broker refuses topics of its own in its own words.
-            if let Some(code) = routed.and_then(|_| ways.refused.code(t)) {
+            if let Some(code) = refused {
                 rows.push(failed(q, code));
                 continue;
             }

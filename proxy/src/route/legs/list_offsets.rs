@@ -20,7 +20,8 @@ use protocol_ext::{api, guard, reply};
 
 use super::look_up::Place;
 use super::{
-    Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
+    Leg, Legs, NO_ID, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
+    encoded, hidden,
 };
 
 use crate::fault;
@@ -50,7 +51,7 @@ struct Question {
 /// What the segments of a partition answered; `None`: one did not.
 type Told = BTreeMap<u32, Option<ListOffsetsPartitionResponse>>;
 
-/// A ListOffsets request that names a virtual topic; `None` for any other.
+/// A ListOffsets request that names a virtual topic or a part of one; `None` for any other.
 pub fn asked(
     ways: Ways<'_>,
     head: Head,
@@ -58,7 +59,7 @@ pub fn asked(
 ) -> Result<Option<ListOffsetsRequest>, WireError> {
     let at = header::request_body_at(head, frame)?;
     let request: ListOffsetsRequest = guard::request(api::LIST_OFFSETS, head.version, frame, at)?;
-    if !request.topics.iter().any(|topic| ways.routed.by_name(&topic.name).is_some()) {
+    if request.topics.iter().all(|topic| is_plain(ways, topic)) {
         return Ok(None);
     }
     bounded(request.topics.iter().map(|topic| topic.partitions.len()))?;
@@ -72,8 +73,8 @@ pub fn rest(
     frame: &Bytes,
     request: &ListOffsetsRequest,
 ) -> Result<Option<Bytes>, WireError> {
-    let is_plain = |topic: &&ListOffsetsTopic| ways.routed.by_name(&topic.name).is_none();
-    let topics: Vec<_> = request.topics.iter().filter(is_plain).cloned().collect();
+    let plain = request.topics.iter().filter(|topic| is_plain(ways, topic));
+    let topics: Vec<_> = plain.cloned().collect();
     if topics.is_empty() {
         return Ok(None);
     }
@@ -82,6 +83,15 @@ pub fn rest(
     let rest = request.clone().with_topics(topics);
     frame.extend_from_slice(&encoded(api::LIST_OFFSETS, head.version, &rest)?);
     Ok(Some(frame.freeze()))
+}
+
+/// What is told of a topic that clients must not see.
+fn unseen(ways: Ways<'_>, topic: &ListOffsetsTopic) -> Option<i16> {
+    hidden(ways, api::LIST_OFFSETS, &topic.name, &NO_ID)
+}
+
+fn is_plain(ways: Ways<'_>, topic: &ListOffsetsTopic) -> bool {
+    ways.routed.by_name(&topic.name).is_none() && unseen(ways, topic).is_none()
 }
 
 impl Legs {
@@ -227,8 +237,14 @@ fn questions(
 ) -> Vec<Question> {
     let mut questions = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
-        let Some(routed) = ways.routed.by_name(&topic.name) else { continue };
         let mut rows = Vec::with_capacity(topic.partitions.len());
+        let Some(routed) = ways.routed.by_name(&topic.name) else {
+            let Some(code) = unseen(ways, topic) else { continue };
+            rows.extend(topic.partitions.iter().map(|asked| failed(asked.partition_index, code)));
+            let told = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
+            answer.topics.push(told.with_partitions(rows));
+            continue;
+        };
         for (row, asked) in topic.partitions.iter().enumerate() {
             let q = asked.partition_index;
             if let Some(code) = ways.refused.code(t) {

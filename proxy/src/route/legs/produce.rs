@@ -1,7 +1,8 @@
 //! Produce: batches are split by slot, each part goes to the leader of its physical partition.
 //!
 //! Topics that are not virtual go on to the home broker, in the order of the connection and with
-//! all that the request says of itself; what others were told is put beside its answer.
+//! all that the request says of itself; what others were told is put beside its answer. Those that
+//! clients must not see do not exist.
 //!
 //! Batches with sequence numbers go on in `exact.rs`. A partition is acknowledged when all its
 //! parts are. Brokers take one batch a partition and request, so parts that meet at the same
@@ -30,7 +31,7 @@ use super::produce_body::{LEG_VERSION, leg_body};
 use super::sealed::Target;
 use super::{
     Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
-    encoded,
+    encoded, hidden,
 };
 use crate::limits::RETRIES_MAX;
 use crate::metrics::Metrics;
@@ -71,11 +72,11 @@ struct Part<'a> {
 /// What becomes of a Produce request.
 #[derive(Debug)]
 pub enum Produced {
-    /// It names no virtual topic and goes on as it is.
+    /// It names no virtual topic, nor a part of one, and goes on as it is.
     Untouched,
-    /// It names only virtual topics: the answer.
+    /// It names only those: the answer.
     Answered(Bytes),
-    /// The frame for the home broker, and what is told of virtual topics beside its answer.
+    /// The frame for the home broker, and what is told of the others beside its answer.
     Rest(Bytes, Vec<TopicProduceResponse>),
 }
 
@@ -113,12 +114,18 @@ impl Legs {
         let topics = std::mem::take(&mut request.topic_data);
         let (ours, rest): (Vec<_>, Vec<_>) =
             topics.into_iter().partition(|topic| routed(ways, topic).is_some());
-        if ours.is_empty() {
+        let (hidden, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|topic| unseen(ways, topic).is_some());
+        if ours.is_empty() && hidden.is_empty() {
             return Ok(Produced::Untouched);
         }
-        bounded(ours.iter().map(|topic| topic.partition_data.len()))?;
+        bounded(ours.iter().chain(&hidden).map(|topic| topic.partition_data.len()))?;
         request.topic_data = ours;
-        let told = self.write(ways, caps, metrics, client, &request).await?;
+        let mut told = match request.topic_data.is_empty() {
+            true => Vec::new(),
+            false => self.write(ways, caps, metrics, client, &request).await?,
+        };
+        told.extend(hidden.iter().filter_map(|topic| Some(failed(topic, unseen(ways, topic)?))));
         if rest.is_empty() {
             let answer = ProduceResponse::default().with_responses(told);
             return Ok(Produced::Answered(reply::frame(head, &answer)?));
@@ -335,6 +342,19 @@ fn taken<'a>(
         Some(Part { of, routed, slot: of_slot, to, partition: p, batch, native, sealed: None })
     });
     Ok(Taken::Parts(parts.collect()))
+}
+
+/// What is told of a topic that clients must not see.
+fn unseen(ways: Ways<'_>, topic: &TopicProduceData) -> Option<i16> {
+    hidden(ways, api::PRODUCE, &topic.name, topic.topic_id.as_bytes())
+}
+
+/// The same for each of its partitions.
+fn failed(topic: &TopicProduceData, code: i16) -> TopicProduceResponse {
+    let rows = topic.partition_data.iter();
+    let rows = rows.map(|data| Outcome::new(data.index).answer.with_error_code(code)).collect();
+    let told = TopicProduceResponse::default().with_name(topic.name.clone());
+    told.with_topic_id(topic.topic_id).with_partition_responses(rows)
 }
 
 /// What a broker says of a batch that it cannot open.

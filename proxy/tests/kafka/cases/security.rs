@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::DescribeAclsRequest;
+use kafka_protocol::protocol::StrBytes;
 use serde_json::{Value, json};
 
 use self::clients::{Client, Login};
 use super::command;
 use crate::certs::{Certificate, write};
 use crate::proxy::{HOST, Proxy, Tables};
+use crate::raw::Raw;
 use crate::rig::{Place, Rig, tell};
 use crate::secured::{ALICE, BOOTSTRAP_NAME, BROKER_NAMES, FIREBREAK, Secured};
 
@@ -363,7 +366,45 @@ fn deny(rig: &mut Rig, operation: &str, what: &Value) {
     deny["operation"] = json!(operation);
     rig.java.must("deny", deny);
     // All brokers learn it from the log of the controller, each at its own time.
-    std::thread::sleep(Duration::from_secs(3));
+    let denied = denied(operation, what);
+    for id in rig.cluster.brokers() {
+        let address = rig.cluster.address(id);
+        wait(&format!("an ACL at broker {id}"), 30, || knows(&address, &denied));
+    }
+}
+
+/// What asks a broker for just the rule that `deny` makes, as Kafka numbers these things.
+fn denied(operation: &str, what: &Value) -> DescribeAclsRequest {
+    const TOPIC: i8 = 2;
+    const DENY: i8 = 2;
+    let (pattern_type, name) = match (what["topic"].as_str(), what["prefix"].as_str()) {
+        (Some(topic), _) => (3, topic),
+        (None, Some(prefix)) => (4, prefix),
+        (None, None) => panic!("neither a topic nor a prefix in {what}"),
+    };
+    let operation = match operation {
+        "READ" => 3,
+        "WRITE" => 4,
+        "DESCRIBE" => 8,
+        other => panic!("{other} is not denied by any test"),
+    };
+    let text = |text: &str| Some(StrBytes::from_string(text.to_owned()));
+    DescribeAclsRequest::default()
+        .with_resource_type_filter(TOPIC)
+        .with_resource_name_filter(text(name))
+        .with_pattern_type_filter(pattern_type)
+        .with_principal_filter(text(&format!("User:{}", ALICE.0)))
+        .with_operation(operation)
+        .with_permission_type(DENY)
+}
+
+/// Whether a broker's own authoriser, which decides about its clients, knows a rule.
+fn knows(address: &str, rule: &DescribeAclsRequest) -> bool {
+    const VERSION: i16 = 3;
+    let answer = Raw::connect(address).and_then(|mut raw| raw.call(VERSION, rule));
+    let answer = answer.unwrap_or_else(|error| panic!("{address}: {error}"));
+    assert_eq!(answer.error_code, 0, "DescribeAcls at {address}: {:?}", answer.error_message);
+    !answer.resources.is_empty()
 }
 
 /// A producer that goes on for a time while something happens; nothing is lost, doubled or failed.
