@@ -229,6 +229,11 @@ impl FakeCluster {
         self.faults.push_back((api, fault));
     }
 
+    /// Whether a fault for `api` is still to come.
+    pub fn scripted(&self, api: i16) -> bool {
+        self.faults.iter().any(|(key, _)| *key == api)
+    }
+
     /// Requests of one API that came so far.
     pub fn count(&self, api: i16) -> usize {
         self.seen.iter().filter(|seen| seen.head.api == api).count()

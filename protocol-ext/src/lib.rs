@@ -20,6 +20,7 @@ pub mod records;
 pub mod reference;
 pub mod replace;
 pub mod reply;
+pub mod resend;
 pub mod sasl;
 pub mod scan;
 pub mod schema;

@@ -61,6 +61,21 @@ pub enum Command {
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
+    /// Copy a topic to another one with its values in it, to be read without the proxy. Goes on
+    /// where it ended.
+    #[command(
+        after_help = "Example:\n  firebreak rehydrate satellite-images --config firebreak.toml"
+    )]
+    Rehydrate {
+        /// The topic.
+        topic: String,
+        /// Name of the copy [default: that of the topic and "-rehydrated"].
+        #[arg(long, value_name = "NAME")]
+        to: Option<String>,
+        /// The configuration and the form of what is printed.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
     /// Virtual topics with days: list, describe, roll.
     #[command(after_help = "Example:\n  firebreak topic roll wildfire-detections")]
     Topic {

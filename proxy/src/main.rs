@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
+        Some(Command::Rehydrate { topic, to, upkeep }) => {
+            tend(&upkeep, &Task::Rehydrate { topic, to })
+        }
         Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {
             tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })

@@ -28,7 +28,7 @@ use crate::route::topics::{TopicId, Topics};
 use crate::store::owner::{self, Owner};
 use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
-use parts::Parts;
+pub use parts::{PartFailure, Parts, Want};
 pub use produce::Produced;
 pub use sections::{TopicRef, produce_sections};
 

@@ -31,6 +31,7 @@ mod permissions;
 mod reach;
 mod refusals;
 mod refused;
+mod rehydrate;
 mod reload;
 mod room;
 mod routed;

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use crate::harness::{Checked, Faults};
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
-    origin, overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls,
-    upkeep, versions,
+    origin, overstay, permissions, reach, refused, rehydrate, room, routed, sasl, segments, store,
+    tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -181,6 +181,9 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         ),
         mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
         mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
+        mutant!("copy-keeps-references", rehydrate::a_copy_is_what_was_read_before, "SHA-256"),
+        mutant!("copy-takes-aborted", rehydrate::a_copy_is_what_was_read_before, "records, not"),
+        mutant!("copy-begins-anew", rehydrate::a_copy_goes_on_where_it_ended, "records, not"),
         mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }

@@ -55,7 +55,7 @@ async fn scene_of(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checke
 }
 
 /// Runs a command of upkeep: its exit code, what it printed and what it said.
-async fn upkeep(args: &[&str], config: &Path, faults: Faults) -> Checked<(i32, Value, String)> {
+pub async fn upkeep(args: &[&str], config: &Path, faults: Faults) -> Checked<(i32, Value, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
     command.args(args).arg("--json").arg("--config").arg(config).stdin(Stdio::null());
     command.env("MINIO_ACCESS_KEY", "tester").env("MINIO_SECRET_KEY", "tester-secret");
@@ -136,7 +136,8 @@ impl Scene {
     }
 }
 
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+/// All files below a folder.
+pub fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("an entry").path();

@@ -46,7 +46,7 @@ pub enum PartFailure {
 
 impl PartFailure {
     /// Whether the object is not there or not what it was; else the store may give it later.
-    fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Undecodable(..) => true,
             Self::Store(error) => {
