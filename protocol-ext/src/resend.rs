@@ -4,9 +4,12 @@
 //! transaction, delete horizon). Invariant: keys, headers, attributes and the timestamps that
 //! consumers see are those of their source; records keep their order.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::batch::{BatchError, BatchHeader, OpenBatch, build};
+use crate::lost::{Found, marked};
 use crate::records::{RecordAt, RecordError, RecordView, read_record};
 use crate::split::ProducerFields;
 use crate::varint::{write_varint, write_varlong};
@@ -19,7 +22,7 @@ pub struct Resent<'a> {
     /// From [`RecordView::at`] of that batch.
     pub at: RecordAt,
     /// Another value; `None` keeps the own one.
-    pub value: Option<Bytes>,
+    pub value: Option<Found>,
 }
 
 /// Why records cannot be sent again.
@@ -51,16 +54,23 @@ pub fn resend(records: &[Resent<'_>], producer: ProducerFields) -> Result<Bytes,
         let record = view(resent)?;
         let timestamp = timestamp(resent.source, &record);
         max_timestamp = max_timestamp.max(timestamp);
-        let value = resent.value.as_deref().or(record.value);
+        let (value, headers) = match &resent.value {
+            None => (record.value, Cow::Borrowed(record.headers_raw)),
+            Some(Ok(value)) => (Some(&value[..]), Cow::Borrowed(record.headers_raw)),
+            Some(Err(bytes)) => {
+                let headers = marked(record.headers_raw, *bytes).ok_or(RecordError::Headers)?;
+                (Some(&[][..]), Cow::Owned(headers))
+            }
+        };
         fields.clear();
         let delta = timestamp.wrapping_sub(base_timestamp);
         put_before_value(&mut fields, &record, delta, count)?;
         write_varint(&mut fields, value.map_or(Ok(-1), length)?);
-        let whole = fields.len() + value.map_or(0, <[u8]>::len) + record.headers_raw.len();
+        let whole = fields.len() + value.map_or(0, <[u8]>::len) + headers.len();
         write_varint(&mut body, i32::try_from(whole).map_err(|_| ResendError::TooLong(whole))?);
         body.extend_from_slice(&fields);
         body.extend_from_slice(value.unwrap_or_default());
-        body.extend_from_slice(record.headers_raw);
+        body.extend_from_slice(&headers);
         count += 1;
     }
     let header = BatchHeader {
@@ -161,7 +171,8 @@ mod tests {
     fn gaps_close_marks_of_the_log_go_and_records_stay() {
         let source = source(Codec::Zstd.bits() | 1 << 4 | 1 << 6, &[0, 3, 9]);
         let mut records = all(&source);
-        records[1].value = Some(Bytes::from_static(b"another value"));
+        records[1].value = Some(Ok(Bytes::from_static(b"another value")));
+        records[2].value = Some(Err(77));
         let batch = resend(&records, PRODUCER).unwrap();
         verify_crc(&batch).unwrap();
         let open = OpenBatch::open(batch, &CAPS).unwrap();
@@ -174,9 +185,9 @@ mod tests {
         let deltas: Vec<_> = read.iter().map(|r| (r.offset_delta, r.timestamp_delta)).collect();
         assert_eq!(deltas, [(0, 0), (1, 30), (2, 90)]);
         let values: Vec<_> = read.iter().map(|r| r.value.unwrap()).collect();
-        assert_eq!(values, [&b"vv"[..], b"another value", b"vv"]);
+        assert_eq!(values, [&b"vv"[..], b"another value", b""]);
         assert_eq!(read[2].key, Some(&b"k9"[..]));
-        assert_eq!(read[2].headers().count(), 1);
+        assert_eq!(read.iter().map(|r| r.headers().count()).collect::<Vec<_>>(), [1, 1, 2]);
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub enum Command {
         /// Name of the copy [default: that of the topic and "-rehydrated"].
         #[arg(long, value_name = "NAME")]
         to: Option<String>,
+        /// Copy records whose values are gone without them, marked by a header; else it ends there.
+        #[arg(long)]
+        mark_missing: bool,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,

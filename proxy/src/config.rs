@@ -16,9 +16,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol_ext::sasl::Mechanism;
-
+use protocol_ext::lost::Lost;
 use protocol_ext::part::Policy;
+use protocol_ext::sasl::Mechanism;
 
 use crate::accept::origin::Net;
 use crate::limits::Limits;
@@ -194,6 +194,9 @@ pub struct OffloadRule {
     pub codec: Policy,
     /// What becomes of a request whose values cannot be stored.
     pub on_store_failure: OnStoreFailure,
+    /// What becomes of a record whose value is gone from the store; `None`: its partition answers
+    /// an error there, until the value is back.
+    pub on_missing: Option<Lost>,
 }
 
 /// What becomes of a request whose values cannot be stored.

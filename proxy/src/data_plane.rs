@@ -124,8 +124,8 @@ impl DataPlane {
             _ => api::servable_range(key, min, max)?,
         };
         let range = match key {
-            // Values of share groups are not restored, so nobody may read references by them.
-            SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
+            // Share groups are on partitions of carriers, which hold no records.
+            SHARE_FIRST..=SHARE_LAST if self.routed.is_some() => None,
             // Later versions ask for offsets that segments cannot answer.
             api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
             key if self.routed.is_some() && opened_for_carriers(key).is_some() => {
@@ -140,7 +140,7 @@ impl DataPlane {
         range.filter(|(min, max)| min <= max)
     }
 
-    /// Bytes that a Fetch request may ask for where its answer is held whole: half of the longest
+    /// Bytes that a Fetch or ShareFetch request may ask for where its answer is held whole: half of the longest
     /// answer taken, so that one batch more has room.
     pub fn fetch_bytes_max(&self) -> usize {
         if fault::on("fetch-unbounded") { usize::MAX } else { self.limits.buffered_bytes_max / 4 }

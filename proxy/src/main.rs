@@ -8,7 +8,7 @@ use firebreak::cli::{Cli, Command, LogFormat, RunArgs, TopicCommand, UpkeepArgs}
 use firebreak::config::raw::Flags;
 use firebreak::config::{Config, ConfigError, StoreEnv};
 use firebreak::placement::command;
-use firebreak::upkeep::{self, Task};
+use firebreak::upkeep::{self, Order, Task};
 use firebreak::{run, telemetry};
 
 /// Wrong usage or configuration.
@@ -24,8 +24,8 @@ fn main() -> ExitCode {
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
-        Some(Command::Rehydrate { topic, to, upkeep }) => {
-            tend(&upkeep, &Task::Rehydrate { topic, to })
+        Some(Command::Rehydrate { topic, to, mark_missing, upkeep }) => {
+            tend(&upkeep, &Task::Rehydrate(Order { topic, to, mark_missing }))
         }
         Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::config::{Config, OffloadRule};
 use crate::filters::offload::{glob, keys};
 use crate::store::{Failures, ObjectStore, StoreError};
+pub use rehydrate::Order;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -39,12 +40,7 @@ pub enum Task {
         grace_hours: u64,
     },
     /// Copy a topic to another one, with the values in it.
-    Rehydrate {
-        /// The topic.
-        topic: String,
-        /// The copy's name; by default that of the topic and `-rehydrated`.
-        to: Option<String>,
-    },
+    Rehydrate(Order),
     /// What offload would save for a topic.
     Analyse {
         /// The topic.
@@ -191,9 +187,8 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
     let store = Arc::new(store);
     let keys = keys::ring(settings).map_err(StoreError::Io)?;
-    if let Task::Rehydrate { topic, to } = task {
-        let names = (topic.as_str(), to.as_deref());
-        let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, names).await?;
+    if let Task::Rehydrate(order) = task {
+        let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order).await?;
         let text = if json { done.json().to_string() } else { done.to_string() };
         println!("{}", text.trim_end());
         return Ok(true);

@@ -264,7 +264,9 @@ fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
     let threshold_bytes = p.number(&key, Some(threshold), 0, least);
     let codec = store::codec(p, &format!("offload[{n}].codec"), raw.codec.as_deref());
     let on_store_failure = store::on_failure(p, &format!("offload[{n}]"), raw);
-    OffloadRule { topics: raw.topics.clone(), threshold_bytes, codec, on_store_failure }
+    let on_missing = store::on_missing(p, &format!("offload[{n}].on_missing"), raw);
+    let topics = raw.topics.clone();
+    OffloadRule { topics, threshold_bytes, codec, on_store_failure, on_missing }
 }
 
 fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {

@@ -130,6 +130,7 @@ pub(super) struct Offload {
     pub codec: Option<String>,
     pub on_store_failure: Option<String>,
     pub inline_bytes_max: Option<i64>,
+    pub on_missing: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -75,6 +75,30 @@ pub fn fetch_bytes_max(
     })
 }
 
+/// The bounds that a ShareFetch request sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShareFetchPeek {
+    /// Bytes asked for at most.
+    pub bytes_max: usize,
+    /// Records asked for at most.
+    pub records_max: i32,
+    /// Where both are said, the bytes first.
+    pub at: usize,
+}
+
+/// Peeks into a whole ShareFetch request.
+pub fn share_fetch(head: Head, frame: &[u8]) -> Result<ShareFetchPeek, WireError> {
+    let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
+    let flexible = api::is_flexible(head.api, head.version);
+    // Group and member; epoch of the session, time to wait, least bytes.
+    read.bytes(flexible, false)?;
+    read.bytes(flexible, false)?;
+    (read.i32()?, read.i32()?, read.i32()?);
+    let at = read.pos();
+    let bytes_max = usize::try_from(read.i32()?).unwrap_or(0);
+    Ok(ShareFetchPeek { bytes_max, records_max: read.i32()?, at })
+}
+
 fn peek<T>(
     held: &[u8],
     frame_bytes: usize,

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use protocol_ext::schema::Message;
 use tokio::sync::oneshot;
 
+use super::pace::Pace;
 use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
@@ -85,17 +86,21 @@ impl Inner {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub struct Queue(Mutex<Inner>);
+pub struct Queue {
+    inner: Mutex<Inner>,
+    /// What answers of share consumers teach requests behind them.
+    pub pace: Pace,
+}
 
 impl Queue {
     /// Whether another exchange may be opened.
     pub fn has_room(&self) -> bool {
-        self.0.lock().open.len() < PENDING_EXCHANGES_MAX
+        self.inner.lock().open.len() < PENDING_EXCHANGES_MAX
     }
 
     /// Opens an exchange.
     pub fn push(&self, exchange: Exchange) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let local = matches!(exchange.answer, Answer::Local(..));
         if local && fault::on("reorder-answers") {
             inner.open.push_front(exchange);
@@ -106,7 +111,7 @@ impl Queue {
 
     /// Takes the oldest exchange.
     pub fn pop(&self) -> Option<Exchange> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.freed |= inner.open.len() >= PENDING_EXCHANGES_MAX;
         let popped = inner.open.pop_front();
         let streams =
@@ -118,22 +123,22 @@ impl Queue {
 
     /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
     pub fn front_is_local(&self) -> Option<bool> {
-        self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
+        self.inner.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
     }
 
     /// Whether an answer is being made here that is not in the queue yet.
     pub fn is_working(&self) -> bool {
-        self.0.lock().working
+        self.inner.lock().working
     }
 
     /// An answer may be made here, or is not any more.
     pub fn work(&self, working: bool) {
-        self.0.lock().working = working;
+        self.inner.lock().working = working;
     }
 
     /// The answer of the exchange taken last is written.
     pub fn answered(&self) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.answering = false;
         inner.free_turn();
     }
@@ -141,7 +146,7 @@ impl Queue {
     /// Waits until all exchanges so far are answered; the join polls again when they are.
     pub async fn turn(&self) {
         poll_fn(|_| {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             inner.turn_wanted = !inner.is_even();
             if inner.turn_wanted { Poll::Pending } else { Poll::Ready(()) }
         })
@@ -150,17 +155,17 @@ impl Queue {
 
     /// No exchange will be opened any more.
     pub fn close(&self) {
-        self.0.lock().closed = true;
+        self.inner.lock().closed = true;
     }
 
     /// Whether nothing is open nor will be.
     pub fn is_finished(&self) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         inner.closed && inner.open.is_empty()
     }
 
     /// Whether a full queue got room since the last call, or one whose end is waited for is empty.
     pub fn take_freed(&self) -> bool {
-        std::mem::take(&mut self.0.lock().freed)
+        std::mem::take(&mut self.inner.lock().freed)
     }
 }

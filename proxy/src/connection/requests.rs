@@ -282,6 +282,9 @@ impl<'a> Requests<'a> {
             }
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
+            api::SHARE_FETCH if self.plane.offload.is_some() => {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }

@@ -22,6 +22,7 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault::{self, Forced};
+use crate::filters::offload::NotRestored;
 use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
@@ -210,8 +211,12 @@ impl<'a> Responses<'a> {
             return Err(ConnectionError::Filter("no filter for a response".to_owned()));
         };
         let addresses = &*self.plane.directory;
-        let restored = offload.restore(message, exchange.version, &frame, budget, addresses).await;
-        let restored = restored.map_err(|error| response_error(exchange.api, error))?;
+        let answer = offload.answer(message, exchange.version, &frame, budget, addresses).await;
+        let (restored, longest) = answer.map_err(|error| match error {
+            NotRestored::Wire(error) => response_error(exchange.api, error),
+            NotRestored::Store => ConnectionError::Filter(error.to_string()),
+        })?;
+        self.queue.pace.learn(longest, budget);
         let _values = restored.room;
         self.write(&framed(restored.frame)).await
     }

@@ -46,6 +46,7 @@ impl<'a> Requests<'a> {
             _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
+            api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::LIST_OFFSETS => self.list_offsets(head, frame).await,
             api::ADD_PARTITIONS_TO_TXN => self.transaction(head, frame).await,
@@ -214,6 +215,24 @@ impl<'a> Requests<'a> {
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// A request of a share consumer. It asks for no more than is held whole of its answer, and for
+    /// as many records as their values fit one.
+    async fn share_fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let asked = peek::share_fetch(head, &frame).map_err(|e| request_error(head.api, e))?;
+        let bytes_max = asked.bytes_max.min(self.plane.fetch_bytes_max());
+        let pace = match fault::on("share-pace-ignored") {
+            true => i32::MAX,
+            false => self.queue.pace.records_max(),
+        };
+        let records_max = asked.records_max.min(pace);
+        let mut bounded = BytesMut::from(&frame[..]);
+        let bytes = i32::try_from(bytes_max).unwrap_or(i32::MAX);
+        bounded[asked.at..asked.at + 4].copy_from_slice(&bytes.to_be_bytes());
+        bounded[asked.at + 4..asked.at + 8].copy_from_slice(&records_max.to_be_bytes());
+        self.push(head, Answer::Restore(&responses::SHARE_FETCH, bytes_max), Class::Full);
+        self.forward(vec![bounded.freeze()]).await
     }
 
     /// A Fetch request that asks for no more than is held whole of its answer, and how much that

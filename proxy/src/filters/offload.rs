@@ -11,6 +11,7 @@ mod packs;
 mod parts;
 mod produce;
 mod sections;
+mod share;
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::telemetry::LineLimits;
 pub use parts::{PartFailure, Parts, Want};
 pub use produce::Produced;
 pub use sections::{TopicRef, produce_sections};
+pub use share::{Longest, NotRestored};
 
 /// Tenant that references are bound to while there is one virtual cluster.
 pub const TENANT: &str = "";

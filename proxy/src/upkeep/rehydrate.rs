@@ -63,6 +63,8 @@ pub struct Copied {
     values: u64,
     /// Bytes of these.
     value_bytes: u64,
+    /// Records among them whose values are gone, and that were copied without.
+    lost: u64,
     /// Values that look like references and that nobody follows: copied as they are.
     unsigned: u64,
     /// Offsets whose records the log lost before they were copied.
@@ -96,6 +98,10 @@ impl fmt::Display for Report {
                 let what = "values look like references and are none: copied as they are";
                 writeln!(out, "{:>12} {what}", one.unsigned)?;
             }
+            if one.lost > 0 {
+                let what = "values are gone: their records were copied without, and marked";
+                writeln!(out, "{:>12} {what}", one.lost)?;
+            }
             if one.lost_before > 0 {
                 let what = "offsets were deleted from the log before they were copied";
                 writeln!(out, "{:>12} {what}", one.lost_before)?;
@@ -105,20 +111,30 @@ impl fmt::Display for Report {
     }
 }
 
+/// What to copy.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The topic, virtual or not.
+    pub topic: String,
+    /// The copy's name; by default that of the topic and `-rehydrated`.
+    pub to: Option<String>,
+    /// Records whose values are gone are copied without; else it ends there.
+    pub mark_missing: bool,
+}
+
 /// Copies a topic, or each part of a virtual one.
 pub async fn rehydrate(
     config: &Config,
     store: Arc<ObjectStore>,
     keys: &KeyRing,
     cluster: &mut Cluster,
-    (topic, to): (&str, Option<&str>),
+    Order { topic, to, mark_missing }: &Order,
 ) -> Result<Report, UpkeepError> {
     let shown = cluster.shown().await?;
     let mut report = Report::default();
     for name in sources(config, &shown, topic)? {
         let target = match to {
-            Some(to) if name == topic => to.to_owned(),
-            Some(to) => format!("{to}{}", name.strip_prefix(topic).unwrap_or_default()),
+            Some(to) => format!("{to}{}", name.strip_prefix(&**topic).unwrap_or_default()),
             None => format!("{name}{SUFFIX}"),
         };
         let source: Vec<&Partition> = shown.partitions.iter().filter(|p| p.topic == name).collect();
@@ -135,7 +151,7 @@ pub async fn rehydrate(
                 return Err(UpkeepError::NoCopy(why));
             }
         }
-        let mut copy = Copy::new(config, store.clone(), keys, cluster);
+        let mut copy = Copy::new(config, store.clone(), keys, cluster, *mark_missing);
         topic_to(&mut copy, &source, &target, &mut report).await?;
     }
     Ok(report)

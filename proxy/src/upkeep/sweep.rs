@@ -140,7 +140,7 @@ pub async fn sweep(
     let shown = cluster.shown().await?;
     owned(name, store, &shown, task).await?;
     let (grace_hours, deleted_topics) = match task {
-        Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate { .. } => (GRACE_HOURS, false),
+        Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) => (GRACE_HOURS, false),
         Task::Gc { grace_hours, deleted_topics, .. } => (*grace_hours, *deleted_topics),
     };
     let scope = Scope::new(config, stored.keys(), deleted_topics);
@@ -169,7 +169,7 @@ pub async fn sweep(
     }
     match task {
         Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
-        Task::Fsck { deep: false } | Task::Analyse { .. } | Task::Rehydrate { .. } => {}
+        Task::Fsck { deep: false } | Task::Analyse { .. } | Task::Rehydrate(_) => {}
         Task::Gc { dry_run, .. } => {
             report.dry_run = *dry_run;
             collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
@@ -219,7 +219,7 @@ async fn owned(
     let own = shown.cluster_id.as_deref().ok_or(UpkeepError::Nameless)?;
     let owner = match task {
         Task::Gc { dry_run: false, .. } => owner::claim(store, name, own).await?,
-        Task::Gc { .. } | Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate { .. } => {
+        Task::Gc { .. } | Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) => {
             owner::of(store, name, own).await?
         }
     };

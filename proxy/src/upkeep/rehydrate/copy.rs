@@ -32,6 +32,8 @@ pub struct Copy<'a> {
     keys: &'a KeyRing,
     store: Arc<ObjectStore>,
     parts: Parts,
+    /// Whether records whose values are gone are copied without.
+    marks_lost: bool,
     /// The brokers.
     pub cluster: &'a mut Cluster,
 }
@@ -85,10 +87,11 @@ impl<'a> Copy<'a> {
         store: Arc<ObjectStore>,
         keys: &'a KeyRing,
         cluster: &'a mut Cluster,
+        marks_lost: bool,
     ) -> Self {
         // Each value is read once, so none is kept.
         let parts = Parts::new(store.clone(), 0, Arc::new(Metrics::new()));
-        Self { config, keys, store, parts, cluster }
+        Self { config, keys, store, parts, marks_lost, cluster }
     }
 
     /// Copies one partition from where its copy ends to the end of its log.
@@ -294,10 +297,14 @@ impl<'a> Copy<'a> {
                 Some(_) if fault::on("copy-keeps-references") => None,
                 Some(want) => {
                     let value = values.get(&want.key()).filter(|value| is_it(want, value));
-                    let value = value.cloned().ok_or_else(missing)?;
-                    copied.values += 1;
-                    copied.value_bytes += value.len() as u64;
-                    Some(value)
+                    copied.values += u64::from(value.is_some());
+                    copied.value_bytes += value.map_or(0, |value| value.len() as u64);
+                    copied.lost += u64::from(value.is_none());
+                    Some(match value {
+                        Some(value) => Ok(value.clone()),
+                        None if self.marks_lost => Err(want.reference.original_bytes),
+                        None => return Err(missing()),
+                    })
                 }
             };
             let opened = stretch.opened.get(record.batch);
