@@ -21,6 +21,7 @@ use protocol_ext::part::Policy;
 use protocol_ext::sasl::Mechanism;
 
 use crate::accept::origin::Net;
+use crate::fault;
 use crate::limits::Limits;
 use crate::route::region::{Region, Rule};
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
@@ -61,6 +62,8 @@ pub struct Listen {
     pub sasl: Option<ListenSasl>,
     /// Load balancers whose connections begin with a PROXY header.
     pub balancers: Vec<Net>,
+    /// Where clients read and write what lies in the logs as it is.
+    pub passthrough: Option<Box<Listen>>,
 }
 
 /// SASL that ends at the proxy.
@@ -261,6 +264,19 @@ impl Config {
             })?,
         };
         Self::parse(&text, flags)
+    }
+
+    /// That of the listeners behind which nothing is stored, restored or routed; `None` if there
+    /// are none. They have an eighth of the byte budget besides.
+    pub fn passthrough(&self) -> Option<Self> {
+        let mut beside = Self { listen: *self.listen.passthrough.clone()?, ..self.clone() };
+        if !fault::on("passthrough-restores") {
+            beside.store = None;
+            beside.offload.clear();
+        }
+        beside.virtual_topics.clear();
+        beside.limits.buffered_bytes_max /= 8;
+        Some(beside)
     }
 
     /// Checks the text of a file with `flags` laid over it.

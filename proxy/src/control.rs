@@ -4,3 +4,4 @@ pub mod cluster;
 pub mod files;
 pub mod owner;
 pub mod physical_topics;
+pub mod probe;

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use firebreak::cli::{Cli, Command, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
+use firebreak::cli::{Cli, Command, LifecycleAction, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
 use firebreak::config::raw::Flags;
 use firebreak::config::{Config, ConfigError, StoreEnv};
 use firebreak::placement::command;
+use firebreak::store::lifecycle::Lifecycle;
 use firebreak::upkeep::{self, Order, Task};
 use firebreak::{run, telemetry};
 
@@ -26,6 +27,10 @@ fn main() -> ExitCode {
         }
         Some(Command::Rehydrate { topic, to, mark_missing, upkeep }) => {
             tend(&upkeep, &Task::Rehydrate(Order { topic, to, mark_missing }))
+        }
+        Some(Command::Lifecycle { action, after_days, class, upkeep }) => {
+            let rules = Lifecycle { cold_after_days: after_days, class };
+            tend(&upkeep, &Task::Lifecycle { apply: action == LifecycleAction::Apply, rules })
         }
         Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {

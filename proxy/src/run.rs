@@ -15,8 +15,9 @@ use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, owner, physical_topics};
+use crate::control::{self, owner, physical_topics, probe};
 use crate::data_plane::DataPlane;
+use crate::filters::offload::Offload;
 use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::placement::leader::{self, Command, Who};
@@ -72,7 +73,9 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     };
     let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
 
-    let mut serving = Serving::start(&config, doors, of_clients)?;
+    let metrics = Arc::new(Metrics::new());
+    let mut serving = Serving::beside(&config, doors, of_clients, metrics.clone())?;
+    let raw = raw(&config, of_clients, metrics)?;
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
@@ -89,7 +92,8 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     tracing::info!(bootstrap = %bootstrap, admin = %in_force.read().admin,
         "started: give this bootstrap address to clients");
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
-    let clients = serving.clients.clone();
+    let clients = std::iter::once(&serving).chain(&raw).map(|serving| serving.clients.clone());
+    let clients = clients.collect();
     serving.jobs.spawn_until_cut(reload::at(
         hangup,
         load,
@@ -98,8 +102,15 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
         serving.look.clone(),
     ));
     let directory = serving.plane.directory.clone();
+    let reached = serving.plane.offload.as_ref().map(Offload::reached);
     let ready = async {
-        if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
+        let known = serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await;
+        let known = known.is_ok();
+        // Senders live as long as the data plane.
+        for mut reached in reached {
+            let _ = reached.wait_for(Result::is_ok).await;
+        }
+        if known {
             tracing::info!(brokers = directory.brokers().len(), "ready");
         }
         std::future::pending::<()>().await;
@@ -113,8 +124,30 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
 
     draining_to.send_replace(true);
     let drain = in_force.read().limits.drain;
-    serving.drain(drain).await;
+    match &raw {
+        None => drop(serving.drain(drain).await),
+        Some(raw) => drop(tokio::join!(serving.drain(drain), raw.drain(drain))),
+    }
     Ok(())
+}
+
+/// Listeners for those who want what lies in the logs as it is, with brokers of their own to talk
+/// to; `None` if there are none.
+fn raw(
+    config: &Config,
+    of_clients: &Handle,
+    metrics: Arc<Metrics>,
+) -> Result<Option<Serving>, RunError> {
+    let Some(config) = config.passthrough() else { return Ok(None) };
+    let doors = {
+        let _within = of_clients.enter();
+        accept::bind(&config.listen)
+            .map_err(|(address, error)| RunError::Bind { address, error })?
+    };
+    let raw = Serving::beside(&config, doors, of_clients, metrics)?;
+    let bootstrap = raw.plane.directory.bootstrap_address();
+    tracing::info!(bootstrap, "passthrough: nothing is stored or restored there");
+    Ok(Some(raw))
 }
 
 /// A process that serves, whoever looks after its signals and its admin port.
@@ -143,7 +176,16 @@ impl Serving {
         doors: Vec<(Door, Listener)>,
         of_clients: &Handle,
     ) -> Result<Self, RunError> {
-        let metrics = Arc::new(Metrics::new());
+        Self::beside(config, doors, of_clients, Arc::new(Metrics::new()))
+    }
+
+    /// The same, beside others that count in the same metrics.
+    fn beside(
+        config: &Config,
+        doors: Vec<(Door, Listener)>,
+        of_clients: &Handle,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, RunError> {
         let pool = Pool::default();
         let Secrets { access, tls, sasl, watched } = secrets(config, &pool)?;
         let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
@@ -162,6 +204,7 @@ impl Serving {
         let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
         jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
         let name = config.cluster.name.clone();
+        jobs.spawn_until_cut(probe::ask(plane.clone()));
         jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
         let look = Arc::new(Notify::new());
         let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());

@@ -7,6 +7,7 @@
 mod attempts;
 pub mod cache;
 mod hedge;
+pub mod lifecycle;
 mod local;
 mod memory;
 pub mod owner;
@@ -21,6 +22,7 @@ use crate::fault;
 use attempts::Breaker;
 pub use attempts::Failures;
 use hedge::Hedge;
+use lifecycle::Lifecycle;
 use local::Local;
 use memory::Memory;
 #[cfg(feature = "sim")]
@@ -184,6 +186,17 @@ impl ObjectStore {
                 Ok(())
             }
             Kind::S3(s3) => s3.delete(key).await,
+        }
+    }
+
+    /// Sets the rules that a bucket keeps by itself.
+    pub async fn set_lifecycle(&self, wanted: Lifecycle) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::S3(s3) => s3.set_lifecycle(wanted).await,
+            Kind::Local(_) | Kind::Memory(_) => {
+                let text = "only a store of kind \"s3\" keeps rules by itself";
+                Err(StoreError::Refused(text.to_owned()))
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, OffloadRule};
 use crate::filters::offload::{glob, keys};
+use crate::store::lifecycle::Lifecycle;
 use crate::store::{Failures, ObjectStore, StoreError};
 pub use rehydrate::Order;
 
@@ -41,6 +42,13 @@ pub enum Task {
     },
     /// Copy a topic to another one, with the values in it.
     Rehydrate(Order),
+    /// Rules that a bucket keeps by itself.
+    Lifecycle {
+        /// Set them; else they are only shown.
+        apply: bool,
+        /// The rules.
+        rules: Lifecycle,
+    },
     /// What offload would save for a topic.
     Analyse {
         /// The topic.
@@ -186,6 +194,13 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
     let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
     let store = Arc::new(store);
+    if let Task::Lifecycle { apply, rules } = task {
+        println!("{:#}", rules.json());
+        if *apply {
+            store.set_lifecycle(*rules).await?;
+        }
+        return Ok(true);
+    }
     let keys = keys::ring(settings).map_err(StoreError::Io)?;
     if let Task::Rehydrate(order) = task {
         let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order).await?;

@@ -1,4 +1,5 @@
-//! ShareFetch (versions 1 and 2): all batches of partition 0 of the first topic, and endpoints.
+//! ShareFetch (versions 1 and 2): all batches of partition 0 of the first topic, all acquired, and
+//! endpoints.
 //!
 //! Written by hand: the codec crate stops at version 1. Whatever is asked for, this is answered.
 
@@ -29,11 +30,16 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
     put_leader(&mut out, cluster);
     put_length(&mut out, records.len())?;
     out.put_slice(&records);
-    out.put_u8(2);
-    out.put_i64(0);
-    out.put_i64(log.map_or(0, super::FakeLog::end));
-    out.put_i16(1);
-    out.put_u8(0);
+    match log.map_or(0, super::FakeLog::end) {
+        0 => out.put_u8(1),
+        end => {
+            out.put_u8(2);
+            out.put_i64(0);
+            out.put_i64(end - 1);
+            out.put_i16(1);
+            out.put_u8(0);
+        }
+    }
     out.put_u8(0);
     out.put_u8(0);
     put_endpoints(&mut out, cluster);

@@ -158,7 +158,28 @@ fn listen(
     let ports = Ports { first: ports.0, last: ports.1, mapped };
     let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
     let balancers = security::balancers(p, &raw.proxy_protocol_from);
-    Some(Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers })
+    let mut listen =
+        Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers, passthrough: None };
+    let passthrough = raw.passthrough.as_ref();
+    listen.passthrough = passthrough.and_then(|raw| self::passthrough(p, raw, &listen));
+    Some(listen)
+}
+
+/// Listeners beside the others: with ports, and else like them.
+fn passthrough(p: &mut Problems, raw: &raw::Passthrough, like: &Listen) -> Option<Box<Listen>> {
+    let key = "listen.passthrough";
+    let text = raw.bootstrap.clone().unwrap_or_default();
+    let Ok(bootstrap) = text.parse::<SocketAddr>() else {
+        p.add(key, format!("bootstrap \"{text}\" is not ADDRESS:PORT, such as 0.0.0.0:19300"));
+        return None;
+    };
+    let Some(ports) = &raw.ports else {
+        p.add(key, "has no ports for the brokers: write ports = \"19301-19400\"");
+        return None;
+    };
+    let (first, last) = range(p, ports)?;
+    let ports = Ports { first, last, mapped: Vec::new() };
+    Some(Box::new(Listen { bootstrap, ports, sni: None, passthrough: None, ..like.clone() }))
 }
 
 fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr {

@@ -19,9 +19,11 @@ use std::sync::Arc;
 use protocol_ext::batch::{BatchError, Caps};
 use protocol_ext::codec::CodecError;
 use protocol_ext::reference::{Binding, KeyRing};
+use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::{Config, OffloadRule};
+use crate::fault;
 use crate::inflate::Inflate;
 use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::{Metrics, OffloadOp};
@@ -52,6 +54,8 @@ pub struct Offload {
     caps: Caps,
     inflate: Arc<Inflate>,
     restored: Budget,
+    /// Whether the store was ever asked with success, or why not.
+    reached: watch::Sender<Result<(), String>>,
 }
 
 impl Offload {
@@ -85,6 +89,7 @@ impl Offload {
             },
             inflate,
             restored: Budget::new(config.limits.buffered_bytes_max / 8 * 3),
+            reached: watch::Sender::new(Err("not asked yet".to_owned())),
         }))
     }
 
@@ -105,6 +110,22 @@ impl Offload {
     /// Sees whose objects lie below the name of this cluster, which has this id.
     pub async fn claim(&self, cluster_id: &str) -> Result<Owner, StoreError> {
         owner::claim(&self.store, &self.cluster, cluster_id).await
+    }
+
+    /// Asks the store for something that it must be able to answer.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let asked = match fault::on("store-unprobed") {
+            true => Ok(()),
+            false => owner::probe(&self.store).await,
+        };
+        let told = asked.as_ref().map_err(ToString::to_string);
+        self.reached.send_replace(told.copied());
+        asked
+    }
+
+    /// Whether the store was asked with success, as it changes.
+    pub fn reached(&self) -> watch::Receiver<Result<(), String>> {
+        self.reached.subscribe()
     }
 
     /// Room for restored values.

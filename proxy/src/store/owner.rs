@@ -45,10 +45,18 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
     }
 }
 
+/// Asks a store for what lies beside, whatever that is: it fails where nothing can be asked.
+pub async fn probe(store: &ObjectStore) -> Result<(), StoreError> {
+    store.list(OWNERS, "").await.map(drop)
+}
+
 /// The object that says who owns a cluster name.
 pub fn key(name: &str) -> String {
-    format!("upkeep/v1/owner/{name}")
+    format!("{OWNERS}{name}")
 }
+
+/// Where owners are said.
+const OWNERS: &str = "upkeep/v1/owner/";
 
 /// Longest id that is compared; Kafka's have 22 bytes.
 const ID_BYTES_MAX: usize = 1024;

@@ -4,6 +4,8 @@
 //! `attempts` has the budget. Invariant: a range is given out only if the service says that it is
 //! the one asked for and all its bytes came; never more is read than was asked for.
 
+mod lifecycle;
+
 use std::io;
 use std::time::Duration;
 

@@ -140,7 +140,9 @@ pub async fn sweep(
     let shown = cluster.shown().await?;
     owned(name, store, &shown, task).await?;
     let (grace_hours, deleted_topics) = match task {
-        Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) => (GRACE_HOURS, false),
+        Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => {
+            (GRACE_HOURS, false)
+        }
         Task::Gc { grace_hours, deleted_topics, .. } => (*grace_hours, *deleted_topics),
     };
     let scope = Scope::new(config, stored.keys(), deleted_topics);
@@ -169,7 +171,10 @@ pub async fn sweep(
     }
     match task {
         Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
-        Task::Fsck { deep: false } | Task::Analyse { .. } | Task::Rehydrate(_) => {}
+        Task::Fsck { deep: false }
+        | Task::Analyse { .. }
+        | Task::Rehydrate(_)
+        | Task::Lifecycle { .. } => {}
         Task::Gc { dry_run, .. } => {
             report.dry_run = *dry_run;
             collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
@@ -219,9 +224,11 @@ async fn owned(
     let own = shown.cluster_id.as_deref().ok_or(UpkeepError::Nameless)?;
     let owner = match task {
         Task::Gc { dry_run: false, .. } => owner::claim(store, name, own).await?,
-        Task::Gc { .. } | Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) => {
-            owner::of(store, name, own).await?
-        }
+        Task::Gc { .. }
+        | Task::Fsck { .. }
+        | Task::Analyse { .. }
+        | Task::Rehydrate(_)
+        | Task::Lifecycle { .. } => owner::of(store, name, own).await?,
     };
     match owner {
         Owner::Other(owner) if !fault::on("owner-unasked") => {

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use crate::harness::{Checked, Faults};
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
-    origin, overstay, permissions, reach, refused, rehydrate, room, routed, sasl, segments, store,
-    tails, tls, upkeep, versions,
+    origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed, sasl,
+    segments, share, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -184,6 +184,26 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         mutant!("copy-keeps-references", rehydrate::a_copy_is_what_was_read_before, "SHA-256"),
         mutant!("copy-takes-aborted", rehydrate::a_copy_is_what_was_read_before, "records, not"),
         mutant!("copy-begins-anew", rehydrate::a_copy_goes_on_where_it_ended, "records, not"),
+        mutant!(
+            "left-out-but-acquired",
+            share::what_is_acquired_is_there,
+            "acquired offsets there"
+        ),
+        mutant!("share-pace-ignored", share::requests_ask_for_what_fits, "records asked for"),
+        mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store fails"),
+        mutant!("lost-batches-removed", share::readers_go_on_without_a_lost_value, "ends of"),
+        mutant!(
+            "versions-are-forgeries",
+            offload::later_versions_are_no_forgeries,
+            "unknown versions"
+        ),
+        mutant!(
+            "store-unprobed",
+            store::a_store_that_refuses_is_told_at_the_start,
+            "no line about"
+        ),
+        mutant!("foreign-rules-dropped", upkeep::rules_of_others_stay, "theirs"),
+        mutant!("passthrough-restores", passthrough::references_are_given_raw, "restores values"),
         mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }

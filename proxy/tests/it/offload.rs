@@ -479,3 +479,32 @@ pub async fn batches_beyond_an_answer_are_split(faults: Faults) -> Checked {
 async fn a_batch_whose_values_no_answer_can_hold_is_refused() -> Checked {
     batches_beyond_an_answer_are_split(None).await
 }
+
+/// A reference of a later version passes as it is and is counted apart from forgeries; of both a
+/// line is written.
+pub async fn later_versions_are_no_forgeries(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.take(0, &single(noise(1, 40_000))).await?;
+    let signed = read(&scene.stored("t", 0)).remove(0).value.unwrap_or_default();
+    let mut later = signed.clone();
+    later[4] = 9;
+    let mut forged = signed;
+    forged[111] ^= 1;
+    let planted = batch(Codec::None, Framing::Plain, &records(&[later.clone(), forged.clone()]));
+    scene.put_directly("t", 0, &planted);
+    let (error, section) = scene.client.fetch(11, "t", 0, 1, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    let got: Vec<_> = read(&section).into_iter().filter_map(|record| record.value).collect();
+    ensure!(got == [later, forged], "values that are not followed were changed");
+    ensure_eq!(scene.count("unknown").await?, 1.0, "references of unknown versions");
+    ensure_eq!(scene.count("refused").await?, 1.0, "references refused");
+    for why in ["unknown reference version 9", "the signature does not fit"] {
+        until(why, async || (scene.proxy.logged(why) > 0).then_some(())).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn references_of_later_versions_are_told_apart_from_forgeries() -> Checked {
+    later_versions_are_no_forgeries(None).await
+}

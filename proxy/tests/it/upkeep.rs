@@ -400,3 +400,41 @@ pub async fn look_alikes_are_no_loss(faults: Faults) -> Checked {
 async fn values_that_only_look_like_references_are_told_apart() -> Checked {
     look_alikes_are_no_loss(None).await
 }
+
+/// Rules of ours are set, rules of others stay, and no class is taken that cannot be read at once.
+pub async fn rules_of_others_stay(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let s3 = S3::start().await;
+    let proxy = Setup::new(&brokers, None).offload_s3(&s3, 1000).start().await;
+    let file = proxy.config_file();
+    let (code, _, said) = upkeep(&["lifecycle", "print"], &file, faults).await?;
+    ensure_eq!((code, s3.lifecycle().len()), (0, 0), "exit code and rules of print: {said}");
+    s3.set_lifecycle(
+        "<LifecycleConfiguration><Rule><ID>theirs</ID><Status>Enabled</Status><Filter><Prefix>x/\
+         </Prefix></Filter><Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>",
+    );
+    for class in ["glacier-ir", "standard-ia"] {
+        let args = ["lifecycle", "apply", "--after-days", "30", "--class", class];
+        let (code, _, said) = upkeep(&args, &file, faults).await?;
+        ensure_eq!(code, 0, "exit code: {said}");
+    }
+    let rules = s3.lifecycle();
+    for (text, times) in [
+        ("<ID>theirs</ID>", 1),
+        ("<ID>firebreak-cold-packs</ID>", 1),
+        ("<ID>firebreak-broken-off-uploads</ID>", 1),
+        ("<StorageClass>STANDARD_IA</StorageClass>", 1),
+        ("<Expiration>", 1),
+    ] {
+        ensure_eq!(rules.matches(text).count(), times, "{text} in {rules}");
+    }
+    let args = ["lifecycle", "apply", "--class", "deep-archive"];
+    let (code, _, said) = upkeep(&args, &file, faults).await?;
+    ensure!(code == 2 && said.contains("deep-archive"), "{code}: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_gets_our_rules_beside_its_own() -> Checked {
+    rules_of_others_stay(None).await
+}

@@ -214,14 +214,26 @@ impl Offload {
                     references.push((record.at, Want { object, reference }));
                 }
                 Err(ReferenceError::NotAReference) => {}
-                Err(error) => {
-                    self.metrics.offload(OffloadOp::Refused, value.len());
-                    tracing::debug!(topic, %error, "value that is no reference of ours passes");
-                }
+                Err(error) => self.refused(topic, open.batch.header().base_offset, value, error),
             }
         }
         let refers = !references.is_empty();
         refers.then_some(Referring { open, references, original_bytes })
+    }
+
+    /// Counts and tells of a value that looks like a reference and is not followed.
+    fn refused(&self, topic: &str, batch: i64, value: &[u8], error: ReferenceError) {
+        let (op, kind) = match error {
+            ReferenceError::UnknownVersion(_) if !fault::on("versions-are-forgeries") => {
+                (OffloadOp::Unknown, "offload_unknown")
+            }
+            _ => (OffloadOp::Refused, "offload_refused"),
+        };
+        self.metrics.offload(op, value.len());
+        if let Some(left_out) = self.lines.allows(kind) {
+            let why = "value that looks like a reference is not followed, and passes as it is";
+            tracing::warn!(topic, batch, %error, left_out, "{why}");
+        }
     }
 
     /// The new content of one partition.
