@@ -111,8 +111,8 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, by_hand, everything, groups, kcat, librdkafka, old, records, rolling,
-    security, segments, tools, trouble, virtual_topics,
+    addresses, admin, by_hand, everything, groups, kcat, librdkafka, offload, old, records,
+    rolling, security, segments, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -125,6 +125,11 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     one_topic_for_every_client => virtual_topics::one_topic_for_every_client,
     rolls_under_load => segments::rolls_under_load,
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
+]);
+
+on_kafka!(offload_4_3_1, KAFKA_4_3, [
+    share_group_beside_a_store => offload::share_group,
+    the_way_out => offload::the_way_out,
 ]);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [

@@ -63,9 +63,14 @@ impl Proxy {
             self.port,
             self.admin(),
         );
-        let file = self.dir.path().join("firebreak.toml");
+        let file = self.config_file();
         std::fs::write(&file, text).unwrap();
         Some(file)
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("firebreak.toml")
     }
 
     /// The value of a metric with its labels; 0 if it is not there.
