@@ -4,7 +4,7 @@
 //! and has no room in an answer is a delivery wasted. Each answer says how long its values are,
 //! and the requests behind it ask for as many records as fit. Both pumps of a connection know it.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use crate::filters::offload::Longest;
 use crate::limits::RESTORED_BYTES_MAX;
@@ -34,6 +34,24 @@ impl Pace {
             Longest::Stored(bytes) => i32::try_from(room / bytes.max(1)).unwrap_or(i32::MAX).max(1),
         };
         self.0.store(records, Ordering::Relaxed);
+    }
+}
+
+/// The most bytes of a partition that a client wants.
+#[derive(Debug)]
+pub struct PartitionBytes(AtomicUsize);
+
+impl Default for PartitionBytes {
+    fn default() -> Self {
+        Self(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl PartitionBytes {
+    /// What a request says, or else the last one said.
+    pub fn of(&self, said: Option<usize>) -> usize {
+        said.into_iter().for_each(|bytes| self.0.store(bytes, Ordering::Relaxed));
+        self.0.load(Ordering::Relaxed)
     }
 }
 

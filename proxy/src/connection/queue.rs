@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use protocol_ext::schema::Message;
 use tokio::sync::oneshot;
 
-use super::pace::Pace;
+use super::pace::{Pace, PartitionBytes};
 use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
+use crate::filters::offload::Wanted;
 use crate::limits::PENDING_EXCHANGES_MAX;
 use crate::route::legs::metadata::Asked;
 
@@ -31,8 +32,8 @@ pub enum Answer {
     Tail(&'static Message),
     /// The next frame, read whole: the table of versions.
     Versions,
-    /// The next frame, read whole: values restored, so many bytes at most, addresses patched.
-    Restore(&'static Message, usize),
+    /// The next frame, read whole: values restored, as many as are wanted, addresses patched.
+    Restore(&'static Message, Wanted),
     /// The next frame, read whole: virtual topics merged in, addresses patched.
     Metadata(Box<Asked>),
     /// The next frame, read whole: the answer to a question of the proxy's own.
@@ -90,6 +91,9 @@ pub struct Queue {
     inner: Mutex<Inner>,
     /// What answers of share consumers teach requests behind them.
     pub pace: Pace,
+    /// Bytes of a partition that the client said last that it wants: requests of a Fetch session
+    /// (KIP-227) name only what changes.
+    pub partition_bytes: PartitionBytes,
 }
 
 impl Queue {

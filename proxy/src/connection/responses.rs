@@ -22,7 +22,7 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault::{self, Forced};
-use crate::filters::offload::NotRestored;
+use crate::filters::offload::{NotRestored, Wanted};
 use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
@@ -165,7 +165,7 @@ impl<'a> Responses<'a> {
             Answer::Restore(message, _) if n < REFERRING_BYTES_MIN => {
                 self.tail(message, &exchange, n).await
             }
-            Answer::Restore(message, budget) => self.restored(message, &exchange, n, budget).await,
+            Answer::Restore(message, wanted) => self.restored(message, &exchange, n, wanted).await,
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let Some(ways) = self.plane.ways() else {
@@ -203,7 +203,7 @@ impl<'a> Responses<'a> {
         message: &'static Message,
         exchange: &Exchange,
         n: usize,
-        budget: usize,
+        wanted: Wanted,
     ) -> Result<(), ConnectionError> {
         let limit = self.plane.limits.buffered_bytes_max / 2;
         let frame = self.whole(exchange, n, limit).await?;
@@ -211,12 +211,12 @@ impl<'a> Responses<'a> {
             return Err(ConnectionError::Filter("no filter for a response".to_owned()));
         };
         let addresses = &*self.plane.directory;
-        let answer = offload.answer(message, exchange.version, &frame, budget, addresses).await;
+        let answer = offload.answer(message, exchange.version, &frame, wanted, addresses).await;
         let (restored, longest) = answer.map_err(|error| match error {
             NotRestored::Wire(error) => response_error(exchange.api, error),
             NotRestored::Store => ConnectionError::Filter(error.to_string()),
         })?;
-        self.queue.pace.learn(longest, budget);
+        self.queue.pace.learn(longest, wanted.bytes);
         let _values = restored.room;
         self.write(&framed(restored.frame)).await
     }

@@ -24,7 +24,7 @@ use super::requests::{Requests, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::filters::offload::Produced;
+use crate::filters::offload::{Produced, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
@@ -199,18 +199,19 @@ impl<'a> Requests<'a> {
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         self.learn_ids(head, &frame).await?;
-        let asked = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
-        let (budget, frame) = self.bounded(frame, asked.unwrap_or_default());
+        let asked = peek::fetch(head, &frame, frame.len()).map_err(wrong)?.unwrap_or_default();
+        let (bytes, frame) = self.bounded(frame, (asked.bytes_max, asked.at));
+        let wanted = self.wanted(bytes, asked.partition_bytes_max);
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
             let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
-            return self.read(ways, head, (&request, rest), budget).await;
+            return self.read(ways, head, (&request, rest), wanted).await;
         }
         let answer = match &self.plane.offload {
-            Some(_) => Answer::Restore(&responses::FETCH, budget),
+            Some(_) => Answer::Restore(&responses::FETCH, wanted),
             None => treatment(head).0,
         };
         self.push(head, answer, Class::Full);
@@ -231,7 +232,8 @@ impl<'a> Requests<'a> {
         let bytes = i32::try_from(bytes_max).unwrap_or(i32::MAX);
         bounded[asked.at..asked.at + 4].copy_from_slice(&bytes.to_be_bytes());
         bounded[asked.at + 4..asked.at + 8].copy_from_slice(&records_max.to_be_bytes());
-        self.push(head, Answer::Restore(&responses::SHARE_FETCH, bytes_max), Class::Full);
+        let wanted = Wanted { bytes: bytes_max, partition_bytes: usize::MAX };
+        self.push(head, Answer::Restore(&responses::SHARE_FETCH, wanted), Class::Full);
         self.forward(vec![bounded.freeze()]).await
     }
 
@@ -256,7 +258,7 @@ impl<'a> Requests<'a> {
         ways: Ways<'_>,
         head: Head,
         (request, rest): (&FetchRequest, Option<Bytes>),
-        budget: usize,
+        wanted: Wanted,
     ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         if !fault::on("read-out-of-turn") {
@@ -273,7 +275,7 @@ impl<'a> Requests<'a> {
         };
         let message = &responses::FETCH;
         let restored =
-            offload.restore(message, head.version, &answer, budget, ways.directory).await;
+            offload.restore(message, head.version, &answer, wanted, ways.directory).await;
         let restored = restored.map_err(wrong)?;
         let held = room.into_iter().chain(restored.room).collect();
         self.push(head, Answer::Local(framed(restored.frame), held), Class::Full);

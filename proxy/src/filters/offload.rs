@@ -39,6 +39,15 @@ pub use share::{Longest, NotRestored};
 /// Tenant that references are bound to while there is one virtual cluster.
 pub const TENANT: &str = "";
 
+/// The bytes that a client wants at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// In one answer.
+    pub bytes: usize,
+    /// Of one partition.
+    pub partition_bytes: usize,
+}
+
 /// The filter.
 #[derive(Debug)]
 pub struct Offload {

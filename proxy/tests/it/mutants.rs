@@ -204,6 +204,11 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         ),
         mutant!("foreign-rules-dropped", upkeep::rules_of_others_stay, "theirs"),
         mutant!("passthrough-restores", passthrough::references_are_given_raw, "restores values"),
+        mutant!(
+            "partition-bytes-ignored",
+            offload::restored_values_keep_to_what_partitions_want,
+            "bytes wanted"
+        ),
         mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }

@@ -508,3 +508,29 @@ pub async fn later_versions_are_no_forgeries(faults: Faults) -> Checked {
 async fn references_of_later_versions_are_told_apart_from_forgeries() -> Checked {
     later_versions_are_no_forgeries(None).await
 }
+
+/// Of a partition no more is restored than is wanted of it, but for its first batch, also where a
+/// request of a session does not say it again.
+pub async fn restored_values_keep_to_what_partitions_want(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    for partition in 0..2 {
+        for n in 0..3 {
+            scene.take(partition, &single(noise(n, 500_000))).await?;
+        }
+    }
+    let mut asked = fetch(11, "t", &[(0, 0), (1, 0)], ALL);
+    for (wanted, values) in [(1_200_000, 2), (700_000, 1), (1000, 1), (i32::MAX, 3)] {
+        let partitions = &mut asked.topics[0].partitions;
+        partitions.iter_mut().for_each(|one| one.partition_max_bytes = wanted);
+        let answer: FetchResponse = scene.client.call(1, 11, &asked).await?;
+        let counts = fetched(answer)?.into_iter().map(|(_, error, s)| (error, read(&s).len()));
+        let counts: Vec<_> = counts.collect();
+        ensure_eq!(counts, [(0, values); 2], "errors and values with {wanted} bytes wanted");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn restored_values_are_cut_where_a_partition_has_enough() -> Checked {
+    restored_values_keep_to_what_partitions_want(None).await
+}

@@ -15,9 +15,9 @@ use protocol_ext::replace::{Replacement, RewriteOptions};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 
-use super::Offload;
 use super::parts::{PartFailure, Value, Want};
 use super::sections::{Change, Section, TopicRef, change, sections};
+use super::{Offload, Wanted};
 use crate::budget::Room;
 use crate::fault;
 use crate::inflate::Opened;
@@ -77,24 +77,26 @@ pub struct Restored {
 }
 
 impl Offload {
-    /// Restores the values of a Fetch response, `budget` bytes of them at most but always those
-    /// of the first batch; cuts each partition at a batch boundary where the budget ends.
-    /// Addresses in the tail are rewritten on the way.
+    /// Restores the values of a Fetch response, as many bytes as are wanted at most but always those
+    /// of the first batch; cuts each partition at a batch boundary where that ends. A partition
+    /// gives one batch beyond what is wanted of it, as long as the answer has room. Addresses in the
+    /// tail are rewritten on the way.
     pub async fn restore(
         &self,
         message: &'static Message,
         version: i16,
         frame: &Bytes,
-        budget: usize,
+        wanted: Wanted,
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
-        let all = budget.min(RESTORED_BYTES_MAX);
+        let all = wanted.bytes.min(RESTORED_BYTES_MAX);
         let mut spent = Spent { left: all, all, ..Spent::default() };
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
+            spent.enter(wanted.partition_bytes);
             let plan = self.plan(section, topic.as_deref(), &mut spent).await;
             planned.push((topic, plan));
         }
@@ -104,7 +106,7 @@ impl Offload {
         };
         // The store is waited for, and only so long.
         room.iter_mut().for_each(|room| room.awaits_peer(false));
-        let values = self.parts.read(&wanted(planned.iter().map(|(_, plan)| plan))).await;
+        let values = self.parts.read(&wants(planned.iter().map(|(_, plan)| plan))).await;
         let mut changes = Vec::with_capacity(found.len());
         for (section, (topic, plan)) in found.iter().zip(planned) {
             changes.push(self.fill(section, topic.as_deref(), plan, &values));
@@ -401,7 +403,7 @@ impl Run<'_> {
 }
 
 /// What must be read for the batches of all partitions.
-pub(super) fn wanted<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<Want> {
+pub(super) fn wants<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<Want> {
     let mut wants = Vec::new();
     for plan in plans {
         let Plan::Pieces(pieces) = plan else { continue };
@@ -422,6 +424,8 @@ pub(super) struct Spent {
     pub all: usize,
     /// Whether any batch is taken.
     has_any: bool,
+    /// What is wanted of the partition, and left of it; `None` before anything of it is taken.
+    partition: (usize, Option<usize>),
     /// Of memory.
     pub room: usize,
     /// Whether a batch is held that was inflated.
@@ -429,13 +433,31 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    /// Goes on to a partition of which so many bytes are wanted.
+    pub fn enter(&mut self, partition_bytes: usize) {
+        self.partition = (partition_bytes, None);
+    }
+
+    /// Whether so many bytes more of the partition are wanted. Its first batch is, whatever it is.
+    fn wants(&self, bytes: usize) -> bool {
+        let beyond = self.partition.1.is_some_and(|left| bytes > left);
+        !beyond || fault::on("partition-bytes-ignored")
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.has_any = true;
+        self.left = self.left.saturating_sub(bytes);
+        let (all, left) = self.partition;
+        self.partition.1 = Some(left.unwrap_or(all).saturating_sub(bytes));
+    }
+
     /// Whether a batch that stays as it is still fits, beside values that the broker does not know
     /// of.
     pub fn pass(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= self.left || self.room == 0 || fault::on("plain-bytes-uncounted");
+        let fits = bytes <= self.left && self.wants(bytes);
+        let fits = fits || self.room == 0 || fault::on("plain-bytes-uncounted");
         if fits && !fault::on("plain-bytes-uncounted") {
-            self.left = self.left.saturating_sub(bytes);
-            self.has_any = true;
+            self.take(bytes);
         }
         fits
     }
@@ -446,11 +468,11 @@ impl Spent {
         let bytes = need + batch.open.batch.raw().len();
         // One that never fits comes as the first that refers.
         let first = self.room == 0 && (!self.has_any || bytes > self.all);
-        if bytes > self.left && !first && !fault::on("budget-ignored") {
+        let fits = bytes <= self.left && self.wants(bytes);
+        if !fits && !first && !fault::on("budget-ignored") {
             return false;
         }
-        self.has_any = true;
-        self.left = self.left.saturating_sub(bytes);
+        self.take(bytes);
         // What is compressed is built anew beside its values; else values are not copied.
         let copies = if batch.open.batch.codec() == Codec::None { 1 } else { 3 };
         self.room += need * copies + batch.references.len() * RESTORING_BYTES;

@@ -16,13 +16,13 @@ use protocol_ext::schema::Message;
 use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 
-use super::Offload;
 use super::fetch::{
     Found, Piece, Plan, RestoreError, Restored, Run, STORAGE_ERROR, Spent, UNKNOWN_TOPIC_ID,
-    Values, wanted,
+    Values, wants,
 };
 use super::parts::PartFailure;
 use super::sections::{Change, Section, change, sections};
+use super::{Offload, Wanted};
 use crate::fault;
 use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX};
 use crate::route::addresses::Directory;
@@ -68,25 +68,25 @@ struct Filled {
 }
 
 impl Offload {
-    /// Restores the values of a Fetch or ShareFetch response, `budget` bytes of them at most, and
-    /// tells how long those were that a share consumer acquired.
+    /// Restores the values of a Fetch or ShareFetch response, and tells how long those were that a
+    /// share consumer acquired.
     pub async fn answer(
         &self,
         message: &'static Message,
         version: i16,
         frame: &Bytes,
-        budget: usize,
+        wanted: Wanted,
         addresses: &Directory,
     ) -> Result<(Restored, Longest), NotRestored> {
         if message.api == SHARE_FETCH.api {
-            return self.restore_shared(version, frame, budget, addresses).await;
+            return self.restore_shared(version, frame, wanted.bytes, addresses).await;
         }
-        let restored = self.restore(message, version, frame, budget, addresses).await?;
+        let restored = self.restore(message, version, frame, wanted, addresses).await?;
         Ok((restored, Longest::Unknown))
     }
 
-    /// Restores the values of a ShareFetch response, but always those of the first batch that
-    /// refers.
+    /// Restores the values of a ShareFetch response, `budget` bytes of them at most but always
+    /// those of the first batch that refers.
     async fn restore_shared(
         &self,
         version: i16,
@@ -102,6 +102,7 @@ impl Offload {
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
+            spent.enter(usize::MAX);
             let share = self.share(section, topic.as_deref(), &mut spent).await;
             planned.push((topic, share));
         }
@@ -110,7 +111,7 @@ impl Offload {
             bytes => self.restored.take(bytes).await,
         };
         room.iter_mut().for_each(|room| room.awaits_peer(false));
-        let values = self.parts.read(&wanted(planned.iter().map(|(_, share)| &share.plan))).await;
+        let values = self.parts.read(&wants(planned.iter().map(|(_, share)| &share.plan))).await;
         let longest = planned.iter().map(|(_, share)| share.longest);
         let longest = longest.fold(Longest::Unknown, Longest::or);
         let mut changes = Vec::with_capacity(found.len());
