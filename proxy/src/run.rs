@@ -104,8 +104,8 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     let directory = serving.plane.directory.clone();
     let reached = serving.plane.offload.as_ref().map(Offload::reached);
     let ready = async {
-        let known = serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await;
-        let known = known.is_ok();
+        let is_known = |known: &Known| matches!(known, Known::Yes { .. });
+        let known = serving.known.wait_for(is_known).await.is_ok();
         // Senders live as long as the data plane.
         for mut reached in reached {
             let _ = reached.wait_for(Result::is_ok).await;
@@ -124,10 +124,12 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
 
     draining_to.send_replace(true);
     let drain = in_force.read().limits.drain;
-    match &raw {
-        None => drop(serving.drain(drain).await),
-        Some(raw) => drop(tokio::join!(serving.drain(drain), raw.drain(drain))),
-    }
+    let beside = async {
+        for raw in &raw {
+            raw.drain(drain).await;
+        }
+    };
+    tokio::join!(serving.drain(drain), beside);
     Ok(())
 }
 

@@ -91,8 +91,7 @@ impl Offload {
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
-        let all = wanted.bytes.min(RESTORED_BYTES_MAX);
-        let mut spent = Spent { left: all, all, ..Spent::default() };
+        let mut spent = Spent::new(wanted.bytes.min(RESTORED_BYTES_MAX));
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
@@ -420,8 +419,8 @@ pub(super) fn wants<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<Want> {
 #[derive(Default)]
 pub(super) struct Spent {
     /// Of the client's budget, and that.
-    pub left: usize,
-    pub all: usize,
+    left: usize,
+    all: usize,
     /// Whether any batch is taken.
     has_any: bool,
     /// What is wanted of the partition, and left of it; `None` before anything of it is taken.
@@ -433,6 +432,11 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    /// Nothing yet, of so many bytes.
+    pub fn new(all: usize) -> Self {
+        Self { left: all, all, ..Self::default() }
+    }
+
     /// Goes on to a partition of which so many bytes are wanted.
     pub fn enter(&mut self, partition_bytes: usize) {
         self.partition = (partition_bytes, None);

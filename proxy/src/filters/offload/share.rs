@@ -97,8 +97,7 @@ impl Offload {
         let message = &SHARE_FETCH;
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
-        let all = budget.min(RESTORED_BYTES_MAX);
-        let mut spent = Spent { left: all, all, ..Spent::default() };
+        let mut spent = Spent::new(budget.min(RESTORED_BYTES_MAX));
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
@@ -200,7 +199,8 @@ impl Offload {
             Plan::Nameless => {
                 let (records, error) = (Some(Vec::new()), Some(UNKNOWN_TOPIC_ID));
                 let change = Change { records, error, acquired: Some(acquired::write(&[])) };
-                return Filled { change, ..Filled::default() };
+                // Its name may be had later.
+                return Filled { change, gives: false, waits: true };
             }
             Plan::Pieces(pieces) => pieces,
         };
