@@ -107,7 +107,7 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
         let is_known = |known: &Known| matches!(known, Known::Yes { .. });
         let known = serving.known.wait_for(is_known).await.is_ok();
         // Senders live as long as the data plane.
-        for mut reached in reached {
+        if let Some(mut reached) = reached {
             let _ = reached.wait_for(Result::is_ok).await;
         }
         if known {
@@ -125,7 +125,7 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     draining_to.send_replace(true);
     let drain = in_force.read().limits.drain;
     let beside = async {
-        for raw in &raw {
+        if let Some(raw) = &raw {
             raw.drain(drain).await;
         }
     };
