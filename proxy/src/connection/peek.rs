@@ -100,8 +100,8 @@ fn first_partition_bytes(head: Head, read: &mut Reader<'_>) -> Result<Option<i32
         return Ok(None);
     }
     match version {
-        13.. => drop(read.take(16)?),
-        _ => drop(read.bytes(flexible, false)?),
+        13.. => read.take(16).map(drop)?,
+        _ => read.bytes(flexible, false).map(drop)?,
     }
     if read.length(flexible, true)?.unwrap_or(0) == 0 {
         return Ok(None);
@@ -131,7 +131,7 @@ pub fn share_fetch(head: Head, frame: &[u8]) -> Result<ShareFetchPeek, WireError
     // Group and member; epoch of the session, time to wait, least bytes.
     read.bytes(flexible, false)?;
     read.bytes(flexible, false)?;
-    (read.i32()?, read.i32()?, read.i32()?);
+    read.take(12)?;
     let at = read.pos();
     let bytes_max = usize::try_from(read.i32()?).unwrap_or(0);
     Ok(ShareFetchPeek { bytes_max, records_max: read.i32()?, at })

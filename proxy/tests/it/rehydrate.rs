@@ -55,6 +55,13 @@ fn seen(records: &[Record]) -> Vec<Seen> {
     records.iter().map(one).collect()
 }
 
+/// All that lies in the log of a copy.
+fn copied_to(brokers: &Brokers, topic: &str, partition: i32) -> Vec<Record> {
+    let mut cluster = brokers.cluster();
+    let Some(log) = cluster.log(topic, partition) else { return Vec::new() };
+    log.batches().flat_map(read).collect()
+}
+
 impl Scene {
     async fn send(&mut self, partition: i32, batch: &Bytes) -> Checked {
         let (error, _) = self.client.produce(9, "t", partition, batch).await?;
@@ -106,20 +113,13 @@ impl Scene {
         Ok(all)
     }
 
-    /// All that lies in the log of the copy.
-    fn copied(&self, partition: i32) -> Vec<Record> {
-        let mut cluster = self.brokers.cluster();
-        let Some(log) = cluster.log(COPY, partition) else { return Vec::new() };
-        log.batches().flat_map(read).collect()
-    }
-
     async fn run(&self, args: &[&str]) -> Checked<(i32, serde_json::Value, String)> {
         upkeep(args, &self.proxy.config_file(), self.faults).await
     }
 
     /// Whether the copy of a partition is these records.
     fn is_copy(&self, partition: i32, expected: &[Record]) -> Checked {
-        let copied = self.copied(partition);
+        let copied = copied_to(&self.brokers, COPY, partition);
         let offsets: Vec<i64> = copied.iter().map(|record| record.offset).collect();
         let dense: Vec<i64> = (0..expected.len() as i64).collect();
         ensure!(offsets == dense, "{} records, not {}", offsets.len(), dense.len());
@@ -248,6 +248,13 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     std::fs::rename(last, &away).map_err(failure)?;
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure!(code == 1 && said.contains("t/0 offset 1:"), "{code}: {said}");
+    let args = ["rehydrate", "t", "--to", "marked", "--mark-missing"];
+    let (code, report, said) = scene.run(&args).await?;
+    ensure_eq!(code, 0, "exit code where missing values are marked: {said}");
+    ensure_eq!(report["partitions"][0]["lost"].as_u64(), Some(1), "values marked");
+    let marked = copied_to(&scene.brokers, "marked", 0).pop().ok_or_else(|| failure("no copy"))?;
+    let mark = (b"firebreak-missing".to_vec(), Some(b"30000".to_vec()));
+    ensure!(marked.headers.contains(&mark) && marked.offset == 1, "{marked:?} has no mark");
     std::fs::rename(&away, last).map_err(failure)?;
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure_eq!(code, 0, "exit code once the value is back: {said}");
