@@ -143,7 +143,8 @@ pub enum UpkeepError {
     },
     /// A value is gone, so nothing can be written in its place.
     #[error(
-        "{topic}/{partition} offset {offset}: {object} is missing or not what was stored; what          was copied before stays, and the same command goes on there once it is back"
+        "{topic}/{partition} offset {offset}: {object} is missing or not what was stored; what \
+         was copied before stays, and the same command goes on there once it is back"
     )]
     Value {
         /// The topic of the reference.

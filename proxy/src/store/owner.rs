@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::{ObjectStore, StoreError};
+use crate::limits::STORE_ATTEMPT;
 
 /// Who owns the objects of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
 
 /// Asks a store for what lies beside, whatever that is: it fails where nothing can be asked.
 pub async fn probe(store: &ObjectStore) -> Result<(), StoreError> {
-    store.list(OWNERS, "").await.map(drop)
+    let listed = tokio::time::timeout(STORE_ATTEMPT, store.list(OWNERS, "")).await;
+    listed.unwrap_or(Err(StoreError::Late)).map(drop)
 }
 
 /// The object that says who owns a cluster name.

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use protocol_ext::reference::KeyRing;
 use protocol_ext::split::ProducerFields;
 use serde::Serialize;
@@ -69,6 +70,22 @@ pub struct Copied {
     unsigned: u64,
     /// Offsets whose records the log lost before they were copied.
     lost_before: i64,
+}
+
+impl Copied {
+    /// Counts a batch that is in the copy, by its records and by the values that were wanted.
+    fn count<'a>(&mut self, records: usize, values: impl Iterator<Item = Option<&'a Bytes>>) {
+        self.records += records as u64;
+        for value in values {
+            match value {
+                Some(value) => {
+                    self.values += 1;
+                    self.value_bytes += value.len() as u64;
+                }
+                None => self.lost += 1,
+            }
+        }
+    }
 }
 
 /// What a run did.

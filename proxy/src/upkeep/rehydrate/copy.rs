@@ -5,6 +5,7 @@
 //! the reference's length, CRC and SHA-256 fit it.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -128,13 +129,13 @@ impl<'a> Copy<'a> {
             for chunks in together(&stretch.chunks) {
                 let values = self.values(chunks).await?;
                 for chunk in chunks {
-                    let batch = self.batch(&stretch, chunk, &values, &place, source, copied)?;
+                    let batch = self.batch(&stretch, chunk, &values, &place, source)?;
                     let offset = target::write(self.cluster, target, batch).await?;
                     if offset != place.target {
                         return Err(meddled(target, offset, place.target));
                     }
                     place.pass(chunk.count(), chunk.next());
-                    copied.records += chunk.records.len() as u64;
+                    copied.count(chunk.records.len(), chunk.wants().map(|w| values.get(&w.key())));
                     show(place.source - first);
                 }
             }
@@ -262,13 +263,19 @@ impl<'a> Copy<'a> {
     async fn values(&self, chunks: &[Chunk]) -> Result<HashMap<PartKey, Bytes>, UpkeepError> {
         let wants: Vec<Want> = chunks.iter().flat_map(Chunk::wants).cloned().collect();
         let mut values = HashMap::with_capacity(wants.len());
-        for (key, value) in self.parts.read(&wants).await {
-            match value {
-                Ok(value) => drop(values.insert(key, value)),
+        let read = self.parts.read(&wants).await;
+        for want in &wants {
+            match read.get(&want.key()) {
+                Some(Ok(value)) if is_it(want, value) => {
+                    values.insert(want.key(), value.clone());
+                }
                 // Told with its place where it is missed.
-                Err(error) if error.is_damage() => {}
-                Err(PartFailure::Store(error)) => return Err(UpkeepError::Asked(error)),
-                Err(error) => return Err(std::io::Error::other(error).into()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) if error.is_damage() => {}
+                Some(Err(PartFailure::Store(error))) => {
+                    return Err(UpkeepError::Asked(error.clone()));
+                }
+                Some(Err(_)) | None => return Err(io::Error::from(ErrorKind::TimedOut).into()),
             }
         }
         Ok(values)
@@ -282,7 +289,6 @@ impl<'a> Copy<'a> {
         values: &HashMap<PartKey, Bytes>,
         place: &Place,
         source: &Partition,
-        copied: &mut Copied,
     ) -> Result<Bytes, UpkeepError> {
         let mut records = Vec::with_capacity(chunk.records.len());
         for record in &chunk.records {
@@ -295,17 +301,11 @@ impl<'a> Copy<'a> {
             let value = match &record.want {
                 None => None,
                 Some(_) if fault::on("copy-keeps-references") => None,
-                Some(want) => {
-                    let value = values.get(&want.key()).filter(|value| is_it(want, value));
-                    copied.values += u64::from(value.is_some());
-                    copied.value_bytes += value.map_or(0, |value| value.len() as u64);
-                    copied.lost += u64::from(value.is_none());
-                    Some(match value {
-                        Some(value) => Ok(value.clone()),
-                        None if self.marks_lost => Err(want.reference.original_bytes),
-                        None => return Err(missing()),
-                    })
-                }
+                Some(want) => Some(match values.get(&want.key()) {
+                    Some(value) => Ok(value.clone()),
+                    None if self.marks_lost => Err(want.reference.original_bytes),
+                    None => return Err(missing()),
+                }),
             };
             let opened = stretch.opened.get(record.batch);
             let opened = opened.ok_or_else(|| unreadable(source, "no batch".to_owned()))?;
