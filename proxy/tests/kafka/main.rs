@@ -130,6 +130,7 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
 on_kafka!(offload_4_3_1, KAFKA_4_3, [
     share_group_beside_a_store => offload::share_group,
     the_way_out => offload::the_way_out,
+    lost_values_stop_nobody => offload::lost_values,
 ]);
 
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [

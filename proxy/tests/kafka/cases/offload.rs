@@ -1,6 +1,7 @@
 //! Large values in a store, by clients that know nothing of it, on a real Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,15 +16,16 @@ use crate::rig::{Place, Rig, tell};
 
 const PARTITIONS: usize = 2;
 
-/// A proxy with a store, and a topic whose values above 1,000 bytes go there.
-fn start(rig: &mut Rig, store: &Scratch) -> (Proxy, Place) {
+/// A proxy with a store, and a topic whose values above 1,000 bytes go there, by a rule with this
+/// line.
+fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
     let topic = format!("stored-{}", uuid::Uuid::new_v4().simple());
     rig.create_topic(&topic, PARTITIONS);
     let brokers = rig.cluster.bootstrap();
     let brokers: Vec<&str> = brokers.split(',').collect();
     let more = format!(
         "[store]\nkind = \"local\"\npath = {:?}\n\
-         [[offload]]\ntopics = [{topic:?}]\nthreshold_bytes = 1000\n",
+         [[offload]]\ntopics = [{topic:?}]\nthreshold_bytes = 1000\n{rule}\n",
         store.path().join("objects"),
     );
     let (advertise, listen) = (HOST.to_owned(), String::new());
@@ -39,7 +41,7 @@ fn start(rig: &mut Rig, store: &Scratch) -> (Proxy, Place) {
 /// released and one rejected on the way.
 pub fn share_group(rig: &mut Rig) {
     let store = Scratch::new("store");
-    let (proxy, place) = start(rig, &store);
+    let (proxy, place) = start(rig, &store, "");
     let Some(outcome) = rig.java.run("share", command(&place, &json!({"size": 30_000}))) else {
         return rig.skip("share group beside a store");
     };
@@ -56,7 +58,7 @@ pub fn share_group(rig: &mut Rig) {
 /// and the copy read without it is what was read before, record for record.
 pub fn the_way_out(rig: &mut Rig) {
     let store = Scratch::new("store");
-    let (mut proxy, place) = start(rig, &store);
+    let (mut proxy, place) = start(rig, &store, "");
     for (codec, records) in [("zstd", 0..60), ("none", 60..120), ("lz4", 120..180)] {
         let settings = [("compression.type", codec), ("enable.idempotence", "true")];
         let producer = producer(&place.bootstrap, &settings);
@@ -100,6 +102,58 @@ pub fn the_way_out(rig: &mut Rig) {
     assert!(before == after, "the copy differs:\n{before:#?}\n{after:#?}");
     tell(&format!("the way out: 200 records, 5 kills ({ended} runs were over before)"));
     rig.executed();
+}
+
+/// Values are gone at the end of the log and in its middle: by the rule of their topic clients read
+/// what is left, get to the end, and do not ask again and again on the way.
+pub fn lost_values(rig: &mut Rig) {
+    for (policy, left) in [("skip", 20), ("placeholder", 25)] {
+        let store = Scratch::new("store");
+        let (proxy, place) = start(rig, &store, &format!("on_missing = {policy:?}"));
+        let producer = producer(&place.bootstrap, &[("linger.ms", "0")]);
+        send(&producer, &place.topic, 0..20, 60_000);
+        producer.flush(TIMEOUT).unwrap();
+        let before = files(&store.path().join("objects/v1"));
+        send(&producer, &place.topic, 20..25, 60_000);
+        producer.flush(TIMEOUT).unwrap();
+        let lost = files(&store.path().join("objects/v1"));
+        let lost: Vec<_> = lost.difference(&before).collect();
+        assert!(!lost.is_empty(), "nothing was stored");
+        lost.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        // Without what it remembers.
+        let mut proxy = proxy;
+        proxy.kill();
+        proxy.restart();
+        let asked = "firebreak_requests_total{api=\"Fetch\",class=\"full\"}";
+        assert_eq!(read(&place, &[], left).len(), left, "records read by librdkafka, {policy}");
+        let times = proxy.metric(asked);
+        assert!(times < 100.0, "{times} Fetch requests of librdkafka, {policy}");
+        let command = command(&place, &json!({"at_least": left}));
+        let outcome = rig.java.must("consume", command);
+        expect(&outcome, "/records", left);
+        let ends: u64 = (0..PARTITIONS)
+            .map(|n| outcome[format!("partition {n}")]["position"].as_u64().unwrap())
+            .sum();
+        assert_eq!(ends, 25, "positions of Java, {policy}: {outcome}");
+        let times = proxy.metric(asked) - times;
+        assert!(times < 100.0, "{times} Fetch requests of Java, {policy}");
+        tell(&format!("{policy}: {} objects gone, {left} records read", lost.len()));
+        rig.executed();
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path);
+        }
+    }
+    found
 }
 
 /// Records by partition in their order, without their offsets: those of a copy have no gaps.
