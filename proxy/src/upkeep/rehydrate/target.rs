@@ -60,7 +60,8 @@ async fn configured(
 ) -> Result<Vec<(String, String)>, UpkeepError> {
     let resource = DescribeConfigsResource::default()
         .with_resource_type(TOPIC)
-        .with_resource_name(text(topic.to_owned()));
+        .with_resource_name(text(topic.to_owned()))
+        .with_configuration_keys(None);
     let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
     let mut broker = cluster.any().await?;
     let answer: DescribeConfigsResponse =
@@ -76,7 +77,9 @@ async fn configured(
 
 /// An id of a producer of its own.
 pub async fn producer(cluster: &mut Cluster) -> Result<ProducerFields, UpkeepError> {
-    let request = InitProducerIdRequest::default().with_transaction_timeout_ms(TIMEOUT_MS);
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(TIMEOUT_MS);
     let mut broker = cluster.any().await?;
     let answer: InitProducerIdResponse =
         broker.call(api::INIT_PRODUCER_ID, INIT_PRODUCER_ID_VERSION, &request).await?;

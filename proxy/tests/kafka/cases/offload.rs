@@ -109,7 +109,7 @@ pub fn the_way_out(rig: &mut Rig) {
 pub fn lost_values(rig: &mut Rig) {
     for (policy, left) in [("skip", 20), ("placeholder", 25)] {
         let store = Scratch::new("store");
-        let (proxy, place) = start(rig, &store, &format!("on_missing = {policy:?}"));
+        let (mut proxy, place) = start(rig, &store, &format!("on_missing = {policy:?}"));
         let producer = producer(&place.bootstrap, &[("linger.ms", "0")]);
         send(&producer, &place.topic, 0..20, 60_000);
         producer.flush(TIMEOUT).unwrap();
@@ -121,7 +121,6 @@ pub fn lost_values(rig: &mut Rig) {
         assert!(!lost.is_empty(), "nothing was stored");
         lost.iter().for_each(|file| std::fs::remove_file(file).unwrap());
         // Without what it remembers.
-        let mut proxy = proxy;
         proxy.kill();
         proxy.restart();
         let asked = "firebreak_requests_total{api=\"Fetch\",class=\"full\"}";
