@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::batch::{BatchHeader, OpenBatch, build};
 use crate::codec::{Codec, Framing};
-use crate::records::RecordView;
+use crate::records::{RecordError, RecordView};
 use crate::replace::{Replacement, RewriteError};
 use crate::varint::{read_varint, write_varint};
 
@@ -49,7 +49,8 @@ impl OpenBatch {
             match (value, lost) {
                 (Some(Err(_)), Lost::LeftOut) => continue,
                 (Some(Err(bytes)), Lost::Marked) => {
-                    let headers = marked(record.headers_raw, *bytes).unwrap_or_default();
+                    let headers = marked(record.headers_raw, *bytes);
+                    let headers = headers.ok_or(RecordError::Headers)?;
                     self.put(&mut body, &record, Some(&[]), &headers);
                 }
                 (Some(Ok(value)), _) => {
