@@ -128,7 +128,7 @@ impl Offload {
             false => owner::probe(&self.store).await,
         };
         let told = asked.as_ref().map_err(ToString::to_string);
-        self.reached.send_replace(told.copied());
+        self.reached.send_modify(|reached| *reached = told.copied());
         asked
     }
 
