@@ -37,9 +37,11 @@ MEMORY_DISK_MIN = 4 << 30
 READ_RECORDS = 600_000
 FETCH_REQUESTS = 700
 TOPIC_SETTINGS = ("retention.bytes=400000000", "segment.bytes=100000000")
+KEPT_SETTINGS = ("retention.bytes=-1", "segment.bytes=1073741824")
 OFFLOAD_SETTINGS = """[store]
 kind = "local"
 path = "{store}"
+cache_bytes = {cache}
 
 [[offload]]
 topics = ["*"]
@@ -51,6 +53,35 @@ frame_bytes_max = {frame}
 """
 
 
+# Slots norcal, socal, central-valley, other. What has no header `region` goes to `other`.
+ROUTED_SETTINGS = """
+[[virtual_topic]]
+name = "regions"
+partitions = 4
+region = { latitude = "/latitude", longitude = "/longitude" }
+
+[[virtual_topic]]
+name = "single-1"
+partitions = 1
+region = { header = "region" }
+
+[[virtual_topic]]
+name = "single-12"
+partitions = 12
+region = { header = "region" }
+
+[[region]]
+name = "norcal"
+area = { south = 37.0, north = 42.1, west = -124.6, east = -119.0 }
+
+[[region]]
+name = "socal"
+area = { south = 32.0, north = 35.0, west = -121.0, east = -114.0 }
+
+[[region]]
+name = "central-valley"
+area = { polygon = [[37.0, -122.6], [37.0, -115.0], [35.0, -115.0], [35.0, -122.6]] }
+"""
 TLS_SETTINGS = """[listen]
 tls = {{ cert = "{cert}", key = "{key}" }}
 """
@@ -99,6 +130,8 @@ class Bench:
         advertised.update({proxy.name: None for proxy in proxies})
         self.broker = Broker(self.options.jars, log4j, self.folder, HOST, ports, advertised)
         self.modes = [Direct(self.broker.addresses["direct"])]
+        if any(cell.routed for cell in self.options.cells):
+            self.modes.append(Direct(self.broker.addresses["direct"], "direct1"))
         for mode in relays + proxies:
             self.modes.append(mode)
             mode.start(self.broker.addresses[mode.name])
@@ -112,12 +145,15 @@ class Bench:
         wanted = {"firebreak": (None, None)}
         if self.options.features:
             wanted["offload"] = OFFLOAD_SETTINGS.format(
-                store=self.folder / "objects", budget=OFFLOAD_BUDGET,
-                frame=OFFLOAD_BUDGET // 2,
+                store=self.folder / "objects", cache=OFFLOAD_BUDGET // 4,
+                budget=OFFLOAD_BUDGET // 4 * 3,
+                frame=OFFLOAD_BUDGET // 4,
             ), None
         if any(cell.tls for cell in self.options.cells):
             ca, cert, key = certificate(self.folder, HOST)
             wanted["tls"] = TLS_SETTINGS.format(cert=cert, key=key), ca
+        if any(cell.routed for cell in self.options.cells):
+            wanted["routed"] = ROUTED_SETTINGS, None
         made = []
         for name, (settings, ca) in wanted.items():
             own = list(itertools.islice(ports, PORTS_OF_FIREBREAK))
@@ -129,8 +165,8 @@ class Bench:
     def fill(self):
         """Topics that are read, and a warm broker and JVM."""
         direct = self.modes[0].bootstrap
-        self.java.ask("topic", direct, "read", 2, "segment.bytes=1073741824")
-        self.java.ask("topic", direct, "fetch", 1, "segment.bytes=1073741824")
+        self.java.ask("topic", direct, "read", 2, *KEPT_SETTINGS)
+        self.java.ask("topic", direct, "fetch", 1, *KEPT_SETTINGS)
         self.java.ask("produce", direct, "read", self.read_records, 1000, "1", "none", 0)
         self.java.ask("consume", direct, "read", 2, self.read_records)
         run_json(
@@ -175,7 +211,7 @@ class Bench:
                 samples[mode.name].append(self.sample(cell, mode))
                 for key, count in self.new_requests().items():
                     versions[mode.name][key] = versions[mode.name].get(key, 0) + count
-        judged = [name for name in samples if name not in ("direct", "relay", "relay2")]
+        judged = [name for name in samples if name not in ("direct", "direct1", "relay", "relay2")]
         return {
             "modes": list(samples),
             "rounds": rounds,
@@ -206,6 +242,10 @@ class Bench:
             return cell.features or cell.features_only
         if mode.name == "tls":
             return cell.tls
+        if mode.name in ("direct1", "routed"):
+            return cell.routed
+        if cell.routed and mode.name == "firebreak":
+            return False
         return cell.modes is None or mode.name in cell.modes
 
     def sample(self, cell, mode):
@@ -310,7 +350,7 @@ def arguments():
     options.cells = [
         cell for cell in CELLS
         if cell.name in wanted and (options.features or not cell.features_only)
-        and (options.only or not cell.tls)
+        and (options.only or not cell.tls and not cell.routed)
     ]
     unknown = set(wanted) - {cell.name for cell in CELLS}
     if unknown:

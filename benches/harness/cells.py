@@ -16,6 +16,7 @@ PING_P50_BAR, PING_P99_BAR = 1.10, 1.25
 IDLE_KB_MAX, RSS_MB_MAX, UNREAD_MB_MAX = 8, 60, 8
 OPEN_RATE, OPEN_SIZE = 150_000, 300
 IMAGE_BYTES, OFFLOAD_BUDGET = 900_000, 64 << 20
+ROUTED_RATE, ROUTED_CPU_MAX, SINGLE_BAR = 100_000, 4, 0.85
 BIG_FETCH, SMALL_FETCH, TINY_FETCH = 50_000_000, 1_000_000, 100_000
 SETTLE_SECONDS = 2.0
 
@@ -27,7 +28,7 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 class Cell:
     """`rounds` overrides the bench's; `modes` names those that take part (None: all); `fresh`: the
     run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in,
-    `tls` that of the same name.
+    `tls` that of the same name, `routed` those of virtual topics: `routed` and `direct1`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Cell:
     features_only: bool = False
     fresh: bool = False
     tls: bool = False
+    routed: bool = False
     partitions: int = 2
 
 
@@ -221,6 +223,39 @@ def unread(bench, mode):
     }
 
 
+def topic_of(bench, mode, virtual):
+    """The virtual topic where there is one."""
+    return virtual if mode.name == "routed" else bench.topic
+
+
+def routed_java(virtual, records, rate=0, batch_bytes=16_384, partitions=0, values=()):
+    """Java with idempotence, to a virtual topic or a plain one of as many partitions. `direct1` is
+    direct with one request in flight, as each logical partition has one. `partitions`: written to
+    in turn, those of the slot where the records belong."""
+    def run(bench, mode):
+        # Those of slot `other`, the last.
+        first = 3 * partitions if mode.name == "routed" else 0
+        chosen = [f"partitions={first}-{first + partitions}"] if partitions else []
+        in_flight = 1 if mode.name == "direct1" else 5
+        return bench.java.ask(
+            "produce", mode.bootstrap, topic_of(bench, mode, virtual), bench.scaled(records), 1000,
+            "all", "none", rate, "enable.idempotence=true", f"batch.size={batch_bytes}",
+            "max.request.size=2000000", f"max.in.flight.requests.per.connection={in_flight}",
+            *chosen, *values,
+        )
+    return run
+
+
+def routed_open(bench, mode):
+    """Records with a place by a schedule, split over three regions; without idempotence."""
+    sample = load(
+        bench, mode, topic_of(bench, mode, "regions"), "open", "--rate", ROUTED_RATE, "--size", 300,
+        "--partitions", 4, "--seconds", int(bench.scaled(20.0)), "--located",
+    )
+    sample["records_per_s"] = sample["records"] / sample["seconds"]
+    return sample
+
+
 def images(bench, mode):
     """Large values written and read back: as records, or through the store."""
     topic, records = f"{bench.topic}-{mode.name}-{bench.serial()}", bench.scaled(150)
@@ -341,6 +376,28 @@ CELLS = (
          handshakes(), HANDSHAKES, modes=PROXIED, tls=True),
     Cell("tls_resumed", "the same, sessions taken up again", handshakes("--resume"), HANDSHAKES,
          modes=PROXIED, tls=True),
+    Cell("routed_java", "Java, idempotent, JSON of 1 KB, 16 KB batches, by JSON pointer to 3 regions",
+         routed_java("regions", 300_000, values=("values=located",)),
+         (dataclasses.replace(CPU, bar=None, limit=ROUTED_CPU_MAX, mode="routed"),
+          dataclasses.replace(SPEED, bar=None, base="direct1")),
+         topic="write", direction="up", routed=True, partitions=16),
+    Cell("routed_latency", "the same, 2,000 records/s, linger 5",
+         routed_java("regions", 10_000, rate=2000, values=("values=located",)),
+         (Measure("ack_p50_us", "us", base="direct"), Measure("ack_p99_us", "us", base="direct")),
+         topic="write", routed=True, partitions=16),
+    *(Cell(f"single_{partitions}_{name}",
+           f"Java, idempotent, 1 KB, {name} batches, all to one slot of {partitions} partitions",
+           routed_java(f"single-{partitions}", 300_000, batch_bytes=size, partitions=partitions),
+           (dataclasses.replace(SPEED, bar=SINGLE_BAR, mode="routed", base="direct1"),
+            dataclasses.replace(CPU, bar=None)),
+           topic="write", direction="up", routed=True, partitions=partitions)
+      for partitions in (1, 12) for name, size in (("16kb", 16_384), ("1mb", 1_000_000))),
+    Cell("routed_open", "100,000 records/s of 300 B, open loop, by JSON pointer to 3 regions",
+         routed_open,
+         (Measure("records_per_s", "/s", higher_is_better=True, base="direct"),
+          Measure("p50_us", "us", base="direct"), Measure("p99_us", "us", base="direct"),
+          Measure("late_p99_us", "us", base="direct")),
+         topic="write", routed=True, partitions=16),
     Cell("open", "150,000 records/s of 300 B, open loop", open_loop,
          (Measure("p50_us", "us"), Measure("p99_us", "us"), Measure("records_per_s", "/s"),
           Measure("late_p99_us", "us")),

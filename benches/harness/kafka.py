@@ -83,6 +83,8 @@ num.network.threads=2
 socket.listen.backlog.size=4096
 auto.create.topics.enable=false
 log.retention.ms=-1
+log.retention.bytes=400000000
+log.segment.bytes=100000000
 log.retention.check.interval.ms=3000
 file.delete.delay.ms=1000
 """

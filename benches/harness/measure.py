@@ -1,4 +1,5 @@
 """What a cell measures, and the verdict: ratios to the relay, the relay against itself, the bar.
+A measure may name another mode than the relay to be compared with.
 
 A bar on a ratio is met when the median of the paired ratios keeps it with the spread of the relay
 against itself as allowance, and never when it is missed by more than a tenth.
@@ -13,7 +14,8 @@ NEVER = 0.10
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One figure of the samples. `bar` binds its ratio to the relay, `limit` the figure itself."""
+    """One figure of the samples. `bar` binds its ratio to `base`, `limit` the figure itself: at most, or
+    at least where `higher_is_better`. `base`: the mode that ratios are to."""
 
     key: str
     unit: str
@@ -21,15 +23,17 @@ class Measure:
     higher_is_better: bool = False
     limit: float | None = None
     mode: str = "firebreak"
+    base: str = "relay"
 
 
 def judge(measure, samples, mode):
     """Judges one mode of a cell. `samples`: mode name -> list of samples, one per round.
     The bar is told for every mode and binds the measure's own."""
     own = column(samples, mode, measure.key)
+    base = column(samples, measure.base, measure.key)
     relay = column(samples, "relay", measure.key)
     again = column(samples, "relay2", measure.key)
-    ratios = paired(own, relay)
+    ratios = paired(own, base)
     noise = paired(again, relay)
     verdict = {
         "measure": measure.key,
@@ -50,7 +54,8 @@ def judge(measure, samples, mode):
         return verdict
     met = []
     if measure.limit is not None:
-        met.append(middle(own) <= measure.limit)
+        own = middle(own)
+        met.append(own >= measure.limit if measure.higher_is_better else own <= measure.limit)
     if measure.bar is not None and ratios:
         met.append(keeps(measure, verdict["ratio"], verdict["spread"] or 0.0))
     verdict["met"] = all(met) if met else None

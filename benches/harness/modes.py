@@ -22,12 +22,12 @@ PORTS_OF_FIREBREAK = NODE_PORTS + 2
 class Direct:
     """Clients talk to the broker itself."""
 
-    name = "direct"
     process = None
     ca = None
 
-    def __init__(self, bootstrap):
+    def __init__(self, bootstrap, name="direct"):
         self.bootstrap = bootstrap
+        self.name = name
 
     def fresh(self):
         """Nothing to start anew."""

@@ -38,7 +38,9 @@ import org.apache.kafka.common.utils.AppInfoParser;
  * <pre>
  * topic   BOOTSTRAP NAME PARTITIONS [KEY=VALUE ...]
  * delete  BOOTSTRAP NAME
- * produce BOOTSTRAP TOPIC RECORDS SIZE ACKS CODEC RATE     RATE in records/s, 0: no limit
+ * produce BOOTSTRAP TOPIC RECORDS SIZE ACKS CODEC RATE [KEY=VALUE ...]   RATE in records/s, 0: no limit
+ *         KEY: a setting of the producer, or `values=located` (one object with a place in its middle),
+ *         or `partitions=FIRST-END` (in turn, in place of the client's choice)
  * consume BOOTSTRAP TOPIC PARTITIONS RECORDS               from the beginning
  * end2end BOOTSTRAP TOPIC RECORDS SIZE RATE                one partition, acks=1
  * counts  JMX_PORT                                 requests by version, bytes by listener
@@ -73,7 +75,8 @@ public final class Bench {
                 return delete(words[1], words[2]);
             case "produce":
                 return produce(words[1], words[2], Integer.parseInt(words[3]),
-                        Integer.parseInt(words[4]), words[5], words[6], Integer.parseInt(words[7]));
+                        Integer.parseInt(words[4]), words[5], words[6], Integer.parseInt(words[7]),
+                        settings(words, 8));
             case "consume":
                 return consume(words[1], words[2], Integer.parseInt(words[3]),
                         Long.parseLong(words[4]));
@@ -91,16 +94,22 @@ public final class Bench {
     }
 
     private static Map<String, Object> topic(String[] words) throws Exception {
-        Map<String, String> configs = new HashMap<>();
-        for (String pair : Arrays.copyOfRange(words, 4, words.length)) {
-            String[] setting = pair.split("=", 2);
-            configs.put(setting[0], setting[1]);
-        }
+        Map<String, String> configs = settings(words, 4);
         NewTopic topic = new NewTopic(words[2], Integer.parseInt(words[3]), (short) 1);
         try (Admin admin = Admin.create(config(words[1]))) {
             admin.createTopics(List.of(topic.configs(configs))).all().get();
         }
         return new TreeMap<>(Map.of("topic", words[2]));
+    }
+
+    /** KEY=VALUE words from one on. */
+    private static Map<String, String> settings(String[] words, int from) {
+        Map<String, String> settings = new HashMap<>();
+        for (String pair : Arrays.copyOfRange(words, from, words.length)) {
+            String[] setting = pair.split("=", 2);
+            settings.put(setting[0], setting[1]);
+        }
+        return settings;
     }
 
     private static Map<String, Object> delete(String bootstrap, String topic) throws Exception {
@@ -111,12 +120,19 @@ public final class Bench {
     }
 
     private static Map<String, Object> produce(String bootstrap, String topic, int records,
-            int size, String acks, String codec, int rate) throws Exception {
-        byte[][] values = values(size);
+            int size, String acks, String codec, int rate, Map<String, String> settings)
+            throws Exception {
+        byte[][] values = settings.containsKey("values") ? located(size) : values(size);
+        settings.remove("values");
+        String[] range = settings.getOrDefault("partitions", "0-0").split("-");
+        settings.remove("partitions");
+        int first = Integer.parseInt(range[0]);
+        int partitions = Integer.parseInt(range[1]) - first;
         long[] acked = new long[records];
         AtomicInteger count = new AtomicInteger();
         AtomicReference<Exception> failure = new AtomicReference<>();
-        try (KafkaProducer<byte[], byte[]> producer = producer(bootstrap, acks, codec)) {
+        try (KafkaProducer<byte[], byte[]> producer =
+                producer(bootstrap, acks, codec, "5", settings)) {
             producer.partitionsFor(topic);
             long start = System.nanoTime();
             for (int i = 0; i < records; i++) {
@@ -126,7 +142,8 @@ public final class Bench {
                 }
                 int number = i;
                 byte[] value = values[i % values.length];
-                producer.send(new ProducerRecord<>(topic, value), (where, error) -> {
+                Integer partition = partitions == 0 ? null : Integer.valueOf(first + i % partitions);
+                producer.send(new ProducerRecord<>(topic, partition, null, value), (where, error) -> {
                     acked[number] = System.nanoTime() - due;
                     count.incrementAndGet();
                     if (error != null) {
@@ -187,7 +204,7 @@ public final class Bench {
         Map<String, Object> answer = new TreeMap<>();
         Thread reader;
         try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap);
-                KafkaProducer<byte[], byte[]> producer = producer(bootstrap, "1", "none", "0")) {
+                KafkaProducer<byte[], byte[]> producer = producer(bootstrap, "1", "none", "0", Map.of())) {
             producer.partitionsFor(topic);
             consumer.seekToEnd(assign(consumer, topic, 1));
             consumer.position(new TopicPartition(topic, 0));
@@ -281,18 +298,14 @@ public final class Bench {
     }
 
     private static KafkaProducer<byte[], byte[]> producer(String bootstrap, String acks,
-            String codec) {
-        return producer(bootstrap, acks, codec, "5");
-    }
-
-    private static KafkaProducer<byte[], byte[]> producer(String bootstrap, String acks,
-            String codec, String lingerMs) {
+            String codec, String lingerMs, Map<String, String> settings) {
         Properties config = config(bootstrap);
         config.put("acks", acks);
         config.put("compression.type", codec);
         config.put("linger.ms", lingerMs);
         config.put("batch.size", "131072");
         config.put("buffer.memory", "67108864");
+        config.putAll(settings);
         ByteArraySerializer bytes = new ByteArraySerializer();
         return new KafkaProducer<>(config, bytes, bytes);
     }
@@ -337,6 +350,27 @@ public final class Bench {
             values[i] = Arrays.copyOf(text.toString().getBytes(), size);
         }
         return values;
+    }
+
+    /** One JSON object each, with a place in California in its middle. */
+    private static byte[][] located(int size) {
+        java.util.Random random = new java.util.Random(42);
+        byte[][] values = new byte[Math.max(1, Math.min(VALUES, VALUES_BYTES / size))][];
+        for (int i = 0; i < values.length; i++) {
+            String place = String.format(java.util.Locale.ROOT,
+                    "\"latitude\":%.4f,\"longitude\":%.4f", 32.6 + random.nextDouble() * 9,
+                    -124 + random.nextDouble() * 9);
+            String head = "{\"station\":\"st-" + random.nextInt(10_000) + "\",\"before\":\"";
+            int filler = size - head.length() - place.length() - 16;
+            values[i] = (head + letters(random, filler / 2) + "\"," + place + ",\"after\":\""
+                    + letters(random, filler - filler / 2) + "\"}").getBytes();
+        }
+        return values;
+    }
+
+    private static String letters(java.util.Random random, int length) {
+        return random.ints(Math.max(length, 0), 'a', 'z').collect(StringBuilder::new,
+                StringBuilder::appendCodePoint, StringBuilder::append).toString();
     }
 
     private static Map<String, Object> traffic(Map<MetricName, ? extends Metric> metrics,

@@ -7,19 +7,34 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Builds one batch of `records` records with values of `value_bytes` each.
 #[must_use]
 pub fn build(records: u32, value_bytes: u32) -> Bytes {
+    let mut noise = SEED;
+    of_values(records, |_| (0..value_bytes).map(|_| next_byte(&mut noise)).collect())
+}
+
+/// The same with JSON values: one object each, with a place in California in its middle.
+#[must_use]
+pub fn located(records: u32, value_bytes: u32) -> Bytes {
+    of_values(records, |n| {
+        let (north, east) = (f64::from(n * 37 % 90) / 10.0, f64::from(n * 53 % 90) / 10.0);
+        let place = format!("\"latitude\":{:.4},\"longitude\":{:.4}", 32.6 + north, east - 124.0);
+        let filler = (value_bytes as usize).saturating_sub(place.len() + 25);
+        let (before, after) = ("a".repeat(filler / 2), "z".repeat(filler - filler / 2));
+        format!("{{\"before\":\"{before}\",{place},\"after\":\"{after}\"}}").into_bytes()
+    })
+}
+
+fn of_values(records: u32, mut value: impl FnMut(u32) -> Vec<u8>) -> Bytes {
     let records = records.max(1);
     let mut body = BytesMut::new();
-    let mut noise = SEED;
     for delta in 0..records {
+        let value = value(delta);
         let mut record = BytesMut::new();
         record.put_u8(0);
         put_varint(&mut record, 0);
         put_varint(&mut record, i64::from(delta));
         put_varint(&mut record, -1);
-        put_varint(&mut record, i64::from(value_bytes));
-        for _ in 0..value_bytes {
-            record.put_u8(next_byte(&mut noise));
-        }
+        put_varint(&mut record, i64::try_from(value.len()).unwrap_or(i64::MAX));
+        record.extend_from_slice(&value);
         put_varint(&mut record, 0);
         put_varint(&mut body, i64::try_from(record.len()).unwrap_or(i64::MAX));
         body.extend_from_slice(&record);
@@ -104,6 +119,17 @@ mod tests {
         for (offset, record) in (0..).zip(&set.records) {
             assert_eq!(record.offset, offset);
             assert_eq!(record.value.as_ref().map(Bytes::len), Some(300));
+        }
+    }
+
+    #[test]
+    fn values_with_a_place_have_the_size_that_was_asked_for() {
+        let set = RecordBatchDecoder::decode(&mut located(9, 300).clone()).unwrap();
+        for record in &set.records {
+            let value = record.value.as_ref().expect("a value");
+            assert_eq!(value.len(), 300, "{value:?}");
+            let value: serde_json::Value = serde_json::from_slice(value).unwrap();
+            assert!(value["latitude"].as_f64().unwrap() > 32.0, "{value}");
         }
     }
 

@@ -223,13 +223,16 @@ pub struct VirtualTopic {
     pub partitions: i32,
     /// Every slot gets a new segment a day.
     pub days: bool,
+    /// By record timestamp: so many days are open at a time, each in a slot of its own per region.
+    /// 1: days are by arrival.
+    pub open_days: u8,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
     /// What in a record tells its region.
     pub rule: Rule,
     /// The regions, in the order of the file.
     pub regions: Vec<Region>,
-    /// Names of the slots; the last one is `other`.
+    /// Names of the regions' slots; the last one is `other`.
     pub slots: Vec<String>,
 }
 

@@ -79,8 +79,9 @@ impl DataPlane {
         // its clients too, all connections are alike to them.
         let clients_differ =
             config.cluster.sasl.is_some() && !sasl.as_ref().is_some_and(Sasl::hides_users);
-        // An eighth for batches that are inflated. With a store three eighths for restored values,
-        // a quarter each for requests and responses that are held whole; else half of the rest.
+        // An eighth for batches that are inflated. With a store an eighth for values on
+        // their way from it, a quarter for restored ones, a quarter each for requests and responses
+        // that are held whole; else half of the rest.
         // One frame of any length allowed always has room, since it may have all.
         let eighth = limits.buffered_bytes_max / 8;
         let part = if config.store.is_some() { eighth * 2 } else { eighth * 7 / 2 };

@@ -85,12 +85,6 @@ pub const GAP_BYTES_MAX: usize = 1024 * 1024;
 /// Values written within this time are new: reading them fills the memory that is kept for them.
 pub const HOT: Duration = Duration::from_secs(3600);
 
-/// Bytes under way from the store for readers of new values.
-pub const HOT_READ_BYTES_MAX: usize = 128 * 1024 * 1024;
-
-/// The same for readers that lag.
-pub const COLD_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Ranges that one answer reads at once.
 pub const RANGES_AT_ONCE: usize = 8;
 

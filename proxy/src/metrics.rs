@@ -1,6 +1,7 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
 mod health;
+mod places;
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
@@ -16,8 +17,8 @@ use prometheus_client::registry::Registry;
 use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
-use crate::route::region::Unlocated;
 pub use health::{Health, Held, StoreOp};
+use places::Places;
 
 /// How deep an exchange is looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +239,8 @@ pub struct Metrics {
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
     hidden_topics: Gauge,
-    unlocated: [Counter; Unlocated::ALL.len()],
+    /// Records by where they belong.
+    pub places: Places,
 }
 
 impl Default for Metrics {
@@ -287,7 +289,7 @@ impl Metrics {
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
         let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
-        let unlocated = unlocated(r);
+        let places = Places::new(r);
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
             connections: SIDES.map(|side| connections.get_or_create(&Named { side }).clone()),
@@ -313,7 +315,7 @@ impl Metrics {
             routed_parts,
             producer_look_ups,
             hidden_topics,
-            unlocated,
+            places,
         }
     }
 
@@ -400,11 +402,6 @@ impl Metrics {
         self.hidden_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 
-    /// Counts a record of a virtual topic that belongs to no region.
-    pub fn unlocated(&self, why: Unlocated) {
-        self.unlocated[why as usize].inc();
-    }
-
     /// Counts where a value to restore was found.
     pub fn cache(&self, result: CacheResult) {
         self.offload_cache[result as usize].inc();
@@ -457,15 +454,6 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gau
     r.register("hidden_topics", help, hidden.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
     (parts, [records, look_ups], hidden)
-}
-
-/// Records of virtual topics that belong to no region.
-fn unlocated(r: &mut Registry) -> [Counter; Unlocated::ALL.len()] {
-    let records = Family::<ReasonOnly, Counter>::default();
-    let help = "Records of virtual topics that went to the slot `other`, by why";
-    r.register("unlocated_records", help, records.clone());
-    let label = |why: Unlocated| ReasonOnly { reason: why.name() };
-    Unlocated::ALL.map(|why| records.get_or_create(&label(why)).clone())
 }
 
 fn buckets() -> Histogram {

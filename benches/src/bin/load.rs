@@ -88,6 +88,7 @@ fn run(args: &Args) -> Result<()> {
                 rate: rate * connections,
                 size: *size,
                 batch_records: 1,
+                located: false,
                 seconds: *seconds,
             };
             open::run(bootstrap, topic, plan)?

@@ -182,7 +182,7 @@ fn region_cases(cases: &mut Vec<Case>) {
                 let value = record.as_ref().ok().and_then(|record| record.value);
                 let found = json::find(value.unwrap_or_default(), [&pointers[0], &pointers[1]]);
                 let place = found.ok().map(|found| found.map(|f| f.and_then(|f| f.number())));
-                matches!(place, Some([Some(36.0..37.0), Some(-119.0..-118.0)]))
+                matches!(place, Some([Some(36.0..37.0), Some(-119.0..=-118.0)]))
             });
             assert_eq!(black_box(inside.count()), 1000);
         });

@@ -40,6 +40,9 @@ pub struct Plan {
     /// Records per request.
     #[arg(long, default_value_t = 150)]
     pub batch_records: u32,
+    /// Values are JSON with a place, all over California.
+    #[arg(long)]
+    pub located: bool,
     /// How long requests become due.
     #[arg(long, default_value_t = 60)]
     pub seconds: u32,
@@ -116,7 +119,8 @@ pub fn run(bootstrap: &str, topic: &str, plan: Plan) -> Result<Value> {
 
 /// Opens every connection. Lanes are dealt to the sending threads in turn.
 fn connect(bootstrap: &str, topic: &str, plan: Plan) -> Result<Opened> {
-    let batch = batch::build(plan.batch_records, plan.size);
+    let build = if plan.located { batch::located } else { batch::build };
+    let batch = build(plan.batch_records, plan.size);
     let mut targets = Vec::new();
     for partition in 0..plan.partitions.max(1) {
         let partition = i32::try_from(partition).map_err(|_| BenchError::Wire("partition"))?;
@@ -219,6 +223,7 @@ mod tests {
         rate: 1000,
         size: 1,
         batch_records: 10,
+        located: false,
         seconds: 1,
     };
 

@@ -92,6 +92,8 @@ impl VirtualTopic {
             "name": self.name, "partitions": self.partitions, "region": self.rule.effective(),
             "slots": self.slots, "areas": areas, "days": self.days,
             "retention_days": self.retention_days,
+            "day_from": if self.open_days > 1 { "timestamp" } else { "arrival" },
+            "open_days": self.open_days,
         })
     }
 }

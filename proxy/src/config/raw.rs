@@ -150,6 +150,7 @@ pub(super) struct VirtualTopic {
     pub days: bool,
     pub retention_days: Option<i64>,
     pub day_from: Option<String>,
+    pub open_days: Option<i64>,
     pub region: Option<RegionRule>,
 }
 

@@ -69,18 +69,26 @@ pub(super) fn virtual_topic(
     if !(2..=SLOTS_MAX).contains(&slots.len()) {
         p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
     }
-    let (days, regions) = (raw.days, regions.to_vec());
-    let topic = VirtualTopic { name, partitions, days, retention_days, rule, regions, slots };
+    let open_days = open_days(p, &key, raw, slots.len());
+    let topic = VirtualTopic {
+        name,
+        partitions,
+        days: raw.days,
+        open_days,
+        retention_days,
+        rule,
+        regions: regions.to_vec(),
+        slots,
+    };
     (p.0.len() == before).then_some(topic)
 }
 
 /// Checks what is said of days; gives the days after which segments are deleted.
 fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic) -> u32 {
-    if !raw.days && (raw.retention_days.is_some() || raw.day_from.is_some()) {
-        p.add(&key("days"), "must be true where retention_days or day_from is set");
-    }
-    if raw.day_from.as_deref().is_some_and(|from| from != "arrival") {
-        p.add(&key("day_from"), "only \"arrival\" is part of this version yet");
+    let about_days = raw.retention_days.is_some() || raw.day_from.is_some();
+    if !raw.days && (about_days || raw.open_days.is_some()) {
+        let text = "must be true where retention_days, day_from or open_days is set";
+        p.add(&key("days"), text);
     }
     let days = raw.retention_days.unwrap_or(RETENTION_DAYS);
     let fits = u32::try_from(days).ok().filter(|days| RETENTION_DAYS_RANGE.contains(days));
@@ -90,6 +98,43 @@ fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic
     fits.unwrap_or_default()
 }
 
+/// How many days are open at a time, of a topic whose regions have so many slots.
+fn open_days(
+    p: &mut Problems,
+    key: &impl Fn(&str) -> String,
+    raw: &raw::VirtualTopic,
+    slots: usize,
+) -> u8 {
+    let by_timestamp = match raw.day_from.as_deref() {
+        None | Some("arrival") => false,
+        Some("timestamp") => true,
+        Some(other) => {
+            let text = format!("\"{other}\" is neither \"arrival\" nor \"timestamp\"");
+            p.add(&key("day_from"), text);
+            return 1;
+        }
+    };
+    if !by_timestamp {
+        if raw.open_days.is_some() {
+            p.add(&key("open_days"), "is for day_from = \"timestamp\" only");
+        }
+        return 1;
+    }
+    let days = raw.open_days.unwrap_or(OPEN_DAYS);
+    let max = SLOTS_MAX / slots.max(1);
+    let fits = u8::try_from(days).ok().filter(|days| (2..=max).contains(&usize::from(*days)));
+    if fits.is_none() {
+        let text = format!(
+            "{days} days of {slots} slots (a region each, and \"{OTHER}\"): at least 2, and \
+             {SLOTS_MAX} slots in all"
+        );
+        p.add(&key("open_days"), text);
+    }
+    fits.unwrap_or(2)
+}
+
+/// Days by record timestamp that are open unless configured.
+const OPEN_DAYS: i64 = 3;
 const RETENTION_DAYS: i64 = 30;
 const RETENTION_DAYS_RANGE: std::ops::RangeInclusive<u32> = 1..=36_500;
 
@@ -120,7 +165,8 @@ mod tests {
         let slots = slots.iter().map(|slot| (*slot).to_owned()).collect();
         let (rule, regions) = (Rule::default(), Vec::new());
         let (name, partitions, days, retention_days) = (name.to_owned(), 1, false, 30);
-        VirtualTopic { name, partitions, days, retention_days, rule, regions, slots }
+        let open_days = 1;
+        VirtualTopic { name, partitions, days, open_days, retention_days, rule, regions, slots }
     }
 
     fn problems(topics: &[VirtualTopic]) -> Vec<String> {

@@ -81,13 +81,14 @@ impl Offload {
         let object_store = Arc::new(ObjectStore::open(store, failures)?);
         let keys = keys::ring(store)?;
         let body_bytes_max = config.limits.frame_bytes_max;
+        let eighth = config.limits.buffered_bytes_max / 8;
         let threshold = |rule: &OffloadRule| rule.threshold_bytes;
         Ok(Some(Self {
             rules: config.offload.clone(),
             threshold_min: config.offload.iter().map(threshold).min().unwrap_or(usize::MAX),
             cluster: config.cluster.name.clone(),
             keys,
-            parts: Parts::new(object_store.clone(), store.cache_bytes, metrics.clone()),
+            parts: Parts::new(object_store.clone(), store.cache_bytes, eighth, metrics.clone()),
             store: object_store,
             topics,
             metrics,
@@ -97,7 +98,7 @@ impl Offload {
                 rewritten_bytes_max: body_bytes_max.max(RESTORED_BYTES_MAX * 2),
             },
             inflate,
-            restored: Budget::new(config.limits.buffered_bytes_max / 8 * 3),
+            restored: Budget::new(eighth * 2),
             reached: watch::Sender::new(Err("not asked yet".to_owned())),
         }))
     }

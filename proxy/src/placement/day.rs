@@ -1,7 +1,6 @@
 //! Days and the names of segments: `<topic>-<slot>-<YYYY-MM-DD>`, `.2` behind it for a second one.
 
-/// Milliseconds of a day.
-pub const DAY_MS: u64 = 86_400_000;
+use crate::clock::DAY_MS;
 
 /// The UTC day of a time in Unix milliseconds, as `YYYY-MM-DD`.
 pub fn day(unix_ms: u64) -> String {

@@ -14,13 +14,13 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ask::Asker;
-use super::day::{DAY_MS, day, day_of, next_name};
+use super::day::{day, day_of, next_name};
 use super::record::{Intent, Key, Layout, Leader, SegmentFact};
 use super::seal::{self, Made};
 use super::table::Table;
 use super::tail::Read;
 use super::writer::{WriteError, Writer};
-use crate::clock::{self, Tick};
+use crate::clock::{self, DAY_MS, Tick};
 use crate::data_plane::DataPlane;
 use crate::random;
 use crate::route::virtual_topics::{PLACEMENT_TOPIC, Routed};
@@ -264,7 +264,7 @@ impl Seat {
             return Ok(Vec::new());
         }
         let table = self.read.borrow().table.clone();
-        let due = due(&table, topic, &day(clock::unix_ms()), forced);
+        let due = due(&table, topic, clock::unix_ms(), forced);
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -289,7 +289,9 @@ impl Seat {
                     // Another name, with the next look.
                     tracing::error!(topic = %rolled.next, "is there and is no empty segment");
                     let taken = rolled.next;
-                    let next = next_name(&slot_of(topic, &slot), &day(clock::unix_ms()), |name| {
+                    let begins = topic.physical_of(&slot);
+                    let day = day_of(begins, &taken).unwrap_or_default();
+                    let next = next_name(begins, day, |name| {
                         name <= taken.as_str() || is_taken(&table, topic, &slot, name)
                     });
                     let intent = json(&Intent::Roll { next });
@@ -417,9 +419,10 @@ impl Command {
 }
 
 /// Slots that get a new segment.
-fn due(table: &Table, topic: &Routed, today: &str, forced: bool) -> Vec<Rolled> {
-    let slots = topic.slots().iter().filter_map(|slot| {
-        let name = slot_of(topic, slot);
+fn due(table: &Table, topic: &Routed, now_ms: u64, forced: bool) -> Vec<Rolled> {
+    let slots = topic.slots().iter().enumerate().filter_map(|(number, slot)| {
+        let name = topic.physical_of(slot);
+        let today = &*day(topic.open_day(number, now_ms) * DAY_MS);
         let segments = table.segments_of(topic, slot);
         let old = segments.and_then(|segments| segments.last_key_value());
         let old = old.map(|(number, fact)| (*number, fact.clone()));
@@ -427,12 +430,12 @@ fn due(table: &Table, topic: &Routed, today: &str, forced: bool) -> Vec<Rolled> 
             Some(Intent::Roll { next }) => next.clone(),
             Some(Intent::Delete { .. }) => return None,
             None => {
-                let begun = old.as_ref().and_then(|(_, fact)| day_of(&name, &fact.topic));
+                let begun = old.as_ref().and_then(|(_, fact)| day_of(name, &fact.topic));
                 if begun.is_some_and(|begun| begun >= today) && !forced {
                     return None;
                 }
                 let day = begun.map_or(today, |begun| begun.max(today));
-                next_name(&name, day, |name| is_taken(table, topic, slot, name))
+                next_name(name, day, |name| is_taken(table, topic, slot, name))
             }
         };
         Some(Rolled { slot: slot.clone(), next, old })
@@ -468,10 +471,6 @@ fn expired<'t>(
     let kept_ms = u64::from(topic.retention_days) * DAY_MS;
     let over = oldest.sealed_at_ms.is_some_and(|at| at.saturating_add(kept_ms) < now_ms);
     over.then_some((*number, oldest))
-}
-
-fn slot_of(topic: &Routed, slot: &str) -> String {
-    format!("{}-{slot}", topic.name)
 }
 
 fn is_taken(table: &Table, topic: &Routed, slot: &str, name: &str) -> bool {

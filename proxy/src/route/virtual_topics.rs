@@ -3,6 +3,8 @@
 //! Logical partition q = slot * P + p. A record that arrives at q goes to its own slot, same p.
 //! Beside its physical topics each has a carrier: a real and empty topic of its name, whose id is
 //! the id that clients see, and whose partitions are those that groups assign and commit.
+//! With days by record timestamp a region has a slot for each of the days that are open at a time,
+//! in a ring: slot = region * K + day mod K.
 //! Invariant: the slot is a pure function of the record's content and the configuration.
 
 use std::collections::HashMap;
@@ -15,9 +17,32 @@ use super::placement::{Placement, Placements};
 use super::producers::Producers;
 use super::region::{Region, Rule};
 use super::topics::{TopicId, Topics};
+use crate::clock::{self, DAY_MS};
 use crate::config::VirtualTopic;
 use crate::fault;
 use crate::metrics::Metrics;
+
+/// How a record's day is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutsideDays {
+    /// Its day was the open one of its slot before, or never was.
+    Late,
+    /// Its day is yet to come.
+    Early,
+}
+
+impl OutsideDays {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Late, Self::Early];
+
+    /// Its name as a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Early => "early",
+        }
+    }
+}
 
 /// One virtual topic.
 #[derive(Debug)]
@@ -34,6 +59,8 @@ pub struct Routed {
     pub days: bool,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
+    /// Slots of a region: days that are open at a time.
+    ring: u8,
     slots: Vec<String>,
     rule: Rule,
     regions: Vec<Region>,
@@ -43,7 +70,16 @@ pub struct Routed {
 impl Routed {
     fn new((number, config): (usize, &VirtualTopic), metrics: &Arc<Metrics>) -> Self {
         let name: Arc<str> = config.name.as_str().into();
-        let physical = config.slots.iter().map(|slot| format!("{name}-{slot}").into()).collect();
+        let ring = config.open_days;
+        let of_ring = |slot: &String| match ring {
+            1 => vec![slot.clone()],
+            ring => (0..ring).map(|nth| format!("{slot}.{nth}")).collect(),
+        };
+        let physical = config.slots.iter().flat_map(|slot| {
+            let physical: Arc<str> = format!("{name}-{slot}").into();
+            std::iter::repeat_n(physical, usize::from(ring))
+        });
+        let physical = physical.collect();
         Self {
             name,
             number,
@@ -51,7 +87,8 @@ impl Routed {
             physical,
             days: config.days,
             retention_days: config.retention_days,
-            slots: config.slots.clone(),
+            ring,
+            slots: config.slots.iter().flat_map(of_ring).collect(),
             rule: config.rule.clone(),
             regions: config.regions.clone(),
             metrics: metrics.clone(),
@@ -79,21 +116,55 @@ impl Routed {
         self.slots.get(slot).map(String::as_str)
     }
 
+    /// What the names of a slot's physical topics start with.
+    pub fn physical_of(&self, slot: &str) -> &str {
+        let known = self.slots.iter().position(|known| known == slot);
+        known.map_or("", |slot| &*self.physical[slot])
+    }
+
+    /// The day, counted from 1970, that is open in a slot: the last one of its ring.
+    pub fn open_day(&self, slot: usize, now_ms: u64) -> u64 {
+        let (ring, today) = (u64::from(self.ring), now_ms / DAY_MS);
+        today.saturating_sub((today + ring - slot as u64 % ring) % ring)
+    }
+
     /// Whether a topic has the name of a segment of this one.
     pub fn owns(&self, topic: &str) -> bool {
         let mut slots = self.physical.iter().filter(|_| self.days);
         slots.any(|slot| topic.strip_prefix(&**slot).is_some_and(is_day))
     }
 
-    /// The slot of a record: that of its region, else the last, `other`.
-    pub fn slot_of(&self, record: &RecordView<'_>) -> u8 {
-        let slot = self.rule.region(&self.regions, record).unwrap_or_else(|why| {
+    /// The slot of a record in a batch that begins at this time: that of its region, else of the
+    /// last, `other`, and there that of its day.
+    pub fn slot_of(&self, record: &RecordView<'_>, base_timestamp: i64) -> u8 {
+        let region = self.rule.region(&self.regions, record).unwrap_or_else(|why| {
             if !fault::on("unlocated-uncounted") {
-                self.metrics.unlocated(why);
+                self.metrics.places.unlocated(why);
             }
             self.regions.len()
         });
-        u8::try_from(slot).unwrap_or(u8::MAX)
+        let ring = usize::from(self.ring);
+        let nth = match ring {
+            1 => 0,
+            _ => self.day_slot(base_timestamp.saturating_add(record.timestamp_delta)),
+        };
+        u8::try_from(region * ring + nth).unwrap_or(u8::MAX)
+    }
+
+    /// The place in the ring of a record's day. One whose day is not open goes there all the same,
+    /// since a record must go where it went before, and is counted.
+    fn day_slot(&self, timestamp_ms: i64) -> usize {
+        let day_ms = DAY_MS.cast_signed();
+        let (day, today) = (timestamp_ms.div_euclid(day_ms), clock::unix_ms() / DAY_MS);
+        let late = today.cast_signed() - day;
+        if late >= i64::from(self.ring) {
+            self.metrics.places.outside_days(OutsideDays::Late);
+        } else if late < 0 {
+            self.metrics.places.outside_days(OutsideDays::Early);
+        }
+        let ring = i64::from(self.ring);
+        let nth = if fault::on("days-by-arrival") { 0 } else { day.rem_euclid(ring) };
+        usize::try_from(nth).unwrap_or(0)
     }
 }
 
@@ -185,11 +256,12 @@ fn is_day(end: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn routed() -> Routed {
+    fn routed(open_days: u8) -> Routed {
         let config = VirtualTopic {
             name: "fires".to_owned(),
             partitions: 3,
             days: true,
+            open_days,
             retention_days: 30,
             rule: Rule::default(),
             regions: Vec::new(),
@@ -200,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_logical_partition_has_one_place_and_none_lies_beyond() {
-        let routed = routed();
+        let routed = routed(1);
         let places: Vec<_> = (-1..=6).map(|q| routed.place(q)).collect();
         let inside = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
         assert_eq!(places[1..7], inside.map(Some));
@@ -208,8 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn a_day_is_open_in_the_slot_of_its_place_in_the_ring() {
+        let ring = routed(3);
+        assert_eq!(
+            ring.slots(),
+            ["norcal.0", "norcal.1", "norcal.2", "other.0", "other.1", "other.2"]
+        );
+        let prefixes = ["norcal.2", "other.0"].map(|slot| ring.physical_of(slot));
+        assert_eq!(prefixes, ["fires-norcal", "fires-other"]);
+        for today in 20_000..20_007 {
+            let open: Vec<_> = (0..6).map(|slot| ring.open_day(slot, today * DAY_MS + 5)).collect();
+            assert_eq!(open[..3], open[3..]);
+            for (slot, day) in (0..3).zip(&open) {
+                assert_eq!(day % 3, slot);
+                assert!((today - 2..=today).contains(day), "{day} at {today}");
+            }
+        }
+        assert_eq!(routed(1).open_day(1, 20_000 * DAY_MS), 20_000);
+        let slots = [-1, 0, 1, 2, 3].map(|day| ring.day_slot(day * DAY_MS.cast_signed()));
+        assert_eq!(slots, [2, 0, 1, 2, 0]);
+    }
+
+    #[test]
     fn names_of_segments_are_known_by_their_day() {
-        let routed = routed();
+        let routed = routed(1);
         for name in ["fires-norcal-2025-01-05", "fires-other-2025-01-05.2"] {
             assert!(routed.owns(name), "{name}");
         }

@@ -1,9 +1,13 @@
 //! Values in memory, bounded in bytes; the one module that names moka.
 //!
 //! Invariant: a value that is kept holds no more memory than it is weighed with, so it is never a
-//! slice of something larger.
+//! slice of something larger. moka removes what is too much a while after it came in, by number of
+//! entries: here it is made to, by bytes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
 
 /// Which value of which pack: pack id and offset.
@@ -14,6 +18,9 @@ pub type PartKey = ([u8; 16], u64);
 pub struct Cache {
     values: Option<Moka<PartKey, Bytes>>,
     value_bytes_max: usize,
+    /// Bytes that came in since what is too much was removed, and how many may.
+    unsettled: AtomicUsize,
+    unsettled_max: usize,
 }
 
 impl Cache {
@@ -23,8 +30,16 @@ impl Cache {
             u32::try_from(value.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
         let values = (bytes > 0)
-            .then(|| Moka::builder().max_capacity(bytes as u64).weigher(weigher).build());
-        Self { values, value_bytes_max: bytes / SHARE }
+            .then(|| Moka::builder().max_capacity(bytes as u64).weigher(weigher))
+            // What came last is what readers at the tail want next; moka's own choice would not
+            // let it in beside values that were read more often.
+            .map(|cache| cache.eviction_policy(EvictionPolicy::lru()).build());
+        Self {
+            values,
+            value_bytes_max: bytes / SHARE,
+            unsettled: AtomicUsize::new(0),
+            unsettled_max: bytes / UNSETTLED_SHARE,
+        }
     }
 
     /// A value, if it is kept.
@@ -36,6 +51,11 @@ impl Cache {
     pub fn keep(&self, key: PartKey, value: &[u8]) {
         if let Some(values) = self.values.as_ref().filter(|_| value.len() <= self.value_bytes_max) {
             values.insert(key, Bytes::copy_from_slice(value));
+            let unsettled = self.unsettled.fetch_add(value.len(), Ordering::Relaxed);
+            if unsettled + value.len() > self.unsettled_max {
+                self.unsettled.store(0, Ordering::Relaxed);
+                values.run_pending_tasks();
+            }
         }
     }
 
@@ -51,10 +71,25 @@ impl Cache {
 const ENTRY_BYTES: usize = 256;
 /// A value takes at most this part of all room.
 const SHARE: usize = 4;
+/// So much of it may be in memory besides until what is too much is removed.
+const UNSETTLED_SHARE: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_memory_never_is_much_more_than_the_bound() {
+        let cache = Cache::new(1_000_000);
+        let values = cache.values.as_ref().expect("kept");
+        for n in 0..500_u64 {
+            cache.keep(([0; 16], n), &[1; 20_000]);
+            let held: usize = values.iter().map(|(_, value)| value.len()).sum();
+            assert!(held <= 1_000_000 / 16 * 17 + 20_000, "{held} bytes after {n} values");
+        }
+        let kept = (460..500).filter(|n| cache.get(&([0; 16], *n)).is_some()).count();
+        assert!(kept == 40, "{kept} of the newest 40 are kept");
+    }
 
     #[test]
     fn the_bound_counts_bytes_and_a_huge_value_is_not_kept() {

@@ -5,8 +5,8 @@ pub mod mutants;
 pub mod parrot;
 pub mod stalls;
 
+use crate::harness::Checked;
 use crate::harness::proxy::Proxy;
-use crate::harness::{Checked, ensure_eq, until};
 
 /// Waits until a close of this kind was counted once more than `before`.
 async fn counted(proxy: &Proxy, blame: &str, kind: &str, before: f64) -> Checked {
@@ -16,7 +16,5 @@ async fn counted(proxy: &Proxy, blame: &str, kind: &str, before: f64) -> Checked
 
 /// Waits for a line with this text and checks that it is the only one.
 async fn told_once(proxy: &Proxy, text: &str) -> Checked {
-    until(text, async || (proxy.logged(text) > 0).then_some(())).await?;
-    ensure_eq!(proxy.logged(text), 1, "lines with \"{text}\"");
-    Ok(())
+    proxy.says(text, 1).await
 }

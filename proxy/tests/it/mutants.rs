@@ -313,6 +313,12 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "firebreak_unlocated_records_total"
         ),
         mutant!(
+            "older-segments-kept",
+            segments::delete::records_before_an_offset_go,
+            "starts after the second"
+        ),
+        mutant!("days-by-arrival", segments::stamped::records_go_to_their_days, "days in"),
+        mutant!(
             "too-large-is-corrupt",
             routed::bounds::a_batch_that_inflates_too_far_is_refused,
             "error of a batch"

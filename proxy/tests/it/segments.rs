@@ -1,9 +1,11 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
+pub mod delete;
 pub mod leader;
 pub mod log;
 pub mod read;
 pub mod seals;
+pub mod stamped;
 pub mod write;
 
 use bytes::Bytes;

@@ -175,12 +175,13 @@ async fn an_object_that_is_gone_is_an_error_of_its_partition_only() -> Checked {
             ensure!(read(&section) == read(sent), "records of partition {partition} differ");
         }
     }
-    ensure!(scene.proxy.logged("does not exist") > 0, "the log does not say what is missing");
+    let missing = async || (scene.proxy.logged("does not exist") > 0).then_some(());
+    until("the log says what is missing", missing).await?;
     scene.s3.script(Kind::Get, &[Fault::Status(403, "AccessDenied")]);
     let (error, _) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
     ensure_eq!(error, STORAGE_ERROR, "error of a refusal");
-    ensure!(scene.proxy.logged("AccessDenied") > 0, "the log does not say that we are refused");
-    Ok(())
+    let refused = async || (scene.proxy.logged("AccessDenied") > 0).then_some(());
+    until("the log says that we are refused", refused).await
 }
 
 /// A key that is taken by another object is never overwritten nor taken for stored.

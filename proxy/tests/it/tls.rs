@@ -51,9 +51,7 @@ async fn closed(proxy: &Proxy, kind: &str, before: f64) -> Checked {
 
 /// One line says it.
 async fn said(proxy: &Proxy, line: &str) -> Checked {
-    until(line, async || (proxy.logged(line) > 0).then_some(())).await?;
-    ensure_eq!(proxy.logged(line), 1, "lines with {line}");
-    Ok(())
+    proxy.says(line, 1).await
 }
 
 #[tokio::test]

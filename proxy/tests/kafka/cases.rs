@@ -15,6 +15,7 @@ pub mod records;
 pub mod rolling;
 pub mod security;
 pub mod segments;
+pub mod stamped;
 pub mod tails;
 pub mod tools;
 pub mod trouble;

@@ -112,7 +112,7 @@ const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secu
 
 use cases::{
     addresses, admin, by_hand, everything, groups, kcat, librdkafka, offload, old, records,
-    rolling, security, segments, tools, trouble, virtual_topics,
+    rolling, security, segments, stamped, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -125,6 +125,7 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     one_topic_for_every_client => virtual_topics::one_topic_for_every_client,
     rolls_under_load => segments::rolls_under_load,
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
+    detections_by_their_days => stamped::detections_by_their_days,
 ]);
 
 on_kafka!(offload_4_3_1, KAFKA_4_3, [

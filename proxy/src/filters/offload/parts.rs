@@ -17,10 +17,7 @@ use protocol_ext::reference::Reference;
 use tokio::sync::oneshot;
 
 use crate::budget::Budget;
-use crate::limits::{
-    COLD_READ_BYTES_MAX, FETCH_DEADLINE, GAP_BYTES_MAX, HOT, HOT_READ_BYTES_MAX, RANGE_BYTES_MAX,
-    RANGES_AT_ONCE,
-};
+use crate::limits::{FETCH_DEADLINE, GAP_BYTES_MAX, HOT, RANGE_BYTES_MAX, RANGES_AT_ONCE};
 use crate::metrics::{CacheResult, Metrics, OffloadOp};
 use crate::store::cache::{Cache, PartKey};
 use crate::store::{ObjectStore, StoreError};
@@ -122,14 +119,20 @@ impl Range<'_> {
 }
 
 impl Parts {
-    /// Reads from a store, with so much room for values in memory.
-    pub fn new(store: Arc<ObjectStore>, cache_bytes: usize, metrics: Arc<Metrics>) -> Self {
+    /// Reads from a store, with so much room for values that are kept and for those on their way,
+    /// of which readers that lag have a third.
+    pub fn new(
+        store: Arc<ObjectStore>,
+        cache_bytes: usize,
+        read_bytes: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             store,
             cache: Cache::new(cache_bytes),
             under_way: Mutex::default(),
-            hot_room: Budget::new(HOT_READ_BYTES_MAX),
-            cold_room: Budget::new(COLD_READ_BYTES_MAX),
+            hot_room: Budget::new(read_bytes / 3 * 2),
+            cold_room: Budget::new(read_bytes / 3),
             metrics,
         }
     }

@@ -1,5 +1,6 @@
-//! DeleteRecords: each logical partition is shortened at the leader of its physical one. Topics
-//! that are not virtual are the home broker's, asked first, as their client.
+//! DeleteRecords: each logical partition is shortened at the leader of its physical one, with days
+//! in every segment that holds records before the offset. Topics that are not virtual are the home
+//! broker's, asked first, as their client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,20 +23,27 @@ use super::{
     Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
     encoded,
 };
+use crate::fault;
+use crate::route::chain::Chain;
 
 /// Version of the legs: the first flexible one.
 const LEG_VERSION: i16 = 2;
-/// POLICY_VIOLATION: what is told of topics with days.
-const POLICY_VIOLATION: i16 = 44;
+/// Everything that is there.
+const END: i64 = -1;
 /// REQUEST_TIMED_OUT: it may have been done.
 const TIMED_OUT: i16 = 7;
 
-/// One partition: where its answer goes, and where it is.
+/// One segment of a partition: where its answer goes, and where it is.
 struct Shortened {
     of: (usize, usize),
+    /// What its physical topic is asked for.
     offset: i64,
+    /// The logical offset of its physical offset 0.
+    base: i64,
     physical: Arc<str>,
     partition: i32,
+    /// It is the one in which the offset lies: done first, as the brokers may refuse the offset.
+    holds: bool,
 }
 
 /// A DeleteRecords request that names a virtual topic; `None` for any other.
@@ -83,8 +91,22 @@ impl Legs {
         beside: Option<Bytes>,
     ) -> Result<Bytes, WireError> {
         let mut answer = DeleteRecordsResponse::default();
-        let parts = parts(ways, request, &mut answer);
-        self.shorten(ways, request.timeout_ms, parts, &mut answer).await?;
+        let (holding, older): (Vec<_>, Vec<_>) =
+            parts(ways, request, &mut answer).into_iter().partition(|part| part.holds);
+        for (part, ended) in self.shorten(ways, request.timeout_ms, holding).await? {
+            let row = row(&mut answer, &part);
+            row.error_code = ended.err().unwrap_or(0);
+            row.low_watermark = ended.unwrap_or(-1);
+        }
+        // Only where the offset was one that can be.
+        let older = older.into_iter().filter(|part| row(&mut answer, part).error_code == 0);
+        let older = older.filter(|_| !fault::on("older-segments-kept")).collect();
+        for (part, ended) in self.shorten(ways, request.timeout_ms, older).await? {
+            if let Err(code) = ended {
+                let row = row(&mut answer, &part);
+                (row.error_code, row.low_watermark) = (code, -1);
+            }
+        }
         if let Some(frame) = beside {
             let at = header::response_body_at(head.api, head.version, &frame)?;
             let told: DeleteRecordsResponse = guard::response(head.api, head.version, &frame, at)?;
@@ -94,14 +116,14 @@ impl Legs {
         reply::frame(head, &answer)
     }
 
+    /// Shortens physical partitions; gives where each starts now, as a logical offset, or an error.
     async fn shorten(
         &mut self,
         ways: Ways<'_>,
         timeout_ms: i32,
         parts: Vec<Shortened>,
-        answer: &mut DeleteRecordsResponse,
-    ) -> Result<(), WireError> {
-        let (led, _) = by_leader(ways.topics, parts, |p| (&p.physical, p.partition)).await;
+    ) -> Result<Vec<(Shortened, Result<i64, i16>)>, WireError> {
+        let (led, lost) = by_leader(ways.topics, parts, |p| (&p.physical, p.partition)).await;
         let limit = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         let limit = limit + ways.limits.connect;
         let mut legs = Vec::with_capacity(led.len());
@@ -110,28 +132,40 @@ impl Legs {
             let (key, version, node) = (api::DELETE_RECORDS, LEG_VERSION, *node);
             legs.push(Leg { node, key, version, body, limit });
         }
+        let mut done: Vec<_> = lost.into_iter().map(|part| (part, Err(NOT_LEADER))).collect();
         let ran = self.run(ways, legs).await;
         for (parts, ran) in led.into_values().zip(ran.answers) {
             let key = api::DELETE_RECORDS;
             let read = |body| guard::response::<DeleteRecordsResponse>(key, LEG_VERSION, &body, 0);
-            let (told, code) = match ran {
+            let (answered, code) = match ran {
                 Ok(body) => (read(body).ok(), TIMED_OUT),
                 Err(LegError::NotSent(_)) => (None, NOT_LEADER),
                 Err(LegError::Unknown(_)) => (None, TIMED_OUT),
             };
-            let rows = told.as_ref().map(by_place).unwrap_or_default();
-            for Shortened { of: (topic, row), physical, partition, .. } in parts {
-                let found = rows.get(&(&*physical, partition)).copied();
+            let rows = answered.as_ref().map(by_place).unwrap_or_default();
+            for part in parts {
+                let found = rows.get(&(&*part.physical, part.partition)).copied();
                 if found.is_none_or(|found| doubts_leader(found.error_code)) {
-                    ways.topics.doubt(&physical);
+                    ways.topics.doubt(&part.physical);
                 }
-                let row = &mut answer.topics[topic].partitions[row];
-                row.error_code = found.map_or(code, |found| found.error_code);
-                row.low_watermark = found.map_or(-1, |found| found.low_watermark);
+                let ended = match found {
+                    Some(found) if found.error_code == 0 => Ok(part.base + found.low_watermark),
+                    found => Err(found.map_or(code, |found| found.error_code)),
+                };
+                done.push((part, ended));
             }
         }
-        Ok(())
+        Ok(done)
     }
+}
+
+/// The row of the answer that is about a part.
+fn row<'a>(
+    answer: &'a mut DeleteRecordsResponse,
+    part: &Shortened,
+) -> &'a mut DeleteRecordsPartitionResult {
+    let (topic, row) = part.of;
+    &mut answer.topics[topic].partitions[row]
 }
 
 /// The partitions to shorten. The answer gets a row for each, in the order of the request, that
@@ -141,6 +175,7 @@ fn parts(
     request: &DeleteRecordsRequest,
     answer: &mut DeleteRecordsResponse,
 ) -> Vec<Shortened> {
+    let placement = ways.routed.placements().now();
     let mut parts = Vec::new();
     for (t, topic) in request.topics.iter().enumerate() {
         let Some(routed) = ways.routed.by_name(&topic.name) else { continue };
@@ -148,29 +183,43 @@ fn parts(
         for (row, asked) in topic.partitions.iter().enumerate() {
             let refused = ways.refused.code(t);
             let place = routed.place(asked.partition_index).filter(|_| refused.is_none());
-            // Segments are deleted whole, by their age.
-            let place = place.filter(|_| !routed.days);
-            let unplaced = match (place, routed.days) {
-                (Some(_), _) => NOT_LEADER,
-                (None, false) => UNKNOWN_PARTITION,
-                (None, true) => POLICY_VIOLATION,
-            };
+            let unplaced = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
             rows.push(
                 DeleteRecordsPartitionResult::default()
                     .with_partition_index(asked.partition_index)
                     .with_low_watermark(-1)
                     .with_error_code(refused.unwrap_or(unplaced)),
             );
-            parts.extend(place.map(|(slot, partition)| Shortened {
-                of: (answer.topics.len(), row),
-                offset: asked.offset,
-                physical: routed.physical[slot].clone(),
-                partition,
-            }));
+            let of = (answer.topics.len(), row);
+            let chain = place.and_then(|(slot, p)| Some((placement.chain(routed, slot)?, p)));
+            let of_chain = |(chain, p)| cut(of, chain, p, asked.offset);
+            parts.extend(chain.map(of_chain).unwrap_or_default());
         }
         let name = topic.name.clone();
         let told = DeleteRecordsTopicResult::default().with_name(name).with_partitions(rows);
         answer.topics.push(told);
+    }
+    parts
+}
+
+/// The segments of a partition that hold something before a logical offset, and the one that holds
+/// the offset; -1 is the end.
+fn cut(of: (usize, usize), chain: &Chain, partition: i32, offset: i64) -> Vec<Shortened> {
+    let all = chain.stretches(partition).enumerate();
+    let there = all.filter(move |(n, part)| *n == 0 || offset == END || part.base <= offset);
+    let mut parts: Vec<_> = there
+        .map(|(_, part)| {
+            let within = match (offset, part.length()) {
+                (END, None) => END,
+                (END, Some(length)) => length,
+                (offset, length) => (offset - part.base).clamp(0, length.unwrap_or(i64::MAX)),
+            };
+            let (physical, base) = (part.topic.clone(), part.base);
+            Shortened { of, offset: within, base, physical, partition, holds: false }
+        })
+        .collect();
+    if let Some(last) = parts.last_mut() {
+        last.holds = true;
     }
     parts
 }

@@ -254,7 +254,8 @@ fn view(batch: &Batch<'_>, placement: &Placement, found: &HashMap<Place, Found>)
 /// Splits a batch under our own producer fields.
 fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
     let options = SplitOptions { producer: Some(batch.id.fields(at)) };
-    let split = split(&batch.open, &options, |record| batch.routed.slot_of(record));
+    let base = batch.open.header().base_timestamp;
+    let split = split(&batch.open, &options, |record| batch.routed.slot_of(record, base));
     let split = split.map_err(|_| CORRUPT)?;
     let whole = split.len() == 1;
     let parts = split.into_iter().map(|sub| {

@@ -1,8 +1,8 @@
 //! ListOffsets: each logical partition is asked at the leader of its physical one. Topics that are
 //! not virtual are asked of the home broker first, as their client.
 //!
-//! The start is asked of the oldest segment and the end of the open one; a time, and the largest
-//! time, of every segment that may have it: the first one that has it counts.
+//! The end is asked of the open segment; the start, a time, and the largest time, of every segment
+//! that may have it: the first one that has it counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -187,8 +187,8 @@ fn logical(
     question: &Question,
 ) -> ListOffsetsPartitionResponse {
     let mut row = found.clone();
-    if question.length.is_some_and(|length| row.offset >= length) && question.timestamp != EARLIEST
-    {
+    // Of one whose records are all deleted the start is its end.
+    if question.length.is_some_and(|length| row.offset >= length) {
         (row.offset, row.timestamp) = (-1, -1);
     }
     if row.offset >= 0 && row.error_code == 0 {
@@ -205,7 +205,8 @@ fn chosen(timestamp: i64, told: Told) -> Option<ListOffsetsPartitionResponse> {
         if row.error_code != 0 {
             return Some(row);
         }
-        let first = timestamp >= 0 && row.offset >= 0 && !fault::on("later-segment-first");
+        let in_order = timestamp >= 0 || timestamp == EARLIEST;
+        let first = in_order && row.offset >= 0 && !fault::on("later-segment-first");
         let larger = best.as_ref().is_none_or(|best| row.timestamp > best.timestamp);
         if first || larger {
             best = Some(row);
@@ -262,7 +263,6 @@ fn asked_of(chain: &Chain, partition: i32, timestamp: i64) -> Vec<Stretch<'_>> {
     let mut all = chain.stretches(partition);
     match timestamp {
         LATEST => all.next_back().into_iter().collect(),
-        EARLIEST => all.next().into_iter().collect(),
         // Nothing is found in an empty one.
         _ => all.filter(|stretch| stretch.length() != Some(0)).collect(),
     }

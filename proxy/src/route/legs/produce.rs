@@ -323,7 +323,8 @@ fn taken<'a>(
         return Ok(Taken::Exact(Box::new(batch)));
     }
     let options = SplitOptions::default();
-    let split = split(&open, &options, |record| routed.slot_of(record));
+    let base = header.base_timestamp;
+    let split = split(&open, &options, |record| routed.slot_of(record, base));
     let split = split.map_err(|_| refuse(CORRUPT, None))?;
     let whole = split.len() == 1;
     let parts = split.into_iter().filter_map(|sub| {

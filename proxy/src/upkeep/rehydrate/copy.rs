@@ -91,7 +91,7 @@ impl<'a> Copy<'a> {
         marks_lost: bool,
     ) -> Self {
         // Each value is read once, so none is kept.
-        let parts = Parts::new(store.clone(), 0, Arc::new(Metrics::new()));
+        let parts = Parts::new(store.clone(), 0, READ_BYTES * 3, Arc::new(Metrics::new()));
         Self { config, keys, store, parts, marks_lost, cluster }
     }
 

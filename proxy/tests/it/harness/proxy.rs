@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::broker::Brokers;
 use super::s3::{BUCKET, S3};
-use super::{Checked, Faults, failure, until, within};
+use super::{Checked, Faults, ensure_eq, failure, until, within};
 
 /// Virtual brokers that a proxy listens for: nodes 0 to 5.
 const NODES: u16 = 6;
@@ -315,6 +315,14 @@ impl Proxy {
     /// Lines of the log that hold `text`.
     pub fn logged(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits for so many lines that hold `text`: the log is read beside the test, a line that was
+    /// written before an answer may be read after it.
+    pub async fn says(&self, text: &str, lines: usize) -> Checked {
+        until(text, async || (self.logged(text) >= lines).then_some(())).await?;
+        ensure_eq!(self.logged(text), lines, "lines with \"{text}\"");
+        Ok(())
     }
 
     /// Asks it to end.

@@ -54,7 +54,7 @@ async fn a_request_of_one_byte_now_and_then_is_closed_wherever_it_stands_still()
         let times = u32::try_from(n + 1).map_err(failure)?;
         closed(&proxy, "client", "slow_frame", f64::from(times)).await?;
     }
-    ensure_eq!(proxy.logged("request without progress"), cases.len(), "lines");
+    proxy.says("request without progress", cases.len()).await?;
     Client::connect(proxy.port).await?.metadata(12).await.map(drop)
 }
 

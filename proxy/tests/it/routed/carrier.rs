@@ -484,7 +484,7 @@ pub async fn records_in_a_carrier_are_told_of(faults: Faults) -> Checked {
     let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;
     proxy.metric_becomes("firebreak_hidden_topics", 1.0).await?;
     let line = "is hidden by the virtual topic of its name";
-    ensure_eq!(proxy.logged(line), 1, "lines about it");
+    proxy.says(line, 1).await?;
     let brokers = Brokers::start(2).await;
     brokers.cluster().add_topic(TOPIC, 4);
     let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;

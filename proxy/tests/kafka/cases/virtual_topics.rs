@@ -56,35 +56,24 @@ pub fn one_topic_for_every_client(rig: &mut Rig) {
 /// Fire detections of eight days go to the regions that their coordinates lie in: every record is
 /// where an independent computation says, and nowhere else.
 pub fn detections_by_their_coordinates(rig: &mut Rig) {
-    let areas = json!([
-        ["norcal", {"south": 38.5, "north": 42.1, "west": -124.6, "east": -119.0}],
-        ["central-valley", {"polygon": [[40.6, -122.6], [38.0, -119.8], [35.0, -118.2],
-            [34.8, -119.6], [38.0, -122.2], [40.0, -123.0]]}],
-        ["socal", {"south": 32.3, "north": 36.0, "west": -121.0, "east": -114.0}],
-    ]);
-    let regions = areas.as_array().unwrap().iter().map(|region| {
-        // What JSON writes of numbers, TOML reads.
-        let area = region[1].to_string().replace("\":", "\" = ");
-        format!("[[region]]\nname = {}\narea = {area}\n", region[0])
-    });
-    let regions: String = regions.collect();
-    let rule = "latitude = \"/latitude\", longitude = \"/longitude\"";
-    let (proxy, place) = start(rig, rule, &regions);
-    let expected = detections_by_region(&areas);
-    let lines: Vec<String> = expected.iter().map(|(_, line)| line.clone()).collect();
+    let areas = areas();
+    let regions = regions(&areas);
+    let (proxy, place) = start(rig, PLACES, &regions);
+    let expected = detections(&areas);
+    let lines: Vec<String> = expected.iter().map(|d| d.line.clone()).collect();
     for (part, idempotence) in lines.chunks(lines.len() / 2 + 1).zip(["true", "false"]) {
         produce(&place, None, idempotence, part);
     }
     produce(&place, None, "true", &["no JSON".to_owned()]);
     for region in ["norcal", "central-valley", "socal", "other"] {
-        let of_region = expected.iter().filter(|(name, _)| name == region);
-        let mut of_region: Vec<String> = of_region.map(|(_, line)| line.clone()).collect();
+        let of_region = expected.iter().filter(|d| d.region == region);
+        let mut of_region: Vec<String> = of_region.map(|d| d.line.clone()).collect();
         assert!(of_region.len() >= 5, "{} records of {region}", of_region.len());
         of_region.extend((region == "other").then(|| "no JSON".to_owned()));
         let slot = read_directly(rig, &format!("{}-{region}", place.topic));
         assert_same(&slot, &of_region, &format!("records of {region}"));
     }
-    let outside = expected.iter().filter(|(name, _)| name == "other").count();
+    let outside = expected.iter().filter(|d| d.region == "other").count();
     for (reason, count) in [("outside", outside), ("broken_json", 1), ("no_location", 0)] {
         let metric = format!("firebreak_unlocated_records_total{{reason=\"{reason}\"}}");
         // A batch that is sent again is looked at again.
@@ -97,8 +86,40 @@ pub fn detections_by_their_coordinates(rig: &mut Rig) {
     rig.executed();
 }
 
-/// Region and JSON of each detection of the sample.
-fn detections_by_region(areas: &Value) -> Vec<(String, String)> {
+/// How a place is found in a detection.
+pub const PLACES: &str = "latitude = \"/latitude\", longitude = \"/longitude\"";
+
+/// Names and areas of three regions.
+pub fn areas() -> Value {
+    json!([
+        ["norcal", {"south": 38.5, "north": 42.1, "west": -124.6, "east": -119.0}],
+        ["central-valley", {"polygon": [[40.6, -122.6], [38.0, -119.8], [35.0, -118.2],
+            [34.8, -119.6], [38.0, -122.2], [40.0, -123.0]]}],
+        ["socal", {"south": 32.3, "north": 36.0, "west": -121.0, "east": -114.0}],
+    ])
+}
+
+/// The regions of these areas, as the configuration has them.
+pub fn regions(areas: &Value) -> String {
+    let regions = areas.as_array().unwrap().iter().map(|region| {
+        // What JSON writes of numbers, TOML reads.
+        let area = region[1].to_string().replace("\":", "\" = ");
+        format!("[[region]]\nname = {}\narea = {area}\n", region[0])
+    });
+    regions.collect()
+}
+
+/// A fire detection, and what Python worked out of it.
+pub struct Detection {
+    pub region: String,
+    pub at_ms: i64,
+    /// Days since 1970.
+    pub day: i64,
+    pub line: String,
+}
+
+/// The detections of the sample.
+pub fn detections(areas: &Value) -> Vec<Detection> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = Scratch::new("areas");
     let file = folder.path().join("areas.json");
@@ -110,8 +131,14 @@ fn detections_by_region(areas: &Value) -> Vec<(String, String)> {
     let done = command.output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let text = String::from_utf8(done.stdout).unwrap();
-    let pairs = text.lines().map(|line| line.split_once('\t').unwrap());
-    pairs.map(|(region, line)| (region.to_owned(), line.to_owned())).collect()
+    let told = text.lines().map(|line| {
+        let mut parts = line.splitn(4, '\t').map(str::to_owned);
+        let (region, mut number) =
+            (parts.next().unwrap(), || parts.next().unwrap().parse().unwrap());
+        let (at_ms, day) = (number(), number());
+        Detection { region, at_ms, day, line: parts.next().unwrap() }
+    });
+    told.collect()
 }
 
 /// A proxy with a virtual topic that is routed by `rule` to `regions`.
@@ -145,12 +172,12 @@ fn produce(place: &Place, region: Option<&str>, idempotence: &str, lines: &[Stri
     kcat::kcat(&place.bootstrap, &[&to, &header], &text);
 }
 
-fn kcat_reads(bootstrap: &str, topic: &str) -> Vec<String> {
+pub fn kcat_reads(bootstrap: &str, topic: &str) -> Vec<String> {
     let read = kcat::kcat(bootstrap, &[&["-C", "-q", "-e", "-o", "beginning", "-t", topic]], "");
     read.lines().map(str::to_owned).collect()
 }
 
-fn read_directly(rig: &Rig, topic: &str) -> Vec<String> {
+pub fn read_directly(rig: &Rig, topic: &str) -> Vec<String> {
     kcat_reads(&rig.cluster.bootstrap(), topic)
 }
 
@@ -232,7 +259,7 @@ fn ends(rig: &mut Rig, place: &Place) {
 }
 
 /// Both hold the same lines, each as often: told by their number and SHA-256 once sorted.
-fn assert_same(read: &[String], sent: &[String], what: &str) {
+pub fn assert_same(read: &[String], sent: &[String], what: &str) {
     assert_eq!(digest(read), digest(sent), "{what}");
 }
 

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""The region of every fire detection, worked out without the proxy.
+"""The region and time of every fire detection, worked out without the proxy.
 
   regions.py COMPOSE AREAS.json FILE.csv > lines
 
 AREAS.json is a list of [NAME, AREA], the first that holds a place counts; an area is
-{"south", "north", "west", "east"} or {"polygon": [[latitude, longitude], ...]}. A line is the
-region's name, a tab, and the JSON that the sample makes of the detection. A place is inside a
-polygon if the polygon winds around it.
+{"south", "north", "west", "east"} or {"polygon": [[latitude, longitude], ...]}. A line is, with
+tabs between, the region's name, the time of acquisition in Unix milliseconds, the number of its UTC
+day since 1970, and the JSON that the sample makes of the detection. A place is inside a polygon if the
+polygon winds around it.
 """
 
 import csv
+import datetime
 import json
 import sys
 
@@ -49,7 +51,10 @@ def main(compose, areas_file, csv_file):
     for row, line in zip(rows, sample_json.json_lines(csv_file), strict=True):
         place = (float(row["latitude"]), float(row["longitude"]))
         names = [name for name, area in areas if holds(area, place)]
-        sys.stdout.write(f"{names[0] if names else 'other'}\t{line}")
+        region = names[0] if names else "other"
+        at = datetime.datetime.strptime(row["acq_date"] + row["acq_time"] + "+0000", "%Y-%m-%d%H%M%z")
+        day = (at.date() - datetime.date(1970, 1, 1)).days
+        sys.stdout.write(f"{region}\t{int(at.timestamp() * 1000)}\t{day}\t{line}")
 
 
 if __name__ == "__main__":
