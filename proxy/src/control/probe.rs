@@ -19,7 +19,7 @@ pub async fn ask(plane: Arc<DataPlane>) {
     while let Err(error) = offload.probe().await {
         let text = error.to_string();
         if told != text {
-            tracing::error!(%error, "the object store cannot be asked: not ready until it can");
+            tracing::error!(%error, "the object store cannot be asked: /readyz says so until it can");
             told = text;
         }
         tokio::time::sleep(random::jittered(pause)).await;

@@ -190,7 +190,7 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             "acquired offsets there"
         ),
         mutant!("share-pace-ignored", share::requests_ask_for_what_fits, "records asked for"),
-        mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store fails"),
+        mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store"),
         mutant!("lost-batches-removed", share::readers_go_on_without_a_lost_value, "ends of"),
         mutant!(
             "versions-are-forgeries",
