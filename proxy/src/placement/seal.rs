@@ -49,6 +49,16 @@ const LATEST: i64 = -1;
 /// Asks for the log end instead of the high watermark, as replicas do.
 const DEBUGGING_REPLICA: i32 = -2;
 
+/// How segments are made. No record of a batch is refused for its time where others of it, in other
+/// segments, are written.
+const SEGMENT_CONFIGS: [(&str, &str); 5] = [
+    ("retention.ms", "-1"),
+    ("retention.bytes", "-1"),
+    ("cleanup.policy", "delete"),
+    ("message.timestamp.before.max.ms", "9223372036854775807"),
+    ("message.timestamp.after.max.ms", "9223372036854775807"),
+];
+
 type Shapes = BTreeMap<i32, Shape>;
 
 /// Seals a topic and gives the end of each partition; tries until it is done.
@@ -304,9 +314,7 @@ async fn make_once(
 ) -> io::Result<Option<Made>> {
     let mut shapes = asker.shape(topic).await?;
     if shapes.is_none() {
-        let kept =
-            [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
-        create(asker, (topic, partitions, -1), &kept).await?;
+        create(asker, (topic, partitions, -1), &SEGMENT_CONFIGS).await?;
         shapes = asker.shape(topic).await?;
     }
     let Some(shapes) = shapes.filter(|shapes| !shapes.is_empty()) else { return Ok(None) };

@@ -312,11 +312,8 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             routed::regions::records_go_where_they_are,
             "firebreak_unlocated_records_total"
         ),
-        mutant!(
-            "older-segments-kept",
-            segments::delete::records_before_an_offset_go,
-            "starts after the second"
-        ),
+        mutant!("ends-unasked", segments::delete::records_before_an_offset_go, "beyond the end"),
+        mutant!("newest-first", segments::delete::no_hole_is_made, "starts after a failure"),
         mutant!("days-by-arrival", segments::stamped::records_go_to_their_days, "days in"),
         mutant!(
             "too-large-is-corrupt",

@@ -120,7 +120,7 @@ impl Range<'_> {
 
 impl Parts {
     /// Reads from a store, with so much room for values that are kept and for those on their way,
-    /// of which readers that lag have a third.
+    /// of which readers that lag have a half of their own.
     pub fn new(
         store: Arc<ObjectStore>,
         cache_bytes: usize,
@@ -131,8 +131,8 @@ impl Parts {
             store,
             cache: Cache::new(cache_bytes),
             under_way: Mutex::default(),
-            hot_room: Budget::new(read_bytes / 3 * 2),
-            cold_room: Budget::new(read_bytes / 3),
+            hot_room: Budget::new(read_bytes / 2),
+            cold_room: Budget::new(read_bytes / 2),
             metrics,
         }
     }

@@ -1,8 +1,9 @@
 //! DeleteRecords: each logical partition is shortened at the leader of its physical one, with days
-//! in every segment that holds records before the offset. Topics that are not virtual are the home
-//! broker's, asked first, as their client.
+//! in every segment that holds records before the offset, oldest first. Topics that are not virtual
+//! are the home broker's, asked first, as their client.
+//! Invariant: a segment is shortened only when all before it are empty, so no reader meets a hole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ use crate::route::chain::Chain;
 const LEG_VERSION: i16 = 2;
 /// Everything that is there.
 const END: i64 = -1;
+/// The offset is none of the partition's.
+const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// REQUEST_TIMED_OUT: it may have been done.
 const TIMED_OUT: i16 = 7;
 
@@ -42,8 +45,10 @@ struct Shortened {
     base: i64,
     physical: Arc<str>,
     partition: i32,
-    /// It is the one in which the offset lies: done first, as the brokers may refuse the offset.
-    holds: bool,
+    /// Its place among the segments that are shortened for its row.
+    nth: usize,
+    /// It takes writes.
+    open: bool,
 }
 
 /// A DeleteRecords request that names a virtual topic; `None` for any other.
@@ -91,20 +96,24 @@ impl Legs {
         beside: Option<Bytes>,
     ) -> Result<Bytes, WireError> {
         let mut answer = DeleteRecordsResponse::default();
-        let (holding, older): (Vec<_>, Vec<_>) =
-            parts(ways, request, &mut answer).into_iter().partition(|part| part.holds);
-        for (part, ended) in self.shorten(ways, request.timeout_ms, holding).await? {
-            let row = row(&mut answer, &part);
-            row.error_code = ended.err().unwrap_or(0);
-            row.low_watermark = ended.unwrap_or(-1);
+        let parts = parts(ways, request, &mut answer);
+        let parts = self.within_ends(ways, parts, &mut answer).await?;
+        let rounds = parts.iter().map(|part| part.nth + 1).max().unwrap_or(0);
+        let mut rounds: Vec<Vec<Shortened>> = (0..rounds).map(|_| Vec::new()).collect();
+        for part in parts {
+            rounds[part.nth].push(part);
         }
-        // Only where the offset was one that can be.
-        let older = older.into_iter().filter(|part| row(&mut answer, part).error_code == 0);
-        let older = older.filter(|_| !fault::on("older-segments-kept")).collect();
-        for (part, ended) in self.shorten(ways, request.timeout_ms, older).await? {
-            if let Err(code) = ended {
+        if fault::on("newest-first") {
+            rounds.reverse();
+        }
+        let mut failed = HashSet::new();
+        for mut round in rounds {
+            round.retain(|part| !failed.contains(&part.of));
+            for (part, ended) in self.shorten(ways, request.timeout_ms, round).await? {
                 let row = row(&mut answer, &part);
-                (row.error_code, row.low_watermark) = (code, -1);
+                row.error_code = ended.err().unwrap_or(0);
+                row.low_watermark = ended.unwrap_or(-1);
+                failed.extend(ended.is_err().then_some(part.of));
             }
         }
         if let Some(frame) = beside {
@@ -114,6 +123,33 @@ impl Legs {
             answer.topics.extend(told.topics);
         }
         reply::frame(head, &answer)
+    }
+
+    /// Takes out what brokers would refuse only after other segments were shortened: offsets beyond
+    /// the end of the log.
+    async fn within_ends(
+        &mut self,
+        ways: Ways<'_>,
+        parts: Vec<Shortened>,
+        answer: &mut DeleteRecordsResponse,
+    ) -> Result<Vec<Shortened>, WireError> {
+        let asked = parts.iter().filter(|part| part.open && part.nth > 0 && part.offset != END);
+        let asked: Vec<_> = asked.map(|part| (part.physical.clone(), part.partition)).collect();
+        if asked.is_empty() {
+            return Ok(parts);
+        }
+        let ends = self.ends(ways, 0, asked.clone()).await?;
+        let mut refused = HashSet::new();
+        for part in parts.iter().filter(|part| part.open && part.nth > 0 && part.offset != END) {
+            let code = match ends.get(&(part.physical.clone(), part.partition)) {
+                Some(end) if part.offset <= *end || fault::on("ends-unasked") => continue,
+                Some(_) => OFFSET_OUT_OF_RANGE,
+                None => NOT_LEADER,
+            };
+            row(answer, part).error_code = code;
+            refused.insert(part.of);
+        }
+        Ok(parts.into_iter().filter(|part| !refused.contains(&part.of)).collect())
     }
 
     /// Shortens physical partitions; gives where each starts now, as a logical offset, or an error.
@@ -183,7 +219,12 @@ fn parts(
         for (row, asked) in topic.partitions.iter().enumerate() {
             let refused = ways.refused.code(t);
             let place = routed.place(asked.partition_index).filter(|_| refused.is_none());
-            let unplaced = if place.is_some() { NOT_LEADER } else { UNKNOWN_PARTITION };
+            let unplaced = match place {
+                Some(_) if asked.offset < END => OFFSET_OUT_OF_RANGE,
+                Some(_) => NOT_LEADER,
+                None => UNKNOWN_PARTITION,
+            };
+            let place = place.filter(|_| asked.offset >= END);
             rows.push(
                 DeleteRecordsPartitionResult::default()
                     .with_partition_index(asked.partition_index)
@@ -206,22 +247,20 @@ fn parts(
 /// the offset; -1 is the end.
 fn cut(of: (usize, usize), chain: &Chain, partition: i32, offset: i64) -> Vec<Shortened> {
     let all = chain.stretches(partition).enumerate();
-    let there = all.filter(move |(n, part)| *n == 0 || offset == END || part.base <= offset);
-    let mut parts: Vec<_> = there
-        .map(|(_, part)| {
+    let there = all.filter(|(n, part)| *n == 0 || offset == END || part.base <= offset);
+    let parts = there.filter(|(n, part)| *n == 0 || part.length() != Some(0));
+    (0..)
+        .zip(parts)
+        .map(|(nth, (_, part))| {
             let within = match (offset, part.length()) {
                 (END, None) => END,
                 (END, Some(length)) => length,
                 (offset, length) => (offset - part.base).clamp(0, length.unwrap_or(i64::MAX)),
             };
-            let (physical, base) = (part.topic.clone(), part.base);
-            Shortened { of, offset: within, base, physical, partition, holds: false }
+            let (physical, base, open) = (part.topic.clone(), part.base, part.end.is_none());
+            Shortened { of, offset: within, base, physical, partition, nth, open }
         })
-        .collect();
-    if let Some(last) = parts.last_mut() {
-        last.holds = true;
-    }
-    parts
+        .collect()
 }
 
 fn leg_request(timeout_ms: i32, parts: &[Shortened]) -> DeleteRecordsRequest {

@@ -5,12 +5,13 @@ use kafka_protocol::messages::delete_records_request::{
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use protocol_ext::fake_broker::Fault;
 
 use super::read::{fill, placed};
 use super::{NORCAL, TOPIC, roll, start};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
-use crate::harness::{Checked, Faults, ensure_eq};
+use crate::harness::{Checked, Faults, ensure, ensure_eq};
 
 const DELETE_RECORDS: i16 = 21;
 const OUT_OF_RANGE: i16 = 1;
@@ -40,6 +41,7 @@ pub async fn records_before_an_offset_go(faults: Faults) -> Checked {
     fill(&brokers, NORCAL[1], &[6, 7, 8]);
     roll(&brokers, "norcal", NORCAL, 5);
     placed(&mut client, 0, 8).await?;
+    ensure_eq!(delete(&mut client, -2).await?, (OUT_OF_RANGE, -1), "below everything");
     // Beyond the end: nothing is touched, not what lies before it either.
     ensure_eq!(delete(&mut client, 9).await?, (OUT_OF_RANGE, -1), "beyond the end");
     ensure_eq!(starts(&brokers), [0, 0], "starts after a request beyond the end");
@@ -52,6 +54,29 @@ pub async fn records_before_an_offset_go(faults: Faults) -> Checked {
     ensure_eq!(delete(&mut client, -1).await?, (0, 8), "everything");
     ensure_eq!(starts(&brokers), [5, 3], "starts after the last one");
     placed(&mut client, 8, 8).await
+}
+
+/// Where it is not known of a segment whether it was shortened, those behind it stay whole: a
+/// reader would meet a hole.
+pub async fn no_hole_is_made(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    fill(&brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
+    fill(&brokers, NORCAL[1], &[6, 7, 8]);
+    roll(&brokers, "norcal", NORCAL, 5);
+    placed(&mut client, 0, 8).await?;
+    brokers.cluster().script(DELETE_RECORDS, Fault::CloseAfter(0));
+    let (code, _) = delete(&mut client, 6).await?;
+    ensure!(code != 0, "a request that was not done is told done");
+    ensure_eq!(starts(&brokers), [5, 0], "starts after a failure");
+    ensure_eq!(delete(&mut client, 6).await?, (0, 6), "the same again");
+    ensure_eq!(starts(&brokers), [5, 1], "starts after it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_segment_that_is_not_shortened_keeps_those_behind_it() -> Checked {
+    no_hole_is_made(None).await
 }
 
 #[tokio::test]

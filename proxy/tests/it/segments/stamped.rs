@@ -27,6 +27,17 @@ fn today() -> i64 {
     i64::try_from(now.expect("after 1970").as_millis()).expect("small") / DAY_MS
 }
 
+/// The day, counted from 1970, that `YYYY-MM-DD` names.
+fn day_of(name: &str) -> Option<i64> {
+    let parts: Vec<i64> = name.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [year, month, day] = parts[..] else { return None };
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let of_months: i64 = days.iter().take(usize::try_from(month).ok()? - 1).sum();
+    let of_years: i64 = (1970..year).map(|year| 365 + i64::from(leap(year))).sum();
+    Some(of_years + of_months + day - 1)
+}
+
 /// Open segments of all slots, by the slot's name.
 async fn open(proxy: &Proxy) -> Checked<BTreeMap<String, String>> {
     let (_, text) = proxy.admin(&format!("/topics/{TOPIC}")).await?;
@@ -76,6 +87,14 @@ pub async fn records_go_to_their_days(faults: Faults) -> Checked {
     let names: BTreeSet<&String> = segments.values().collect();
     ensure_eq!(names.len(), slots, "different segments");
     let today = today();
+    for (slot, segment) in &segments {
+        let (region, nth) = slot.rsplit_once('.').ok_or_else(|| failure(slot))?;
+        let day = segment.strip_prefix(&format!("fires-{region}-")).and_then(day_of);
+        let day = day.ok_or_else(|| failure(format!("{slot} has segment {segment}")))?;
+        let open =
+            (today - RING + 1..=today).contains(&day) && day.rem_euclid(RING).to_string() == nth;
+        ensure!(open, "{slot} has segment {segment}");
+    }
     // Of each day twice: once where the region is known. 40 days ago and tomorrow are not open.
     let days: Vec<i64> =
         [0, 0, -1, -1, -2, -2, -40, -40, 1, 1].iter().map(|ago| today + ago).collect();
