@@ -6,9 +6,10 @@
 #   compose/fuzz.sh coverage [SECONDS] [TARGET...]   libFuzzer, so many seconds a target
 #
 # N: 19,000,000 and 1,000,000 unless told. Each prints counts, why mutants were refused, memory, and
-# fails on a panic, a broken promise, or a count that must not be zero. `coverage` needs a C++
-# compiler; cargo-fuzz is not needed (`cargo +nightly fuzz run TARGET` works as well). What
-# libFuzzer finds and its corpus lie in protocol-ext/fuzz/ and are not committed.
+# fails on a panic, a broken promise, or a count that must not be zero. `coverage` prints the edges
+# that are covered and why inputs of the corpus are refused; it needs a C++ compiler, and any
+# toolchain does (RUSTUP_TOOLCHAIN=nightly picks one). What libFuzzer finds and its corpus lie in
+# protocol-ext/fuzz/ and are not committed.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -31,30 +32,48 @@ sockets() {
 
 # The flags are those of cargo-fuzz without a sanitizer: there is no unsafe code of ours to watch.
 coverage() {
-    local seconds=${1:-60} fuzz=$repo/protocol-ext/fuzz target
+    local seconds=${1:-60} fuzz=$repo/protocol-ext/fuzz target triple
     shift || true
     local targets=("$@")
     [ $# -gt 0 ] || targets=(request response tail batch rewrite codec reference)
     need c++ g++
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repo/target}/fuzz
-    "$cargo" run --quiet --release --manifest-path "$fuzz/Cargo.toml" --bin corpus -- \
-        "$repo/protocol-ext/tests/golden" "$fuzz/corpus"
+    local release=$CARGO_TARGET_DIR/release
+    "$cargo" build --quiet --release --manifest-path "$fuzz/Cargo.toml" --bin corpus --bin reasons
+    "$release/corpus" "$repo/protocol-ext/tests/golden" "$fuzz/corpus"
     export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code"
-    local triple
     triple=$(rustc -vV | sed -n 's/^host: //p')
     for target in "${targets[@]}"; do
         "$cargo" build --quiet --release --manifest-path "$fuzz/Cargo.toml" --bin "$target" \
             --target "$triple"
         mkdir -p "$fuzz/artifacts/$target"
         say "== $target, $seconds s"
-        "$CARGO_TARGET_DIR/$triple/release/$target" "$fuzz/corpus/$target" \
+        local log=$fuzz/artifacts/$target.log
+        if ! "$CARGO_TARGET_DIR/$triple/release/$target" "$fuzz/corpus/$target" \
             -artifact_prefix="$fuzz/artifacts/$target/" -max_total_time="$seconds" \
             -rss_limit_mb=1024 -malloc_limit_mb=64 -timeout=10 -print_final_stats=1 \
-            -verbosity=1 2>&1 | grep -E 'INITED|DONE|BINGO|ERROR|SUMMARY|panicked|stat::|cov: ' |
-            grep -vE 'NEW|REDUCE|pulse|RELOAD'
+            >"$log" 2>&1; then
+            tail -n 60 "$log" >&2
+            die "$target: see $fuzz/artifacts/$target"
+        fi
+        covered "$target" "$log"
+        "$release/reasons" "$target" "$fuzz/corpus/$target"
     done
+}
+
+# What a log of libFuzzer says at its end: edges covered, of those that there are.
+covered() {
+    awk -v target="$1" '
+        /inline 8-bit counters/ { match($0, /\([0-9]+ inline/); of = substr($0, RSTART + 1, RLENGTH - 8) }
+        / cov: / { for (n = 1; n < NF; n++) { if ($n == "cov:") cov = $(n + 1)
+                   if ($n == "ft:") ft = $(n + 1) } }
+        /stat::number_of_executed_units/ { runs = $NF }
+        /stat::peak_rss_mb/ { rss = $NF }
+        END { if (cov == "" || runs == "") { print target ": libFuzzer tells nothing"; exit 1 }
+              printf "%s: %d edges covered of %d, %d features, %d runs, %d MB at most\n",
+                  target, cov, of, ft, runs, rss }' "$2"
 }
 
 case ${1:-} in

@@ -4,6 +4,7 @@
 //! answers may carry addresses that nobody rewrites.
 
 use crate::schema::{Message, responses};
+use crate::versions;
 
 /// Produce.
 pub const PRODUCE: i16 = 0;
@@ -119,7 +120,8 @@ pub fn is_servable(key: i16, version: i16) -> bool {
 pub fn servable_range(key: i16, min: i16, max: i16) -> Option<(i16, i16)> {
     let (low, high) = match get(key)?.answer {
         Answer::Hidden => return None,
-        Answer::Opaque | Answer::Versions => (min, max),
+        Answer::Opaque => (min, max),
+        Answer::Versions => (0, versions::VERSION_MAX),
         Answer::Patch(message) | Answer::Tail(message) => (message.min, message.max),
     };
     let (low, high) = (min.max(low), max.min(high));

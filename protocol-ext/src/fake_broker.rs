@@ -92,6 +92,8 @@ pub struct FakeCluster {
     pub nodes: Vec<FakeNode>,
     /// Rows of ApiVersions: key, least and greatest version.
     pub versions: Vec<(i16, i16, i16)>,
+    /// The rows that a broker tells which is of another release.
+    pub versions_of: BTreeMap<i32, Vec<(i16, i16, i16)>>,
     /// The topics.
     pub topics: Vec<FakeTopic>,
     /// A partition whose leader moved, if any.
@@ -102,6 +104,8 @@ pub struct FakeCluster {
     pub leaderless: Vec<(String, i32)>,
     /// Brokers that have not heard of what is set for topics.
     pub behind: Vec<i32>,
+    /// Brokers that have a replica of every partition and are down.
+    pub down: Vec<i32>,
     /// Kafka's id of the cluster.
     pub id: String,
     /// Topics that Metadata tells an error of, and which.
@@ -175,10 +179,12 @@ impl FakeCluster {
         Self {
             nodes,
             versions: VERSIONS.to_vec(),
+            versions_of: BTreeMap::new(),
             topics: Vec::new(),
             moved: None,
             refusing: Vec::new(),
             leaderless: Vec::new(),
+            down: Vec::new(),
             id: "fake".to_owned(),
             troubled: Vec::new(),
             configs: Vec::new(),

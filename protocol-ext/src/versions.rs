@@ -1,5 +1,7 @@
 //! The ApiVersions answer: the versions clients may use are those the broker has and we serve.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::api::API_VERSIONS;
@@ -62,13 +64,7 @@ pub fn answer(
 ) -> Result<Bytes, WireError> {
     let correlation = head.correlation.to_be_bytes();
     if head.version > VERSION_MAX {
-        let mut out = correlation.to_vec();
-        out.extend_from_slice(&UNSUPPORTED_VERSION.to_be_bytes());
-        put_length(&mut out, false, true, Some(1));
-        for part in [API_VERSIONS, 0, VERSION_MAX] {
-            out.extend_from_slice(&part.to_be_bytes());
-        }
-        return Ok(out.into());
+        return Ok(unsupported(head));
     }
     let limited = limit(known, LAYOUT, allow)?;
     let mut out = correlation.to_vec();
@@ -90,20 +86,48 @@ pub fn answer(
     Ok(out.into())
 }
 
+/// Answers a version of ApiVersions that is too new, as a broker does (KIP-511): an error in the
+/// layout of version 0, with the versions of this one API.
+pub fn unsupported(head: Head) -> Bytes {
+    let mut out = head.correlation.to_be_bytes().to_vec();
+    out.extend_from_slice(&UNSUPPORTED_VERSION.to_be_bytes());
+    put_length(&mut out, false, true, Some(1));
+    for part in [API_VERSIONS, 0, VERSION_MAX] {
+        out.extend_from_slice(&part.to_be_bytes());
+    }
+    out.into()
+}
+
+/// What all of some brokers have, by the frame of [`LAYOUT`] that each of them gave. What a frame
+/// holds besides versions is that of the first.
+pub fn common<'a>(tables: impl IntoIterator<Item = &'a Bytes>) -> Result<Option<Bytes>, WireError> {
+    let mut tables = tables.into_iter();
+    let Some(first) = tables.next() else { return Ok(None) };
+    let mut common = first.clone();
+    for table in tables {
+        let other = rows(table)?;
+        common = limit(&common, LAYOUT, |key, min, max| {
+            let (least, most) = other.get(&key)?;
+            let (min, max) = (min.max(*least), max.min(*most));
+            (min <= max).then_some((min, max))
+        })?;
+    }
+    Ok(Some(common))
+}
+
 /// The version of ApiVersions that brokers are asked with for [`answer`].
 pub const LAYOUT: i16 = 3;
 
-/// The versions of one API in a frame of [`LAYOUT`].
-pub fn range(known: &Bytes, wanted: i16) -> Result<Option<(i16, i16)>, WireError> {
+/// The least and the greatest version of each API in a frame of [`LAYOUT`].
+pub fn rows(known: &Bytes) -> Result<BTreeMap<i16, (i16, i16)>, WireError> {
     let mut read = Reader::new(known, 6);
+    let mut rows = BTreeMap::new();
     for _ in 0..read.length(true, true)?.unwrap_or(0) {
         let (key, min, max) = (read.i16()?, read.i16()?, read.i16()?);
         skip_tags(&mut read)?;
-        if key == wanted {
-            return Ok(Some((min, max)));
-        }
+        rows.insert(key, (min, max));
     }
-    Ok(None)
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -120,8 +144,7 @@ mod tests {
         let answered = answered.with_api_keys(vec![row(3, 12), row(36, 2)]);
         let known = Head { api: API_VERSIONS, version: LAYOUT, correlation: 1 };
         let known = crate::reply::frame(known, &answered).expect("a frame");
-        assert_eq!(range(&known, 36), Ok(Some((0, 2))));
-        assert_eq!(range(&known, 37), Ok(None));
+        assert_eq!(rows(&known), Ok([(3, (0, 12)), (36, (0, 2))].into()));
         for version in 0..=VERSION_MAX {
             let head = Head { api: API_VERSIONS, version, correlation: 9 };
             let only = |key, min, max| (key == 36).then_some((min, max));
@@ -134,6 +157,30 @@ mod tests {
         let head = Head { api: API_VERSIONS, version: 9, correlation: 9 };
         let frame = answer(&known, head, |_, _, _| None).expect("an answer");
         assert_eq!(frame.as_ref(), [0, 0, 0, 9, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    }
+
+    #[test]
+    fn what_all_brokers_have_is_the_least_of_each() {
+        use kafka_protocol::messages::ApiVersionsResponse;
+        use kafka_protocol::messages::api_versions_response::ApiVersion;
+        let table = |rows: &[(i16, i16, i16)]| {
+            let rows = rows.iter().map(|(key, min, max)| {
+                let row = ApiVersion::default().with_api_key(*key);
+                row.with_min_version(*min).with_max_version(*max)
+            });
+            let table = ApiVersionsResponse::default().with_api_keys(rows.collect());
+            let head = Head { api: API_VERSIONS, version: LAYOUT, correlation: 1 };
+            crate::reply::frame(head, &table).expect("a frame")
+        };
+        let old = table(&[(0, 0, 9), (1, 0, 16), (4, 0, 7), (9, 0, 3)]);
+        let new = table(&[(0, 3, 13), (1, 4, 18), (9, 4, 5), (76, 0, 1)]);
+        for tables in [[&old, &new], [&new, &old]] {
+            let common = common(tables).expect("tables").expect("some");
+            assert_eq!(rows(&common), Ok([(0, (3, 9)), (1, (4, 16))].into()));
+        }
+        assert_eq!(common([&old]), Ok(Some(old.clone())));
+        assert_eq!(common([]), Ok(None));
+        assert!(common([&old, &new.slice(..20)]).is_err());
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub enum Command {
         command: TopicCommand,
     },
     /// What offload would save for a topic, by its log and a list of prices.
-    #[command(after_help = "Example:\n  firebreak analyse satellite-images --prices prices.toml")]
+    #[command(after_help = "Example:\n  firebreak analyse satellite-images \
+        --upstream kafka-1:9092 --prices prices.toml")]
     Analyse {
         /// The topic.
         topic: String,
@@ -175,6 +176,9 @@ pub struct UpkeepArgs {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Brokers of the cluster: HOST:PORT[,HOST:PORT...]; wins over the file.
+    #[arg(long, value_name = "H:P", env = "KAFKA_BOOTSTRAP_SERVERS")]
+    pub upstream: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -5,3 +5,4 @@ pub mod files;
 pub mod owner;
 pub mod physical_topics;
 pub mod probe;
+pub mod versions;

@@ -122,6 +122,7 @@ impl DataPlane {
             api::SASL_HANDSHAKE if fault::on("handshake-0-hidden") => (1, max),
             api::SASL_HANDSHAKE if self.sasl.is_some() => (0, max.min(1)),
             api::SASL_AUTHENTICATE if self.sasl.is_some() => (0, max.min(2)),
+            api::API_VERSIONS if fault::on("newest-versions-pass") => (min, max),
             _ => api::servable_range(key, min, max)?,
         };
         let range = match key {
@@ -174,6 +175,10 @@ impl DataPlane {
 
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
+        // One that is too new has an answer too.
+        if key == api::API_VERSIONS {
+            return version >= 0;
+        }
         let known = self.servable_range(key, 0, i16::MAX);
         api::is_servable(key, version)
             && known.is_some_and(|(min, max)| (min..=max).contains(&version))

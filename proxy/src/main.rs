@@ -40,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
-    let config = match load(args.config.as_deref(), &from_environment()) {
+    let flags = Flags { upstream: args.upstream.clone(), ..from_environment() };
+    let config = match load(args.config.as_deref(), &flags) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };

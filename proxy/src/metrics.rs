@@ -1,6 +1,7 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
 mod health;
+mod placed;
 mod places;
 
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
 pub use health::{Health, Held, StoreOp};
+pub use placed::Placed;
 use places::Places;
 
 /// How deep an exchange is looked into.
@@ -138,6 +140,8 @@ pub enum PartResult {
     Duplicate,
     /// A later one was there.
     Older,
+    /// A sealed segment has it.
+    Sealed,
     /// To be sent again.
     Again,
     /// Refused for good.
@@ -148,8 +152,8 @@ pub enum PartResult {
     Deferred,
 }
 
-const PART_RESULTS: [&str; 7] =
-    ["new", "duplicate", "older", "again", "refused", "contradiction", "deferred"];
+const PART_RESULTS: [&str; 8] =
+    ["new", "duplicate", "older", "sealed", "again", "refused", "contradiction", "deferred"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonOnly {
@@ -225,6 +229,8 @@ pub struct Metrics {
     offload_objects: [Counter; OFFLOAD_OPS.len()],
     /// Of the store, the budget and the cluster.
     pub health: Health,
+    /// Of the placement of topics with days.
+    pub placed: Placed,
     reloads: [Counter; 2],
     offload_cache: [Counter; CACHE_RESULTS.len()],
     /// Answers that left values out since the store took too long.
@@ -238,7 +244,7 @@ pub struct Metrics {
     routed_parts: [Counter; PART_RESULTS.len()],
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
-    hidden_topics: Gauge,
+    odd_topics: [Gauge; 2],
     /// Records by where they belong.
     pub places: Places,
 }
@@ -277,7 +283,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
-        let health = Health::new(r);
+        let (health, placed) = (Health::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
         let help = "Where values to restore were found";
@@ -288,7 +294,7 @@ impl Metrics {
         let offload_hedged = counter(r, "offload_hedged", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
-        let (routed_parts, [routed_records, producer_look_ups], hidden_topics) = routed(r);
+        let (routed_parts, [routed_records, producer_look_ups], odd_topics) = routed(r);
         let places = Places::new(r);
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -300,6 +306,7 @@ impl Metrics {
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
             health,
+            placed,
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),
             offload_cache: CACHE_RESULTS
@@ -314,7 +321,7 @@ impl Metrics {
             routed_records,
             routed_parts,
             producer_look_ups,
-            hidden_topics,
+            odd_topics,
             places,
         }
     }
@@ -399,7 +406,12 @@ impl Metrics {
 
     /// Notes how many topics of the cluster virtual ones hide.
     pub fn hidden_topics(&self, topics: usize) {
-        self.hidden_topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+        self.odd_topics[0].set(i64::try_from(topics).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many physical topics have another number of partitions than they must have.
+    pub fn misshapen_topics(&self, topics: usize) {
+        self.odd_topics[1].set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 
     /// Counts where a value to restore was found.
@@ -441,7 +453,7 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 }
 
 /// What is counted of virtual topics.
-fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gauge) {
+fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], [Gauge; 2]) {
     let help = "Records routed to slots of virtual topics";
     let records = counter(r, "routed_records", help);
     let parts = Family::<ResultOnly, Counter>::default();
@@ -452,8 +464,11 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], Gau
     let hidden = Gauge::default();
     let help = "Topics of the cluster that a virtual topic of the same name hides";
     r.register("hidden_topics", help, hidden.clone());
+    let misshapen = Gauge::default();
+    let help = "Physical topics of another number of partitions than their virtual topic";
+    r.register("misshapen_topics", help, misshapen.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
-    (parts, [records, look_ups], hidden)
+    (parts, [records, look_ups], [hidden, misshapen])
 }
 
 fn buckets() -> Histogram {

@@ -8,6 +8,8 @@ pub mod ask;
 pub mod command;
 pub mod day;
 pub mod leader;
+pub mod looks;
+pub mod plan;
 pub mod record;
 pub mod seal;
 pub mod table;

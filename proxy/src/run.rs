@@ -15,7 +15,7 @@ use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, owner, physical_topics, probe};
+use crate::control::{self, owner, physical_topics, probe, versions};
 use crate::data_plane::DataPlane;
 use crate::filters::offload::Offload;
 use crate::metrics::Metrics;
@@ -211,6 +211,9 @@ impl Serving {
         let look = Arc::new(Notify::new());
         let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
         jobs.spawn_until_cut(files);
+        if plane.sasl.is_some() {
+            jobs.spawn_until_cut(versions::learn(directory.clone(), limits.clone()));
+        }
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
         let accepting = Tasks::on(of_clients);

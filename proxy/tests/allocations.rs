@@ -87,8 +87,12 @@ fn start_proxy(broker: SocketAddr) -> SocketAddr {
             if proxy.is_finished() {
                 break;
             }
+            // Another process may listen there, and ours is about to end for it.
             if TcpStream::connect(listen).is_ok() {
-                return listen;
+                thread::sleep(Duration::from_millis(200));
+                if !proxy.is_finished() {
+                    return listen;
+                }
             }
         }
         println!("another try: {:?}", proxy.join());

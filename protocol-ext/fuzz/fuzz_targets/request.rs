@@ -1,4 +1,4 @@
 //! libFuzzer calls `protocol_ext_fuzz::request`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| protocol_ext_fuzz::request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| protocol_ext_fuzz::request(data, &mut |_| ()));

@@ -13,7 +13,8 @@ use crate::wire::WireError;
 const UNSUPPORTED_VERSION: i16 = 35;
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
-    let own = cluster.versions.iter().find(|(key, ..)| *key == api::API_VERSIONS);
+    let versions = cluster.versions_of.get(&cluster.at).unwrap_or(&cluster.versions);
+    let own = versions.iter().find(|(key, ..)| *key == api::API_VERSIONS);
     let (_, min, max) = own.copied().unwrap_or((api::API_VERSIONS, 0, 4));
     if request.head.version > max {
         let head = Head { version: 0, ..request.head };
@@ -22,7 +23,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
             .with_api_keys(vec![row(api::API_VERSIONS, min, max)]);
         return reply::frame(head, &answer);
     }
-    let rows = cluster.versions.iter().map(|(key, min, max)| row(*key, *min, *max));
+    let rows = versions.iter().map(|(key, min, max)| row(*key, *min, *max));
     reply::frame(request.head, &ApiVersionsResponse::default().with_api_keys(rows.collect()))
 }
 

@@ -85,12 +85,16 @@ fn known(cluster: &FakeCluster, topic: &FakeTopic, version: i16) -> MetadataResp
         let away = cluster.leaderless.contains(&(topic.name.clone(), index));
         let leader = if away { BrokerId(-1) } else { replica };
         let error = if away || leader.0 < 0 && cluster.strict { LEADER_NOT_AVAILABLE } else { 0 };
-        let partition = MetadataResponsePartition::default()
+        let down: Vec<BrokerId> = cluster.down.iter().copied().map(BrokerId).collect();
+        let mut partition = MetadataResponsePartition::default()
             .with_error_code(error)
             .with_partition_index(index)
             .with_leader_id(leader)
-            .with_replica_nodes(vec![replica])
+            .with_replica_nodes([&[replica][..], &down].concat())
             .with_isr_nodes(vec![replica]);
+        if version >= 5 {
+            partition.offline_replicas = down;
+        }
         if version >= 7 { partition.with_leader_epoch(epoch) } else { partition }
     });
     let trouble = cluster.troubled.iter().find(|(name, _)| *name == topic.name);

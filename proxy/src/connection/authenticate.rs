@@ -14,7 +14,7 @@ use protocol_ext::{api, versions};
 
 use super::frames::{check_protocol, framed, gather, length_at, write_chain};
 use super::handle::Handle;
-use super::requests::request_error;
+use super::requests::{is_too_new, request_error};
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
@@ -181,8 +181,11 @@ impl Entrance<'_, '_> {
         }
     }
 
-    /// The versions of brokers, as they told them to the proxy.
+    /// The versions that all brokers have, as they told them to the proxy.
     async fn versions(&self, head: Head) -> Result<Bytes, ConnectionError> {
+        if is_too_new(head.version) {
+            return Ok(versions::unsupported(head));
+        }
         let offered = self.plane.directory.offered(&self.plane.limits).await;
         let offered = offered.ok_or_else(|| ConnectionError::Unreachable {
             node: super::behind(self.door),

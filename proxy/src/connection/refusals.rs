@@ -75,6 +75,10 @@ impl Refusals {
                 (Some(gap), None) if gap.epoch == epoch && gap.sequence != sequence => {}
                 (Some(_), None) => {
                     self.0.remove(&stream);
+                    if self.0.is_empty() {
+                        // A connection may live for long with nothing to come again.
+                        self.0 = HashMap::new();
+                    }
                 }
                 (_, Some(code)) => {
                     self.0.insert(stream, Gap { epoch, sequence, code });

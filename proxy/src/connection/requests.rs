@@ -7,6 +7,7 @@ use std::task::Poll;
 use protocol_ext::api::{self, Answer as Treatment};
 use protocol_ext::header::Head;
 use protocol_ext::schema::{Message, responses};
+use protocol_ext::versions;
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 
@@ -263,13 +264,13 @@ impl<'a> Requests<'a> {
         if !self.plane.is_servable(api, version) {
             return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
         }
+        if self.session.as_ref().is_some_and(|session| session.is_over(api)) {
+            return Err(ConnectionError::SessionOver);
+        }
         if fault::forced().holds() {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         let opened = match api {
-            key if self.session.as_ref().is_some_and(|session| session.is_over(key)) => {
-                return Err(ConnectionError::SessionOver);
-            }
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
                 let limit = AUTHENTICATION_FRAME_BYTES_MAX;
                 if frame_bytes > limit {
@@ -288,6 +289,7 @@ impl<'a> Requests<'a> {
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
+            api::API_VERSIONS if is_too_new(version) => Ok(Opened::Whole(head, frame_bytes)),
             api::ADD_PARTITIONS_TO_TXN
                 if self.plane.routed.is_some() && !fault::on("transactions-unread") =>
             {
@@ -451,6 +453,12 @@ impl<'a> Requests<'a> {
             }
         }
     }
+}
+
+/// Whether a version of ApiVersions is one that is not passed on: its answer could not be read, if
+/// the broker knows it.
+pub(super) fn is_too_new(version: i16) -> bool {
+    version > versions::VERSION_MAX && !fault::on("newest-versions-pass")
 }
 
 pub(super) fn request_error(key: i16, error: WireError) -> ConnectionError {

@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
-use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest, MetadataResponse};
-use kafka_protocol::protocol::{Encodable, StrBytes};
-use protocol_ext::{api, versions};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use protocol_ext::api;
+use protocol_ext::versions::rows;
 use tokio::sync::watch;
 
+use super::versions::{self, Place};
 use crate::clock::{self, Tick};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -165,7 +166,7 @@ enum Way<'a> {
     /// The one that was asked before.
     Again(Asked),
     /// One that may be at this place.
-    Anew(&'a (String, u16)),
+    Anew(&'a Place),
 }
 
 /// A broker that answers.
@@ -189,8 +190,8 @@ async fn ask(
     let race = net::race(questions.collect());
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata");
     let won = tokio::time::timeout(limits.connect * 2, race).await.map_err(late)??;
-    if let Some(versions) = won.versions {
-        directory.learn_versions(versions);
+    if let Some((place, table)) = won.versions {
+        directory.learn_versions(&place, Some(table));
     }
     *kept = Some(won.asked);
     Ok((won.brokers, won.cluster_id))
@@ -199,8 +200,8 @@ async fn ask(
 /// What one broker told.
 struct Told {
     asked: Asked,
-    /// Its table of versions, if it was asked for the first time.
-    versions: Option<Bytes>,
+    /// Its table of versions, and where it is, if it was asked for the first time.
+    versions: Option<(Place, Bytes)>,
     brokers: Vec<Broker>,
     cluster_id: Option<String>,
 }
@@ -211,8 +212,9 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
         Way::Anew(place) => {
             let connected = directory.reach(place, limits, &Login::Proxy).await?;
             let mut broker = BrokerConnection::new(connected);
-            let (version, table) = metadata_version(&mut broker).await?;
-            (Asked { broker, version }, Some(table))
+            let table = versions::of(&mut broker).await?;
+            let version = metadata_version(&table)?;
+            (Asked { broker, version }, Some((place.clone(), table)))
         }
     };
     let mut request = MetadataRequest::default();
@@ -233,24 +235,11 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
     Ok(Told { asked, versions, brokers, cluster_id })
 }
 
-/// The version of Metadata to ask a broker in, and its table of versions.
-async fn metadata_version(broker: &mut BrokerConnection) -> io::Result<(i16, Bytes)> {
+/// The version of Metadata to ask a broker in that gave this table of versions.
+fn metadata_version(table: &Bytes) -> io::Result<i16> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let name = StrBytes::from_static_str("firebreak");
-    let version = StrBytes::from_static_str(env!("CARGO_PKG_VERSION"));
-    let request = ApiVersionsRequest::default()
-        .with_client_software_name(name)
-        .with_client_software_version(version);
-    let mut body = BytesMut::new();
-    let encoded = request.encode(&mut body, versions::LAYOUT);
-    encoded.map_err(|error| invalid(error.to_string()))?;
-    let body = [body.freeze()];
-    let answer = broker.exchange(api::API_VERSIONS, versions::LAYOUT, &body).await?;
-    // The table is kept as a frame, whose correlation id is of no account.
-    let mut frame = BytesMut::zeroed(4);
-    frame.extend_from_slice(&answer);
-    let frame = frame.freeze();
-    let range = versions::range(&frame, api::METADATA).map_err(|e| invalid(e.to_string()))?;
-    let (min, max) = range.ok_or_else(|| invalid("no Metadata API".to_owned()))?;
-    Ok((max.min(METADATA_VERSION_MAX).max(min), frame))
+    let rows = rows(table).map_err(|error| invalid(error.to_string()))?;
+    let (min, max) =
+        rows.get(&api::METADATA).ok_or_else(|| invalid("no Metadata API".to_owned()))?;
+    Ok((*max).min(METADATA_VERSION_MAX).max(*min))
 }

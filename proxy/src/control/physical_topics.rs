@@ -1,7 +1,8 @@
 //! Makes the physical topics and the carriers of virtual ones, if they are missing; tries until it
-//! is done. Looks out for topics of that name which are no carriers: they are hidden.
+//! is done. Looks out for topics of that name which are no carriers: they are hidden; and for
+//! physical ones of another number of partitions: what is beyond theirs can never be written.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,13 +41,13 @@ const EARLIEST: i64 = -2;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often hidden topics are looked for: somebody may make one later.
+/// How often topics are looked at: somebody may make or change one later.
 const LOOK_OUT: Duration = Duration::from_secs(30);
 
 /// Sees that every physical topic and every carrier exists, and looks out for ever.
 pub async fn ensure(plane: Arc<DataPlane>) {
     let Some(routed) = &plane.routed else { return };
-    let (mut made, mut hidden) = (false, HashSet::new());
+    let (mut made, mut told) = (false, TroubleTold::default());
     loop {
         if !made {
             let created = tokio::time::timeout(TIMEOUT * 2, create(&plane, routed)).await;
@@ -55,41 +56,94 @@ pub async fn ensure(plane: Arc<DataPlane>) {
                 Err(error) => tracing::warn!(%error, "topics of virtual ones cannot be made yet"),
             }
         }
-        let looked = tokio::time::timeout(TIMEOUT * 2, look_out(&plane, routed, &mut hidden)).await;
+        let looked = tokio::time::timeout(TIMEOUT * 2, look_out(&plane, routed, &mut told)).await;
         let looked = looked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if let Err(error) = &looked {
-            tracing::warn!(%error, "carriers of virtual topics cannot be looked at");
+            tracing::warn!(%error, "topics of virtual ones cannot be looked at");
         }
         // One that is gone is made again.
-        made &= looked.unwrap_or(true);
+        let all = looked.unwrap_or(true);
+        if made && !all {
+            tracing::error!("a topic of a virtual one is gone: it is made again, empty");
+        }
+        made &= all;
         tokio::time::sleep(random::jittered(if made { LOOK_OUT } else { PAUSE })).await;
     }
 }
 
-/// Looks whether each carrier is what it must be: a topic with a partition for each logical one,
-/// and empty. Tells whether all are there.
+/// What was told of topics that are not as they must be.
+#[derive(Debug, Default)]
+struct TroubleTold {
+    /// Virtual topics that hide a topic of the cluster.
+    hidden: HashSet<Arc<str>>,
+    /// Physical topics of another number of partitions.
+    misshapen: BTreeSet<String>,
+}
+
+/// The physical topics that are made here, and how many partitions each has; with days the
+/// placement makes them.
+fn physical(routed: &VirtualTopics) -> impl Iterator<Item = (&str, i32)> {
+    let topics = routed.all().iter().filter(|topic| !topic.days);
+    topics.flat_map(|topic| topic.physical.iter().map(move |name| (&**name, topic.partitions)))
+}
+
+/// Looks whether each physical topic has the partitions that it must have, and each carrier is
+/// what it must be: a topic with a partition for each logical one, and empty. Tells whether all
+/// are there.
 async fn look_out(
     plane: &DataPlane,
     routed: &VirtualTopics,
-    hidden: &mut HashSet<Arc<str>>,
+    told: &mut TroubleTold,
 ) -> io::Result<bool> {
     let any = plane.directory.connect_any(&plane.limits, &Login::Proxy).await?;
     let mut broker = BrokerConnection::new(any);
-    let topics = routed
-        .all()
-        .iter()
-        .map(|topic| MetadataRequestTopic::default().with_name(Some(topic_name(&topic.name))));
+    let carriers = routed.all().iter().map(|topic| &*topic.name);
+    let topics = carriers.chain(physical(routed).map(|(name, _)| name));
+    let topics =
+        topics.map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name))));
     let mut request = MetadataRequest::default().with_topics(Some(topics.collect()));
     request.allow_auto_topic_creation = false;
     let answer: MetadataResponse = broker.call(api::METADATA, METADATA_VERSION, &request).await?;
-    let mut all = true;
-    for carrier in answer.topics {
+    let gone = |topic: &MetadataResponseTopic| topic.error_code == UNKNOWN_PARTITION;
+    let all = !answer.topics.iter().any(gone);
+    look_at_physical(plane, routed, &answer.topics, &mut told.misshapen);
+    look_at_carriers(plane, routed, answer.topics, &mut told.hidden).await?;
+    Ok(all)
+}
+
+/// Tells of physical topics that have more or fewer partitions than they must have.
+fn look_at_physical(
+    plane: &DataPlane,
+    routed: &VirtualTopics,
+    found: &[MetadataResponseTopic],
+    misshapen: &mut BTreeSet<String>,
+) {
+    let wanted: BTreeMap<&str, i32> = physical(routed).collect();
+    for topic in found.iter().filter(|topic| topic.error_code == 0) {
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        let Some(wanted) = wanted.get(&*name) else { continue };
+        let partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        if partitions == *wanted || fault::on("partitions-uncounted") {
+            misshapen.remove(&name);
+        } else if misshapen.insert(name.clone()) {
+            tracing::error!(topic = %name, partitions, wanted,
+                "a physical topic has another number of partitions than its virtual topic: those \
+                that it lacks take no records, those beyond are never read");
+        }
+    }
+    plane.metrics.misshapen_topics(misshapen.len());
+}
+
+/// Tells of topics that have the name of a virtual one and are not its carrier.
+async fn look_at_carriers(
+    plane: &DataPlane,
+    routed: &VirtualTopics,
+    found: Vec<MetadataResponseTopic>,
+    hidden: &mut HashSet<Arc<str>>,
+) -> io::Result<()> {
+    for carrier in found.into_iter().filter(|topic| topic.error_code == 0) {
         let name = carrier.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
         let Some(topic) = routed.by_name(&name) else { continue };
-        if carrier.error_code != 0 {
-            all &= carrier.error_code != UNKNOWN_PARTITION;
-            continue;
-        }
         plane.topics.learn(carrier.topic_id.into_bytes(), &topic.name);
         let partitions = i32::try_from(carrier.partitions.len()).unwrap_or(i32::MAX);
         let why = match partitions == topic.logical() {
@@ -110,7 +164,7 @@ async fn look_out(
         }
     }
     plane.metrics.hidden_topics(hidden.len());
-    Ok(all)
+    Ok(())
 }
 
 /// Whether a carrier's logs hold records, asked of their leaders.
@@ -166,18 +220,13 @@ fn topic_name(name: &str) -> TopicName {
 async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
     let any = plane.directory.connect_any(&plane.limits, &Login::Proxy).await?;
     let mut broker = BrokerConnection::new(any);
-    let topics = routed.all().iter().flat_map(|topic| {
-        // With days the placement makes them.
-        let physical = topic.physical.iter().filter(|_| !topic.days);
-        let physical = physical.map(|name| (name, topic.partitions));
-        let carrier = (&topic.name, topic.logical());
-        let carrier = (!fault::on("no-carrier")).then_some(carrier);
-        physical.chain(carrier).map(|(name, partitions)| {
-            CreatableTopic::default()
-                .with_name(topic_name(name))
-                .with_num_partitions(partitions)
-                .with_replication_factor(-1)
-        })
+    let carriers = routed.all().iter().filter(|_| !fault::on("no-carrier"));
+    let carriers = carriers.map(|topic| (&*topic.name, topic.logical()));
+    let topics = physical(routed).chain(carriers).map(|(name, partitions)| {
+        CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(-1)
     });
     let request =
         CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(TIMEOUT_MS);

@@ -11,6 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use protocol_ext::api;
 
 use crate::data_plane::DataPlane;
+use crate::fault;
 use crate::route::addresses::Door;
 use crate::upstream::BrokerConnection;
 use crate::upstream::access::Login;
@@ -32,7 +33,8 @@ pub struct Shape {
     pub leader: i32,
     /// The leader's epoch.
     pub epoch: i32,
-    /// Brokers that have it or should have.
+    /// Brokers that have it and are up. One that is not cannot lead before it knows all that the
+    /// cluster decided meanwhile.
     pub replicas: Vec<i32>,
 }
 
@@ -84,7 +86,11 @@ impl<'a> Asker<'a> {
         }
         let led = topic.partitions.into_iter().filter(|partition| partition.leader_id.0 >= 0);
         let shapes = led.map(|partition| {
-            let replicas = partition.replica_nodes.iter().map(|node| node.0).collect();
+            let down = &partition.offline_replicas;
+            let up = partition.replica_nodes.iter().filter(|node| {
+                !down.contains(node) || fault::on("seal-asks-brokers-that-are-down")
+            });
+            let replicas = up.map(|node| node.0).collect();
             let (leader, epoch) = (partition.leader_id.0, partition.leader_epoch);
             (partition.partition_index, Shape { leader, epoch, replicas })
         });

@@ -14,13 +14,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ask::Asker;
-use super::day::{day, day_of, next_name};
+use super::day::{day_of, next_name};
+use super::looks::{self, Look};
+use super::plan::{Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key};
 use super::record::{Intent, Key, Layout, Leader, SegmentFact};
 use super::seal::{self, Made};
 use super::table::Table;
 use super::tail::Read;
 use super::writer::{WriteError, Writer};
-use crate::clock::{self, DAY_MS, Tick};
+use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::random;
 use crate::route::virtual_topics::{PLACEMENT_TOPIC, Routed};
@@ -33,6 +35,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const FRESH: Duration = Duration::from_secs(2);
 /// Time until what was written must have been read.
 const READ_BACK: Duration = Duration::from_secs(15);
+/// A candidate tries so long to take over while a broker that it needs is down.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
 /// A sealed segment must not have grown after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Most replicas of the log.
@@ -85,21 +89,43 @@ pub async fn run(
     }
     let mut seat = Seat { plane, who, read, commands, looks: Vec::new() };
     seat.make_log().await;
+    let mut waits = true;
     loop {
-        seat.wait_for_silence().await;
-        match seat.lead().await {
-            WriteError::Fenced => tracing::info!("another process leads the placement"),
-            WriteError::Unknown(error) => tracing::warn!(%error, "leads the placement no more"),
+        if waits {
+            seat.wait_for_silence().await;
         }
+        waits = match seat.lead().await {
+            WriteError::Fenced => {
+                tracing::info!("another process leads the placement");
+                true
+            }
+            WriteError::Unknown(error) => {
+                if let Some(left_out) = seat.plane.lines.allows("leads") {
+                    tracing::warn!(%error, left_out, "leads the placement no more");
+                }
+                seat.read_anew().await;
+                // Who lost a broker, and its seat to nobody, waits for nobody's silence.
+                seat.last_leader().as_ref() != Some(&seat.who.id)
+            }
+        };
         seat.looks.clear();
     }
 }
 
-/// A sealed segment to look at again.
-struct Look {
-    topic: String,
-    ends: Vec<i64>,
-    at: Tick,
+/// How the log is kept. A sign of life a second is some 25 MB a day, of which the last one counts:
+/// files are short, so that they are closed and compacted soon, and what a start reads stays small.
+/// What is in the log must not be lost with one broker.
+fn log_configs(replicas: i16) -> Vec<(&'static str, &'static str)> {
+    let in_sync = if replicas >= 3 { "2" } else { "1" };
+    vec![
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "1048576"),
+        ("segment.ms", "3600000"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("max.compaction.lag.ms", "7200000"),
+        ("min.insync.replicas", in_sync),
+        ("unclean.leader.election.enable", "false"),
+    ]
 }
 
 struct Seat {
@@ -110,14 +136,6 @@ struct Seat {
     looks: Vec<Look>,
 }
 
-/// One slot that gets a new segment.
-struct Rolled {
-    slot: String,
-    next: String,
-    /// Number and physical topic of the open segment, and its bases.
-    old: Option<(u32, SegmentFact)>,
-}
-
 impl Seat {
     /// Makes the log, if it is not there.
     async fn make_log(&self) {
@@ -125,12 +143,11 @@ impl Seat {
             let mut asker = Asker::new(&self.plane);
             let brokers = self.plane.directory.brokers().len();
             let replicas = i16::try_from(brokers.clamp(1, REPLICAS_MAX)).unwrap_or(1);
-            let compacted = [("cleanup.policy", "compact")];
             let log = (PLACEMENT_TOPIC, 1, replicas);
             let made = match asker.shape(PLACEMENT_TOPIC).await {
                 Ok(Some(_)) => return,
                 Ok(None) if brokers == 0 => Ok(()),
-                Ok(None) => seal::create(&mut asker, log, &compacted).await,
+                Ok(None) => seal::create(&mut asker, log, &log_configs(replicas)).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = made
@@ -148,6 +165,7 @@ impl Seat {
         let mut since = clock::now();
         let silence = SILENCE + random::jittered(BEAT / 2);
         loop {
+            let slept = clock::now();
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(BEAT / 4) => {}
@@ -159,7 +177,9 @@ impl Seat {
             }
             let read = self.read.borrow_and_update().clone();
             let fresh = read.whole && read.at.is_some_and(|at| clock::now() - at < FRESH);
-            if !fresh || read.table.leader != last {
+            // Who did not run has heard nobody: what was read last may be an answer from before.
+            let stopped = clock::now() - slept > FRESH;
+            if !fresh || stopped || read.table.leader != last {
                 (last, since) = (read.table.leader.clone(), clock::now());
             } else if clock::now() - since >= silence {
                 return;
@@ -167,11 +187,41 @@ impl Seat {
         }
     }
 
+    /// Waits until brokers answered twice what is new in the log: the first answer may be one from
+    /// before.
+    async fn read_anew(&mut self) {
+        for _ in 0..2 {
+            let seen = self.read.borrow().at;
+            while self.read.borrow().at == seen {
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep(BEAT / 20) => {}
+                    Some(command) = self.commands.recv() => command.refuse(Refused::Nobody),
+                }
+            }
+        }
+    }
+
+    /// Who led last, as far as was read.
+    fn last_leader(&self) -> Option<String> {
+        self.read.borrow().table.leader.as_ref().map(|leader| leader.id.clone())
+    }
+
     /// Leads until that ends; why it did.
     async fn lead(&mut self) -> WriteError {
-        let mut writer = match Writer::take_over(&self.plane).await {
-            Ok(writer) => writer,
-            Err(error) => return error,
+        let before = self.last_leader();
+        let until = clock::now() + TAKE_OVER_MAX;
+        let mut writer = loop {
+            match Writer::take_over(&self.plane).await {
+                Ok(writer) => break writer,
+                // A broker that was needed is down: soon the cluster has another one for it.
+                Err(WriteError::Unknown(_)) if clock::now() < until => {}
+                Err(error) => return error,
+            }
+            tokio::time::sleep(random::jittered(BEAT / 4)).await;
+            if self.last_leader() != before {
+                return WriteError::Fenced;
+            }
         };
         match self.reign(&mut writer).await {
             Ok(never) => match never {},
@@ -183,8 +233,10 @@ impl Seat {
         let beat = self.beat(writer).await?;
         // Everything before it in the log is read once this is.
         self.until_read(|table| table.leader.as_ref() == Some(&beat)).await?;
+        self.looks = looks::sealed_lately(&self.read.borrow().table);
         tracing::info!(id = %self.who.id, "leads the placement");
         let plane = self.plane.clone();
+        let _leads = plane.metrics.placed.leads();
         let days = plane.routed.iter().flat_map(|all| all.all()).filter(|topic| topic.days);
         let topics: Vec<&Routed> = days.collect();
         loop {
@@ -192,7 +244,7 @@ impl Seat {
                 self.roll(writer, topic, false).await?;
                 self.delete_expired(writer, topic).await?;
             }
-            self.look_again().await;
+            self.look_again(writer).await?;
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(BEAT) => {}
@@ -390,23 +442,18 @@ impl Seat {
     }
 
     /// Whether sealed segments stayed as they were.
-    async fn look_again(&mut self) {
+    async fn look_again(&mut self, writer: &mut Writer) -> Result<(), WriteError> {
         let now = clock::now();
         let looks = std::mem::take(&mut self.looks);
         let (due, later): (Vec<_>, Vec<_>) =
             looks.into_iter().partition(|look| now - look.at >= LOOK_AGAIN);
         self.looks = later;
-        for look in due {
-            let Look { topic, ends, .. } = &look;
-            match seal::ends_now(&mut Asker::new(&self.plane), topic).await {
-                Ok(now) if now.len() == ends.len() => {
-                    if now.values().zip(ends).any(|(now, sealed)| now > sealed) {
-                        tracing::error!(topic, "a sealed segment has grown: what came is not read");
-                    }
-                }
-                Ok(_) | Err(_) => self.looks.push(look),
-            }
+        if !due.is_empty() {
+            let plane = self.plane.clone();
+            let unanswered = self.beating(writer, looks::look_at(&plane, due)).await?;
+            self.looks.extend(unanswered);
         }
+        Ok(())
     }
 }
 
@@ -416,31 +463,6 @@ impl Command {
         // Who asked may be gone.
         let _ = done.send(Err(why));
     }
-}
-
-/// Slots that get a new segment.
-fn due(table: &Table, topic: &Routed, now_ms: u64, forced: bool) -> Vec<Rolled> {
-    let slots = topic.slots().iter().enumerate().filter_map(|(number, slot)| {
-        let name = topic.physical_of(slot);
-        let today = &*day(topic.open_day(number, now_ms) * DAY_MS);
-        let segments = table.segments_of(topic, slot);
-        let old = segments.and_then(|segments| segments.last_key_value());
-        let old = old.map(|(number, fact)| (*number, fact.clone()));
-        let next = match intent_of(table, topic, slot) {
-            Some(Intent::Roll { next }) => next.clone(),
-            Some(Intent::Delete { .. }) => return None,
-            None => {
-                let begun = old.as_ref().and_then(|(_, fact)| day_of(name, &fact.topic));
-                if begun.is_some_and(|begun| begun >= today) && !forced {
-                    return None;
-                }
-                let day = begun.map_or(today, |begun| begun.max(today));
-                next_name(name, day, |name| is_taken(table, topic, slot, name))
-            }
-        };
-        Some(Rolled { slot: slot.clone(), next, old })
-    });
-    slots.collect()
 }
 
 /// Makes the next segment's topic and seals the open one; gives the logical ends, which are the
@@ -458,40 +480,4 @@ async fn ends_of(plane: &DataPlane, topic: &Routed, rolled: Rolled) -> (Rolled, 
         }
     };
     (rolled, Some(ends))
-}
-
-/// The oldest segment of a slot, if its time is over.
-fn expired<'t>(
-    table: &'t Table,
-    topic: &Routed,
-    slot: &str,
-    now_ms: u64,
-) -> Option<(u32, &'t SegmentFact)> {
-    let (number, oldest) = table.segments_of(topic, slot)?.first_key_value()?;
-    let kept_ms = u64::from(topic.retention_days) * DAY_MS;
-    let over = oldest.sealed_at_ms.is_some_and(|at| at.saturating_add(kept_ms) < now_ms);
-    over.then_some((*number, oldest))
-}
-
-fn is_taken(table: &Table, topic: &Routed, slot: &str, name: &str) -> bool {
-    let segments = table.segments_of(topic, slot);
-    segments.is_some_and(|segments| segments.values().any(|fact| fact.topic == name))
-}
-
-fn intent_of<'t>(table: &'t Table, topic: &Routed, slot: &str) -> Option<&'t Intent> {
-    table.intents.get(&(topic.name.to_string(), slot.to_owned()))
-}
-
-fn intent_key(topic: &Routed, slot: &str) -> Key {
-    Key::Intent(topic.name.to_string(), slot.to_owned())
-}
-
-fn segment_key(topic: &Routed, slot: &str, number: u32) -> Key {
-    Key::Segment(topic.name.to_string(), slot.to_owned(), number)
-}
-
-/// A value. These types can always be written; one that could not would be unreadable, and not a
-/// record that takes back what its key said.
-fn json(value: &impl Serialize) -> Option<String> {
-    Some(serde_json::to_string(value).unwrap_or_default())
 }

@@ -2,8 +2,10 @@
 //!
 //! `max.message.bytes` 0 -> shown by every replica's broker -> a batch of wrong CRC refused as too
 //! large by each leader (2 while open; never written) -> no open transaction -> log end = high
-//! watermark, both asked with one leader epoch. Every step may be done again, by whoever leads.
-//! Invariant: an end is told only when no replica takes writes and all there is is replicated.
+//! watermark, both asked with one leader epoch -> the same replicas are up as before. Every step
+//! may be done again, by whoever leads.
+//! Invariant: an end is told only when no replica takes writes and all there is is replicated. One
+//! that is down is not asked: before it can lead it has read the cluster's decisions up to then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -114,6 +116,9 @@ async fn attempt(
     let ends = offsets(asker, topic, &shapes, DEBUGGING_REPLICA).await?;
     let marks = offsets(asker, topic, &shapes, -1).await?;
     let settled = ends == marks || fault::on("unreplicated-sealed");
+    if asker.shape(topic).await?.as_ref() != Some(&shapes) {
+        return Ok(Err("a broker that comes or goes"));
+    }
     match (settled && ends.len() == shapes.len()).then_some(marks) {
         Some(marks) => Ok(Ok(marks.into_values().collect())),
         None => Ok(Err("replication")),

@@ -59,6 +59,17 @@ impl Table {
         self.layouts == other.layouts && self.segments == other.segments
     }
 
+    /// All segments.
+    pub fn all(&self) -> impl Iterator<Item = &SegmentFact> {
+        self.segments.values().flat_map(BTreeMap::values)
+    }
+
+    /// How many segments are open, and how many sealed.
+    pub fn counts(&self) -> (usize, usize) {
+        let (sealed, open): (Vec<_>, Vec<_>) = self.all().partition(|fact| fact.ends.is_some());
+        (open.len(), sealed.len())
+    }
+
     /// The segments of a slot.
     pub fn segments_of(&self, topic: &Routed, slot: &str) -> Option<&BTreeMap<u32, SegmentFact>> {
         self.segments.get(&(topic.name.to_string(), slot.to_owned()))

@@ -71,6 +71,7 @@ pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
             Ok(false) => tokio::time::sleep(BREAK).await,
             Ok(true) => {
                 let (whole, table) = (tail.whole, Arc::new(tail.table.clone()));
+                plane.metrics.placed.segments(table.counts(), table.intents.len());
                 let same = last.as_ref().is_some_and(|last: &Arc<Table>| last.places_as(&table));
                 if whole && !same {
                     put_in_force(routed, &table, &mut told);

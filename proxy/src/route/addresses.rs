@@ -4,10 +4,13 @@
 //! here what to tell clients. Invariant: what clients are told depends on the configuration only,
 //! never on how many brokers are known.
 
+mod offered;
 mod scrub;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -20,7 +23,8 @@ use crate::limits::Limits;
 use crate::net::race;
 use crate::upstream::access::{Access, Connected, Login};
 use crate::upstream::auth::Credentials;
-use crate::{fault, random};
+use crate::{clock, fault, random};
+use offered::Offered;
 use scrub::Place;
 
 /// A real broker.
@@ -61,9 +65,12 @@ pub struct Directory {
     bootstrap_port: u16,
     ports: Ports,
     names: Option<NodeNames>,
-    offered: RwLock<Option<Bytes>>,
+    offered: RwLock<Offered>,
     brokers: RwLock<Arc<Vec<Broker>>>,
     learned: Notify,
+    /// A broker told its versions, or that it tells none.
+    told: Notify,
+    changed: Notify,
     ask: Notify,
 }
 
@@ -80,6 +87,8 @@ impl Directory {
             offered: RwLock::default(),
             brokers: RwLock::default(),
             learned: Notify::new(),
+            told: Notify::new(),
+            changed: Notify::new(),
             ask: Notify::new(),
         }
     }
@@ -94,23 +103,57 @@ impl Directory {
         brokers.sort_by_key(|broker| broker.node);
         let portless = brokers.iter().filter(|b| self.port_of(b.node).is_none()).cloned();
         let portless = portless.collect();
+        let same = **self.brokers.read() == brokers;
         *self.brokers.write() = Arc::new(brokers);
         self.learned.notify_waiters();
+        if !same {
+            self.offered.write().keep(&self.brokers());
+            self.told.notify_waiters();
+            self.changed.notify_one();
+        }
         portless
     }
 
-    /// Takes the table of versions that a broker gave: a frame of the layout `versions::LAYOUT`.
-    pub fn learn_versions(&self, table: Bytes) {
-        *self.offered.write() = Some(table);
+    /// Takes the table of versions that the broker at a place gave, a frame of the layout
+    /// `versions::LAYOUT`; `None` if it gave none.
+    pub fn learn_versions(&self, place: &(String, u16), table: Option<Bytes>) {
+        self.offered.write().learn(place, table, &self.brokers());
+        self.told.notify_waiters();
     }
 
-    /// The table of versions; brokers are asked if none was learned yet.
+    /// Known brokers that should tell their table of versions.
+    pub fn without_versions(
+        &self,
+        now: clock::Tick,
+        age: Duration,
+        pause: Duration,
+    ) -> Vec<(String, u16)> {
+        self.offered.read().due(&self.brokers(), now, (age, pause))
+    }
+
+    /// The table of what all brokers have. Waits until each was asked, at most `limits.connect`.
     pub async fn offered(&self, limits: &Limits) -> Option<Bytes> {
-        let known = |directory: &Self| directory.offered.read().clone();
-        if known(self).is_none() {
-            self.refresh(limits).await;
-        }
-        known(self)
+        let whole = async {
+            loop {
+                let mut told = pin!(self.told.notified());
+                told.as_mut().enable();
+                if self.offered.read().is_whole(&self.brokers()) {
+                    return;
+                }
+                if self.brokers().is_empty() {
+                    self.wake();
+                }
+                told.await;
+            }
+        };
+        // What is known then is better than nothing.
+        let _ = tokio::time::timeout(limits.connect, whole).await;
+        self.offered.read().common()
+    }
+
+    /// Resolves when a new list of brokers was learned.
+    pub async fn brokers_changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The proxy's own name and password, if it has them.

@@ -124,6 +124,10 @@ impl Permissions {
         let topics: Vec<Vec<Arc<str>>> = topics.collect();
         let needed = needed(head.api);
         let names: BTreeSet<&Arc<str>> = topics.iter().flatten().collect();
+        let new = names.iter().filter(|name| !self.known.contains_key(&***name)).count();
+        if self.known.len() + new > KNOWN_MAX {
+            self.known = HashMap::new();
+        }
         let stale = names.into_iter().filter(|name| !self.is_fresh(name, needed));
         let stale: Vec<Arc<str>> = stale.cloned().collect();
         if ask && !stale.is_empty() {
@@ -179,10 +183,9 @@ impl Permissions {
         let answer: MetadataResponse =
             guard::response(api::METADATA, VERSION, &answer, 0).map_err(invalid)?;
         self.answered = true;
-        if self.known.len() + names.len() > KNOWN_MAX {
-            self.known.clear();
-        }
         let at = clock::now();
+        // What will not be believed any more need not be kept.
+        self.known.retain(|_, known| at - known.at < ALLOWED_AGE_MAX * 2);
         for name in names {
             self.known.insert(name.clone(), Known { operations: Operations::NoTopic, at });
         }

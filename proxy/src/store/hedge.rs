@@ -114,7 +114,7 @@ mod tests {
 
     const FLOOR: Duration = Duration::from_millis(2);
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_read_in_twenty_is_asked_twice_at_most() {
         let hedge = Hedge::new(FLOOR);
         for n in 1..=60_u64 {
@@ -133,7 +133,18 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[test]
+    fn patience_is_what_19_of_20_reads_took_and_at_least_the_floor() {
+        let hedge = Hedge::new(FLOOR);
+        assert_eq!(hedge.patience(), FLOOR);
+        (1..=100).for_each(|n| hedge.note(n, Duration::from_millis(n)));
+        assert_eq!(hedge.patience(), Duration::from_millis(96));
+        // Only the last ones count.
+        (101..=400).for_each(|n| hedge.note(n, Duration::ZERO));
+        assert_eq!(hedge.patience(), FLOOR);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_error_of_one_waits_for_the_other() {
         let hedge = Hedge::new(FLOOR);
         let asked = AtomicU64::new(0);

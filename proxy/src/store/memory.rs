@@ -82,9 +82,13 @@ pub mod weather {
     pub struct Weather {
         /// Longest time that an attempt takes.
         pub late: Duration,
-        /// So many attempts of ten fail, half of them after they took effect.
+        /// So many halves of attempts fail of [`ALWAYS`], the second half of one once it took
+        /// effect.
         pub failing: usize,
     }
+
+    /// Every attempt fails.
+    pub const ALWAYS: usize = 20;
 
     #[derive(Default)]
     struct Place {
@@ -145,7 +149,7 @@ pub mod weather {
         let ms = usize::try_from(late.as_millis() / 2).unwrap_or(0);
         let ms = u64::try_from(random::below(ms + 1)).unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(ms)).await;
-        if random::below(20) < failing {
+        if random::below(ALWAYS) < failing {
             return Err(StoreError::Busy("as the simulation has it".to_owned()));
         }
         Ok(())

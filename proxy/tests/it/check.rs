@@ -95,6 +95,9 @@ fn check_of_a_file_that_is_no_toml_or_is_not_there_has_exit_code_2() {
 fn wrong_usage_has_exit_code_2_and_help_exit_code_0() {
     assert_eq!(firebreak(&["--no-such-flag"]).status.code(), Some(2));
     assert_eq!(firebreak(&["--listen", "127.0.0.1:19092"]).status.code(), Some(2));
+    // Its brokers are told by a flag; that nobody answers there is no wrong usage.
+    let analyse = firebreak(&["analyse", "t", "--upstream", "127.0.0.1:1"]);
+    assert_eq!(analyse.status.code(), Some(1), "{}", String::from_utf8_lossy(&analyse.stderr));
     let help = firebreak(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8_lossy(&help.stdout);

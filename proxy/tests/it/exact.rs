@@ -15,6 +15,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::{self, Record, batch};
 use crate::harness::requests::produce;
 use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, until};
+use crate::routed::looked_out;
 
 const TOPIC: &str = "fires";
 const NORCAL: &str = "fires-norcal";
@@ -33,6 +34,7 @@ async fn start(faults: Faults) -> (Brokers, Proxy) {
     brokers.cluster().add_topic(NORCAL, 2);
     brokers.cluster().add_topic(OTHER, 2);
     let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;
+    looked_out(&brokers).await;
     (brokers, proxy)
 }
 
@@ -186,7 +188,7 @@ pub async fn a_part_is_not_sent_late(faults: Faults) -> Checked {
     until("a part at a broker", async || (brokers.cluster().count(PRODUCE) > 0).then_some(()))
         .await?;
     drop(client);
-    tokio::time::sleep(QUIET).await;
+    tokio::time::sleep(QUIET * 3).await;
     heal(&brokers);
     tokio::time::sleep(Duration::from_secs(1)).await;
     for topic in [NORCAL, OTHER] {

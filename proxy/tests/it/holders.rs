@@ -17,7 +17,7 @@ const MIB: usize = 1024 * 1024;
 const VALUE: usize = 6 * MIB;
 /// Room for one request with such a value and one such answer at a time.
 const LIMITS: &str = "frame_bytes_max = 8388608\nbuffered_bytes_max = 16777216\n\
-    frame_progress_ms = 2000";
+    frame_progress_ms = 4000";
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn stalled(blame: &str) -> String {
@@ -88,7 +88,9 @@ async fn a_reader_that_does_not_read_is_closed_when_it_keeps_room_from_others() 
     reader.send(1, 11, &fetch(11, "t", &[(0, 0)], i32::MAX)).await?;
     let asked = || (brokers.cluster().count(1) > before).then_some(());
     until("the question", async || asked()).await?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let held = "firebreak_buffered_bytes{what=\"restored\"}";
+    let held = async || (proxy.metric(held).await.ok()? > VALUE as f64 / 2.0).then_some(());
+    until("room that is held", held).await?;
     let wanted = client.send(1, 11, &fetch(11, "t", &[(0, 1)], 1000)).await?;
     let answer: FetchResponse = answer(&client.receive().await?, 11, wanted)?;
     let (_, error, section) = fetched(answer)?.remove(0);

@@ -27,10 +27,12 @@ pub async fn drain_answers_what_is_in_flight(faults: Faults) -> Checked {
     let opaque = client.send(2, 7, &list_offsets("t")).await?;
     let patched = client.send(3, 12, &metadata(12)).await?;
     let last = client.send(2, 7, &list_offsets("t")).await?;
-    // Three are at the broker or on the way to it once the first is seen there.
-    until("the request at the broker", async || (brokers.cluster().count(2) > 0).then_some(()))
-        .await?;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let taken = |api: &str, class: &str| {
+        format!("firebreak_requests_total{{api=\"{api}\",class=\"{class}\"}}")
+    };
+    // One of Metadata went before.
+    proxy.metric_becomes(&taken("Metadata", "patch"), 2.0).await?;
+    proxy.metric_becomes(&taken("ListOffsets", "opaque"), 2.0).await?;
     proxy.terminate();
     until("the drain", async || (proxy.logged(" draining ") > 0).then_some(())).await?;
     brokers.release();
@@ -157,7 +159,9 @@ async fn a_connection_that_panics_gives_its_place_back() -> Checked {
     let brokers = Brokers::start(1).await;
     // Any point on the way of a connection does.
     let panics = Some("silent-client-connects=2*panic");
-    let proxy = Setup::new(&brokers, panics).limit("connections_max = 1").start().await;
+    // One client more than those two is not waited for long.
+    let limits = "connections_max = 1\nfirst_request_ms = 1000";
+    let proxy = Setup::new(&brokers, panics).limit(limits).start().await;
     // The second one comes in only once the first has given its place back.
     until("two panics", async || {
         let mut client = Client::connect(proxy.port).await.ok()?;
@@ -336,7 +340,7 @@ async fn a_proxy_without_a_broker_is_alive_not_ready_and_says_why() -> Checked {
 /// ready again.
 pub async fn a_lost_cluster_is_told(faults: Faults) -> Checked {
     let mut brokers = Brokers::start(2).await;
-    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 300").start().await;
+    let proxy = Setup::new(&brokers, faults).limit("connect_ms = 2000").start().await;
     proxy.metric_becomes("firebreak_brokers", 2.0).await?;
     ensure_eq!(proxy.admin("/readyz").await?.0, 200, "readiness");
     let port = brokers.cluster().nodes[0].port;

@@ -170,6 +170,11 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             upkeep::a_cluster_of_the_same_name_deletes_nothing,
             "another cluster's gc"
         ),
+        mutant!(
+            "segments-kept-for-ever",
+            upkeep::values_go_with_their_segment,
+            "a deletion: not within"
+        ),
         mutant!("parts-not-missed", upkeep::an_unshown_part_keeps_its_objects, "objects left"),
         mutant!("every-log-read", upkeep::topics_without_references_are_not_read, "elsewhere"),
         mutant!("listing-trusted", upkeep::what_is_stored_meanwhile_is_not_dangling, "dangling"),
@@ -247,6 +252,13 @@ fn mutants_of_security() -> Vec<Mutant> {
             sasl::sessions_end_behind_uploads,
             "kind=\"session_over\""
         ),
+        mutant!("one-broker-speaks", versions::all_brokers_count, "versions told while"),
+        mutant!(
+            "newest-versions-pass",
+            versions::requests_that_are_too_new_are_answered,
+            "no answer"
+        ),
+        mutant!("newest-versions-pass", versions::clients_see_the_intersection, "rows in version"),
         mutant!("users-hidden", sasl::brokers_see_clients, "logins of alice at brokers"),
         mutant!("lifetime-untold", sasl::sessions_end, "lifetime told"),
         mutant!("session-never-ends", sasl::sessions_end, "end of the connection"),
@@ -313,6 +325,11 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "firebreak_unlocated_records_total"
         ),
         mutant!("ends-unasked", segments::delete::records_before_an_offset_go, "beyond the end"),
+        mutant!(
+            "looks-forgotten",
+            segments::seals::growth_is_seen_by_the_next_leader,
+            "sealed_segments_grown"
+        ),
         mutant!("newest-first", segments::delete::no_hole_is_made, "starts after a failure"),
         mutant!("days-by-arrival", segments::stamped::records_go_to_their_days, "days in"),
         mutant!(
@@ -347,6 +364,11 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
             "carriers-unread",
             routed::carrier::records_in_a_carrier_are_told_of,
             "firebreak_hidden_topics is"
+        ),
+        mutant!(
+            "partitions-uncounted",
+            routed::carrier::misshapen_topics_are_told_of,
+            "firebreak_misshapen_topics is"
         ),
     ]
 }
@@ -427,6 +449,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),
         mutant!("sealed-end-told", read::records_have_logical_offsets, "end told from 0"),
+        mutant!(
+            "ahead-is-out-of-range",
+            read::a_reader_that_is_ahead_is_not_reset,
+            "before the roll is known"
+        ),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
@@ -450,6 +477,11 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "unreplicated-sealed",
             seals::a_seal_waits_for_replicas,
             "while the roll must wait"
+        ),
+        mutant!(
+            "seal-asks-brokers-that-are-down",
+            seals::a_seal_waits_for_no_broker_that_is_down,
+            "a roll: not within"
         ),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]

@@ -186,7 +186,7 @@ async fn answers_may_come_byte_by_byte() -> Checked {
 #[tokio::test]
 async fn an_exchange_survives_every_split_of_its_request_and_its_answer() -> Checked {
     let brokers = Brokers::start(1).await;
-    let proxy = Setup::new(&brokers, None).start().await;
+    let proxy = Setup::new(&brokers, None).refresh_ms(600_000).start().await;
     let mut client = Client::connect(proxy.port).await?;
     for n in (0..7).filter(|n| n % 7 != 3) {
         let Question { frame, correlation, check } = question(n);

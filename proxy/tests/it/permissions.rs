@@ -25,6 +25,7 @@ use crate::harness::records::single;
 use crate::harness::requests::{fetch, fetched, id, list_offsets, name, produce};
 use crate::harness::s3::{Kind, S3};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
+use crate::routed::looked_out;
 use crate::sasl::{PASSWORD, brokers, cluster, listen, log_in};
 
 const FORBIDDEN: i16 = 29;
@@ -43,6 +44,7 @@ async fn start(faults: Faults, brokers: &Brokers, more: &str) -> (Folder, Proxy)
     let setup = setup.cluster(&cluster(&folder, Mechanism::Plain));
     let setup = if more.is_empty() { setup } else { setup.listen(&listen(&folder, more)) };
     let proxy = setup.start().await;
+    looked_out(brokers).await;
     (folder, proxy)
 }
 

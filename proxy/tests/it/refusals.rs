@@ -96,7 +96,8 @@ async fn a_bad_request_behind_a_good_one_closes_and_no_other_answer_comes() -> C
 /// of a later answer mixed in, and the next client served.
 async fn broken(fault: Fault, api: i16, kind: &str) -> Checked {
     let brokers = Brokers::start(1).await;
-    let proxy = Setup::new(&brokers, None).start().await;
+    // What goes wrong is an answer to the client, not one to the proxy.
+    let proxy = Setup::new(&brokers, None).refresh_ms(600_000).start().await;
     let mut client = Client::connect(proxy.port).await?;
     client.metadata(12).await?;
     let what = format!("{fault:?} on api {api}");

@@ -25,7 +25,7 @@ async fn limits_change_for_open_and_new_connections_and_the_rest_is_told() -> Ch
     ensure!(Client::is_turned_away(proxy.port).await?, "one too many was served");
     first.metadata(12).await?;
     proxy.reload(|toml| {
-        toml.replace("connections_max = 1\n", "connections_max = 9\nidle_ms = 300\n")
+        toml.replace("connections_max = 1\n", "connections_max = 9\nidle_ms = 2000\n")
     });
     until("the reload", async || (proxy.logged(" reloaded ") > 1).then_some(())).await?;
     ensure!(first.receive_to_end().await?.is_empty(), "bytes from nowhere");

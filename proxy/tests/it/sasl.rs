@@ -285,7 +285,7 @@ pub async fn logins_have_a_time(faults: Faults) -> Checked {
     let (brokers, folder) = (brokers().await, Folder::new());
     let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ""));
     let setup = setup.cluster(&cluster(&folder, Mechanism::ScramSha512)).refresh_ms(60_000);
-    let proxy = setup.limit("handshake_ms = 400").start().await;
+    let proxy = setup.limit("handshake_ms = 3000").start().await;
     let mut silent = Client::connect(proxy.port).await?;
     let mut half = Client::connect(proxy.port).await?;
     handshake(&mut half, 1, Mechanism::Plain).await?;
@@ -337,15 +337,16 @@ async fn a_session_ends_also_while_values_are_under_way_to_the_store() -> Checke
 pub async fn sessions_end_behind_uploads(faults: Faults) -> Checked {
     let (brokers, folder, s3) = (brokers().await, Folder::new(), S3::start().await);
     brokers.cluster().add_topic("t", 1);
-    let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ", session_ms = 1000"));
+    let setup = Setup::new(&brokers, faults).listen(&listen(&folder, ", session_ms = 2000"));
     let setup = setup.cluster(&cluster(&folder, Mechanism::Plain)).offload_s3(&s3, 10_000);
     let proxy = setup.start().await;
     let mut client = Client::connect(proxy.port).await?;
-    ensure_eq!(log_in(&mut client, Mechanism::Plain, "alice", PASSWORD).await?, Ok(1000), "login");
-    s3.script(Kind::Put, &[Slow(Duration::from_millis(2500)), Slow(Duration::ZERO)]);
+    ensure_eq!(log_in(&mut client, Mechanism::Plain, "alice", PASSWORD).await?, Ok(2000), "login");
+    s3.script(Kind::Put, &[Slow(Duration::from_millis(3500)), Slow(Duration::ZERO)]);
     let large = |n| produce(9, -1, "t", &[(0, single(noise(n, 30_000)))]);
     client.send(0, 9, &large(1)).await?;
-    tokio::time::sleep(Duration::from_millis(1300)).await;
+    until("the upload", async || (s3.count(Kind::Put) == 1).then_some(())).await?;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     client.send(0, 9, &large(2)).await?;
     closed(&proxy, "session_over", 1.0).await?;
     ensure_eq!(s3.count(Kind::Put), 1, "uploads of a session that is over");
@@ -361,17 +362,17 @@ async fn a_session_that_is_not_renewed_ends_and_a_renewed_one_goes_on() -> Check
 pub async fn sessions_end(faults: Faults) -> Checked {
     let brokers = brokers().await;
     brokers.cluster().lifetime = Duration::from_secs(600);
-    let (_folder, proxy) = ending(faults, &brokers, ", session_ms = 1500").await;
+    let (_folder, proxy) = ending(faults, &brokers, ", session_ms = 5000").await;
     let mut idle = Client::connect(proxy.port).await?;
     let told = log_in(&mut idle, Mechanism::ScramSha256, "alice", PASSWORD).await?;
-    ensure_eq!(told, Ok(1500), "lifetime told");
+    ensure_eq!(told, Ok(5000), "lifetime told");
     let mut busy = Client::connect(proxy.port).await?;
     log_in(&mut busy, Mechanism::Plain, "alice", PASSWORD).await?.map_err(failure)?;
     let before = brokers.cluster().logins.len();
     for n in 0..4 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         let told = log_in(&mut busy, Mechanism::Plain, "alice", PASSWORD).await?;
-        ensure_eq!(told, Ok(1500), "lifetime told when renewed {n}");
+        ensure_eq!(told, Ok(5000), "lifetime told when renewed {n}");
         ensure_eq!(busy.metadata(12).await?.brokers.len(), 2, "brokers told");
     }
     let logins = brokers.cluster().logins.len() - before;

@@ -16,7 +16,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::{Record, batch};
 use crate::harness::{Checked, Faults, until};
-use crate::routed::without_sequences;
+use crate::routed::{looked_out, without_sequences};
 
 /// The virtual topic: partition 0 is that of the first slot, 1 of the second.
 pub const TOPIC: &str = "fires";
@@ -33,6 +33,14 @@ pub const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\
 /// Two brokers with all segments and the placement log, and a proxy that has read it. The first
 /// segment of each slot is open.
 pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
+    start_as(faults, |setup| setup).await
+}
+
+/// The same with a setup that is changed.
+pub async fn start_as(
+    faults: Faults,
+    change: impl FnOnce(Setup) -> Setup,
+) -> Checked<(Brokers, Proxy)> {
     let brokers = Brokers::start(2).await;
     for topic in NORCAL.iter().chain(&OTHER) {
         brokers.cluster().add_topic(topic, 1);
@@ -47,8 +55,9 @@ pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
             ("segment/fires/other/0", json!({ "topic": OTHER[0], "bases": [0] })),
         ],
     );
-    let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;
+    let proxy = change(Setup::new(&brokers, faults).limit(ROUTED)).start().await;
     until("ready", async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(())).await?;
+    looked_out(&brokers).await;
     Ok((brokers, proxy))
 }
 

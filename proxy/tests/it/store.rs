@@ -261,7 +261,9 @@ pub async fn values_of_a_batch_are_read_at_once(faults: Faults) -> Checked {
     let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
     ensure_eq!(error, 0, "error of Fetch");
     ensure!(read(&section) == sent, "records differ");
-    ensure_eq!(scene.s3.count(Kind::Get), 1, "reads of the store for 40 values");
+    let hedged = scene.proxy.metric("firebreak_offload_hedged_total").await?;
+    let reads = scene.s3.count(Kind::Get) as f64 - hedged;
+    ensure_eq!(reads, 1.0, "reads of the store for 40 values");
     Ok(())
 }
 
@@ -315,7 +317,7 @@ pub async fn readers_at_once_read_once(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
     let sent = single(noise(1, 300_000));
     scene.take(0, &sent).await?;
-    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_millis(500)));
+    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_millis(1500)));
     let mut readers = Vec::new();
     for _ in 0..16 {
         let mut client = Client::connect(scene.proxy.port).await?;
@@ -346,10 +348,10 @@ async fn a_reader_that_leaves_does_not_take_the_value_from_others() -> Checked {
     let mut scene = scene(None, |setup| setup).await?;
     let sent = single(noise(1, 300_000));
     scene.take(0, &sent).await?;
-    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_secs(2)));
+    scene.s3.always(Kind::Get, Fault::Slow(Duration::from_secs(3)));
     let mut first = Client::connect(scene.proxy.port).await?;
     first.send(1, 11, &fetch(11, "t", &[(0, 0)], ALL)).await?;
-    until("a read under way", async || (scene.s3.count(Kind::Get) == 1).then_some(())).await?;
+    until("a read under way", async || (scene.s3.count(Kind::Get) > 0).then_some(())).await?;
     let mut second = Client::connect(scene.proxy.port).await?;
     let correlation = second.send(1, 11, &fetch(11, "t", &[(0, 0)], ALL)).await?;
     until("a second reader", async || (scene.cached("joined").await.ok()? > 0.0).then_some(()))
@@ -366,7 +368,7 @@ async fn a_reader_that_leaves_does_not_take_the_value_from_others() -> Checked {
 pub async fn pipelined_uploads_overlap_in_order(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
     // The first takes longest.
-    let times = [900, 600, 300, 0].map(|ms| Fault::Slow(Duration::from_millis(ms)));
+    let times = [3500, 2500, 1500, 0].map(|ms| Fault::Slow(Duration::from_millis(ms)));
     scene.s3.script(Kind::Put, &times);
     let sent: Vec<_> = (0..4).map(|n| single(noise(n, 30_000))).collect();
     // A small one behind them waits for its turn.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use protocol_ext::codec::{Codec, Framing};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
@@ -15,6 +15,7 @@ use crate::harness::records::{batch, read, records, single};
 use crate::harness::s3::S3;
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until, within};
 use crate::routed::{OTHER, TOPIC, located, start};
+use crate::segments;
 
 const OLD: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -434,7 +435,43 @@ pub async fn rules_of_others_stay(faults: Faults) -> Checked {
     Ok(())
 }
 
+/// Values of a segment that was deleted after its days go; those of the next one stay.
+pub async fn values_go_with_their_segment(faults: Faults) -> Checked {
+    let store = Folder::new();
+    let (brokers, proxy) = segments::start_as(faults, |setup| setup.offload(&store, 1000)).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    let large = |seed| located(Some("norcal"), noise(seed, 50_000));
+    let (error, _) = client.produce(9, segments::TOPIC, 0, &large(1)).await?;
+    ensure_eq!(error, 0, "error of the first value");
+    let [old, new] = segments::NORCAL;
+    let sealed = json!({ "topic": old, "bases": [0], "ends": [1], "sealed_at_ms": 1 });
+    let open = json!({ "topic": new, "bases": [1] });
+    let facts = [("segment/fires/norcal/0", sealed), ("segment/fires/norcal/1", open)];
+    segments::write_facts(&brokers, &facts);
+    let is_there = |topic: &str| brokers.cluster().topics.iter().any(|known| known.name == topic);
+    until("a deletion", async || (!is_there(old)).then_some(())).await?;
+    let segments_left = async || Some(segments::leader::segments(&proxy).await.ok()?.len());
+    until("two segments", async || (segments_left().await? == 2).then_some(())).await?;
+    let told = client.produce(9, segments::TOPIC, 0, &large(2)).await?;
+    ensure_eq!(told, (0, 1), "error and offset of the second value");
+    let mut scene = Scene { brokers, store, proxy, client, sent: Vec::new(), faults: None };
+    scene.age_objects()?;
+    ensure_eq!(scene.objects().len(), 2, "objects of both segments");
+    let (code, said) = scene.collect_garbage(&[]).await?;
+    ensure_eq!((code, scene.objects().len()), (0, 1), "exit code of gc, objects left: {said}");
+    let (error, section) = scene.client.fetch(11, segments::TOPIC, 0, 1, 100_000).await?;
+    ensure_eq!(error, 0, "error of Fetch from the open segment");
+    let value = read(&section).remove(0).value;
+    ensure!(value == Some(noise(2, 50_000)), "the value of the open segment differs");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_bucket_gets_our_rules_beside_its_own() -> Checked {
     rules_of_others_stay(None).await
+}
+
+#[tokio::test]
+async fn values_of_a_deleted_segment_are_garbage() -> Checked {
+    values_go_with_their_segment(None).await
 }

@@ -1,12 +1,16 @@
 //! ApiVersions: what the broker has and the proxy serves, nothing else.
 
+use bytes::Bytes;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;
+use protocol_ext::fake_broker::Fault;
+use protocol_ext::sasl::Mechanism;
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer};
 use crate::harness::proxy::{Folder, Proxy, Setup};
-use crate::harness::{Checked, Faults, ensure, ensure_eq};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
+use crate::sasl;
 
 /// (key, least, greatest) that the broker offers and that clients must see; `None` is hidden.
 type Row = ((i16, i16, i16), Option<(i16, i16)>);
@@ -19,7 +23,7 @@ const ROWS: [Row; 16] = [
     ((4, 0, 7), None),
     ((10, 0, 99), Some((0, 6))),
     ((17, 0, 1), Some((0, 1))),
-    ((18, 0, 4), Some((0, 4))),
+    ((18, 0, 5), Some((0, 4))),
     ((32, 1, 99), Some((1, 4))),
     ((52, 0, 2), None),
     ((55, 0, 3), Some((0, 2))),
@@ -69,9 +73,17 @@ async fn hidden_keys_are_not_shown_and_ranges_are_clamped() -> Checked {
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_new_gets_the_brokers_error_and_its_one_row() -> Checked {
+async fn a_request_that_is_too_new_gets_an_error_and_one_row_whatever_the_broker_knows() -> Checked
+{
+    requests_that_are_too_new_are_answered(None).await
+}
+
+/// As a broker refuses a version that it does not know, so are those that are not known here.
+pub async fn requests_that_are_too_new_are_answered(faults: Faults) -> Checked {
     let brokers = Brokers::start(1).await;
-    let proxy = Setup::new(&brokers, None).start().await;
+    brokers.cluster().versions.retain(|(key, ..)| *key != 18);
+    brokers.cluster().versions.push((18, 0, 99));
+    let proxy = Setup::new(&brokers, faults).start().await;
     let mut client = Client::connect(proxy.port).await?;
     for version in [5, 9, 127] {
         let mut frame = vec![0, 0, 0, 15, 0, 18, 0, version, 0, 0, 0, 77, 0, 2, b'i', b't'];
@@ -87,6 +99,43 @@ async fn a_request_that_is_too_new_gets_the_brokers_error_and_its_one_row() -> C
     let answer: ApiVersionsResponse = client.call(18, 4, &request(4)).await?;
     ensure!(answer.api_keys.len() > 5, "rows after the second try");
     Ok(())
+}
+
+/// Where SASL ends here, clients are told what every broker has, whichever is of an older release.
+pub async fn all_brokers_count(faults: Faults) -> Checked {
+    for older in [0, 1] {
+        let (mut brokers, folder) = (sasl::brokers().await, Folder::new());
+        let rows = vec![(0, 3, 9), (1, 4, 16), (3, 0, 12), (18, 0, 4), (36, 0, 2)];
+        brokers.cluster().versions_of.insert(older, rows);
+        let setup = Setup::new(&brokers, faults).listen(&sasl::listen(&folder, ""));
+        let setup = setup.cluster(&sasl::cluster(&folder, Mechanism::Plain));
+        let proxy = setup.start().await;
+        let told = self::rows(&proxy, 3).await?;
+        // What only one of them has is not told; tokens of SASL are answered here.
+        let expected = [(0, 3, 9), (1, 4, 16), (3, 0, 12), (18, 0, 4), (36, 0, 2)];
+        ensure_eq!(told, expected, "versions told while broker {older} is older");
+        // Who tells none, as a stub at its place would, has no say.
+        let error = Bytes::from_static(&[0, 0, 0, 12, 0, 0, 0, 0, 0, 35, 1, 0, 0, 0, 0, 0]);
+        brokers.cluster().versions_of.clear();
+        brokers.cluster().script(18, Fault::Instead(error));
+        // It comes back in the release of the others.
+        brokers.stop(older);
+        brokers.add(older).await;
+        let mut least = usize::MAX;
+        until("the versions of all", async || {
+            let told = self::rows(&proxy, 3).await.ok()?;
+            least = least.min(told.len());
+            told.contains(&(0, 3, 13)).then_some(())
+        })
+        .await?;
+        ensure!(least >= 5, "only {least} APIs were told for a while");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn versions_told_before_a_login_are_those_of_all_brokers() -> Checked {
+    all_brokers_count(None).await
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admin;
 pub mod by_hand;
 pub mod everything;
+pub mod exact;
 pub mod groups;
 pub mod kcat;
 pub mod librdkafka;

@@ -21,9 +21,28 @@ pub struct FranzGo {
 impl FranzGo {
     /// Starts its load on `topic`.
     pub fn start(bootstrap: &str, topic: &str, partitions: usize) -> Self {
+        Self::run(&[bootstrap, topic, &partitions.to_string()])
+    }
+
+    /// Starts a load of keyed records of several regions, told apart by their writer's name.
+    pub fn keyed(bootstrap: &str, topic: &str, name: &str, keys: u64, regions: &[&str]) -> Self {
+        Self::run(&["keyed", bootstrap, topic, name, &keys.to_string(), &regions.join(",")])
+    }
+
+    /// Starts a member of a group that reads on and on.
+    pub fn follow(bootstrap: &str, topic: &str, group: &str) -> Self {
+        Self::run(&["follow", bootstrap, topic, group])
+    }
+
+    /// Ends such a member once it has read so many records; tells what it read.
+    pub fn followed(mut self, count: u64) -> Value {
+        self.ask(&count.to_string())
+    }
+
+    fn run(arguments: &[&str]) -> Self {
         let folder = Scratch::new("franz-go");
         let mut command = Command::new(program());
-        command.args([bootstrap, topic, &partitions.to_string()]);
+        command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start_piped(&mut command, &folder.path().join("franz-go.log"));
         let commands = process.child().stdin.take().unwrap();

@@ -14,6 +14,7 @@
     reason = "a test harness has its own tasks and reads the real clock"
 )]
 
+mod balancer;
 mod batch;
 mod cases;
 #[path = "../it/harness/certs.rs"]
@@ -111,7 +112,7 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, by_hand, everything, groups, kcat, librdkafka, offload, old, records,
+    addresses, admin, by_hand, everything, exact, groups, kcat, librdkafka, offload, old, records,
     rolling, security, segments, stamped, tools, trouble, virtual_topics,
 };
 
@@ -134,6 +135,11 @@ on_kafka!(offload_4_3_1, KAFKA_4_3, [
     lost_values_stop_nobody => offload::lost_values,
 ]);
 
+on_kafka!(exact_4_3_1, KAFKA_4_3, [
+    exactly_once_whatever_breaks => exact::exactly_once_whatever_breaks,
+    a_hundred_rolls_in_a_row => exact::a_hundred_rolls_in_a_row,
+]);
+
 on_kafka!(on_one_broker, KAFKA_3_9_ALONE, [
     no_answer_names_a_broker => addresses::no_answer_names_a_broker,
     java_classic_group => groups::classic_group,
@@ -150,4 +156,9 @@ on_kafka!(mutants, KAFKA_4_3, [
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants_of_security, SECURED_4_3, [
     each_broken_promise_is_seen => security::mutants::each_broken_promise_is_seen,
+]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_exactly_once, KAFKA_4_3, [
+    each_broken_rule_is_seen => exact::mutants::each_broken_rule_is_seen,
 ]);

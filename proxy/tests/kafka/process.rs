@@ -66,6 +66,13 @@ impl Process {
         }
     }
 
+    /// Sends a signal by its name.
+    pub fn signal(&mut self, name: &str) {
+        assert!(self.ended().is_none(), "it has ended");
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// SIGTERM; kill -9 after `within`. Returns how it ended.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         let pid = self.child.id().to_string();

@@ -41,10 +41,19 @@ impl Proxy {
     /// Starts it with a configuration file, where no relay stands in front of it.
     pub fn configured(tables: Tables, failpoints: Option<&str>) -> Self {
         let port = ports::free(&[HOST], NODES + 3);
+        Self::configured_at((HOST, port), tables, failpoints)
+    }
+
+    /// The same, listening elsewhere; all ports from this one on are free.
+    pub fn configured_at(
+        (host, port): (&'static str, u16),
+        tables: Tables,
+        failpoints: Option<&str>,
+    ) -> Self {
         let dir = Scratch::new("firebreak");
         let (upstream, tables) = (String::new(), Some(tables));
         let (process, failpoints) = (None, failpoints.map(str::to_owned));
-        let (host, advertised) = (HOST, HOST);
+        let advertised = host;
         let mut proxy = Self { host, advertised, process, upstream, failpoints, tables, dir, port };
         proxy.restart();
         proxy
@@ -58,9 +67,9 @@ impl Proxy {
             false => format!("ports = \"{}-{}\"\n", self.port + 1, self.port + NODES),
         };
         let text = format!(
-            "[listen]\nbootstrap = \"{HOST}:{}\"\nadvertise = {advertise:?}\n{ports}{listen}\n\
+            "[listen]\nbootstrap = {:?}\nadvertise = {advertise:?}\n{ports}{listen}\n\
              [admin]\naddress = {:?}\n[[cluster]]\n{cluster}\n[limits]\nrefresh_ms = 300\n{more}\n",
-            self.port,
+            self.address(),
             self.admin(),
         );
         let file = self.config_file();
@@ -142,12 +151,12 @@ impl Proxy {
 
     /// One answer of the admin port, head and body.
     pub fn get(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.admin())?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        get(&self.admin(), path)
+    }
+
+    /// Sends it a signal by its name.
+    pub fn signal(&mut self, name: &str) {
+        self.process.as_mut().unwrap().signal(name);
     }
 
     /// kill -9.
@@ -183,6 +192,16 @@ impl Proxy {
     pub fn admin(&self) -> String {
         format!("{}:{}", self.host, self.port + NODES + 2)
     }
+}
+
+/// One answer of an admin port, head and body.
+pub fn get(admin: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// What clients are told.

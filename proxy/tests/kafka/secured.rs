@@ -90,4 +90,4 @@ impl Secured {
 }
 
 /// Time after which brokers want a session of SCRAM-SHA-256 renewed.
-pub const REAUTH_MS: u32 = 6000;
+pub const REAUTH_MS: u32 = 12_000;

@@ -43,6 +43,7 @@ fn mutants() -> Vec<Mutant> {
         mutant!("reorder-answers", "was due", "nothing is broken"),
         mutant!("wrong-correlation", "was due"),
         mutant!("acks0-answered", "nothing is broken", "was due"),
+        mutant!("refused-unanswered", "was due", "nobody is due", "not done"),
         mutant!("room-leaked", "bytes of requests"),
         mutant!("drain-ignores-in-flight", "no answer came"),
         mutant!("ack-before-durable", "not done", "not as it was sent"),

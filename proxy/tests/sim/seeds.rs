@@ -21,7 +21,7 @@ const TWICE_FIRST: u64 = 1_000_000;
 /// Seeds at once.
 const THREADS: usize = 2;
 /// What must have happened in a run of many seeds.
-const MUST_HAPPEN: [&str; 20] = [
+const MUST_HAPPEN: [&str; 22] = [
     "crashes of brokers",
     "crashes of the proxy",
     "drains",
@@ -30,6 +30,8 @@ const MUST_HAPPEN: [&str; 20] = [
     "leaders moved",
     "controller moves",
     "slow stores",
+    "stores away",
+    "batches not stored",
     "answers cut",
     "broker ids moved",
     "batches sent again",

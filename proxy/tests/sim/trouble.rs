@@ -110,11 +110,16 @@ impl<'a> Trouble<'a> {
                 world.cuts.set(world.cuts.get() + world.between(1, 3));
             }
             12 if !self.is_broken(&Broken::Store) => {
-                world.event("trouble", "the store is slow", &[]);
-                world.count("slow stores");
-                let failing = if world.one_in(2) { world.below(6) } else { 0 };
-                weather::set(Weather { late: world.ms(20, 900), failing });
-                self.until(sim, (300, 3000), Broken::Store);
+                let (late, failing, time) = match world.below(4) {
+                    0 => (world.ms(5, 60), weather::ALWAYS, (1500, 4000)),
+                    1 => (world.ms(20, 900), world.below(6), (300, 3000)),
+                    _ => (world.ms(20, 900), 0, (300, 3000)),
+                };
+                let away = failing == weather::ALWAYS;
+                world.event("trouble", if away { "the store is away" } else { "it is slow" }, &[]);
+                world.count(if away { "stores away" } else { "slow stores" });
+                weather::set(Weather { late, failing });
+                self.until(sim, time, Broken::Store);
             }
             13 if !self.is_broken(&Broken::Pace) => {
                 world.count("slow brokers");

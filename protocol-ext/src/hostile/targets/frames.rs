@@ -292,6 +292,14 @@ pub fn version_rows(frame: &Frame, _: &mut Random) -> Checked {
     if frame.request || frame.api != api::API_VERSIONS {
         return Ok(Verdict::Other);
     }
+    if frame.version == versions::LAYOUT {
+        let rows = |bytes: &Bytes| versions::rows(bytes).map_err(|error| error.to_string());
+        if let Ok(Some(common)) = versions::common([&frame.bytes, &frame.bytes]) {
+            let (common, own) = (rows(&common)?, rows(&frame.bytes)?);
+            let same = common.iter().all(|(key, _)| own.contains_key(key));
+            ensure(same, "a broker has in common with itself what it has not")?;
+        }
+    }
     let limit = |bytes: &Bytes| versions::limit(bytes, frame.version, api::servable_range);
     match limit(&frame.bytes) {
         Ok(limited) => {

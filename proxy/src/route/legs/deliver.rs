@@ -190,7 +190,7 @@ impl Legs {
             let (batch, at) = &accepted[part.batch];
             let known = self.streams.get(&batch.key());
             if known.is_some_and(|known| known.stream.is_sealed_in(part.slot, *at)) {
-                metrics.part(PartResult::Older);
+                metrics.part(PartResult::Sealed);
                 part.ended = Some(PartAnswer::Older);
             }
         }

@@ -181,7 +181,7 @@ impl Legs {
         outcomes: &mut Outcomes,
     ) -> Result<Vec<(Batch<'a>, Position)>, WireError> {
         if self.streams.len() + batches.len() > STREAMS_MAX {
-            self.streams.clear();
+            self.streams = HashMap::new();
         }
         let mut verdicts = Vec::with_capacity(batches.len());
         for batch in &batches {

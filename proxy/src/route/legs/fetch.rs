@@ -25,6 +25,7 @@ use protocol_ext::header::{self, Head};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
+use super::look_up::Place;
 use super::{
     Leg, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader, encoded,
 };
@@ -53,6 +54,8 @@ struct Question {
     physical: Arc<str>,
     partition: i32,
     span: Span,
+    /// It is an open segment, as far as is known here.
+    open: bool,
 }
 
 /// What came of the legs.
@@ -165,13 +168,13 @@ impl Legs {
         }
         let ran = self.run(ways, legs).await;
         let mut came = Came { room: ran.room, ..Came::default() };
-        let mut ends = Vec::new();
+        let (mut ends, mut beyond) = (Vec::new(), Vec::new());
         for (questions, ran) in led.into_values().zip(ran.answers) {
             let ran = ran.ok().and_then(|body| {
                 guard::response::<FetchResponse>(api::FETCH, LEG_VERSION, &body, 0).ok()
             });
             let rows = ran.as_ref().map(by_place).unwrap_or_default();
-            for Question { of, physical, partition, span, .. } in questions {
+            for Question { of, physical, partition, span, open, .. } in questions {
                 let found = rows.get(&(&*physical, partition));
                 if found.is_none_or(|found| doubts_leader(found.error_code)) {
                     ways.topics.doubt(&physical);
@@ -182,15 +185,42 @@ impl Legs {
                 if span.base != 0 {
                     came.bases.insert(of, span.base);
                 }
+                if row.error_code == OFFSET_OUT_OF_RANGE && open {
+                    beyond.push((of, (physical, partition)));
+                }
                 if let Some((_, open)) = span.sealed.filter(|_| row.error_code == 0) {
                     ends.push((of, open));
                 }
             }
         }
+        if !beyond.is_empty() {
+            self.ask_for_seals(ways, beyond, answer).await?;
+        }
         if !ends.is_empty() {
             self.tell_ends(ways, request.isolation_level, ends, answer).await?;
         }
         Ok(came)
+    }
+
+    /// A segment that another proxy knows to be sealed goes on in the next one, and who read there
+    /// is ahead of what is known here: that reader asks again. It must not be told to start anew.
+    async fn ask_for_seals(
+        &mut self,
+        ways: Ways<'_>,
+        rows: Vec<((usize, usize), Place)>,
+        answer: &mut FetchResponse,
+    ) -> Result<(), WireError> {
+        if fault::on("ahead-is-out-of-range") {
+            return Ok(());
+        }
+        let places = rows.iter().map(|(_, place)| place.clone()).collect();
+        let sealed = self.sealed_of(ways, places).await?;
+        for ((topic, row), _) in rows.iter().filter(|(_, (physical, _))| sealed.contains(physical))
+        {
+            let row = &mut answer.responses[*topic].partitions[*row];
+            *row = failed(row.partition_index, NOT_LEADER);
+        }
+        Ok(())
     }
 
     /// Who reads a sealed segment is told where its partition ends, which the open one knows.
@@ -278,7 +308,8 @@ fn questions(
                 let (slot, p) = routed.place(q).ok_or((UNKNOWN_PARTITION, -1))?;
                 let chain = placement.chain(routed, slot).ok_or((NOT_LEADER, -1))?;
                 let below = || (OFFSET_OUT_OF_RANGE, chain.start(p).unwrap_or(-1));
-                question(chain, p, asked, (t, row)).ok_or_else(below)
+                let asked = question(chain, p, asked, (t, row)).ok_or_else(below)?;
+                Ok::<_, (i16, i64)>(Question { open: asked.open && routed.days, ..asked })
             });
             let (code, start) = placed
                 .as_ref()
@@ -317,6 +348,7 @@ fn question(
         physical: stretch.topic.clone(),
         partition,
         span: Span { base, start, sealed },
+        open: stretch.end.is_none(),
     })
 }
 

@@ -112,7 +112,13 @@ impl Brokers {
 
     /// Starts a node at an address, under a host name; gives its port.
     pub async fn add_at(&mut self, id: i32, address: SocketAddr, host: &str) -> u16 {
-        let listener = TcpListener::bind(address).await.expect("a loopback port");
+        let mut listener = TcpListener::bind(address).await;
+        // A port that a node had before may be another process's by now, which gives it back.
+        while listener.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            listener = TcpListener::bind(address).await;
+        }
+        let listener = listener.expect("a loopback port");
         let port = listener.local_addr().expect("bound").port();
         let counts = Arc::new(Counts::default());
         let mut tasks = JoinSet::new();

@@ -130,7 +130,7 @@ impl Setup {
         self
     }
 
-    /// Does not wait until it is ready.
+    /// Waits only until it has started, or ended.
     pub fn not_ready(mut self) -> Self {
         self.ready = false;
         self
@@ -186,18 +186,20 @@ impl Setup {
         for _ in 0..STARTS_MAX {
             let first = free_block();
             let mut proxy = self.spawn(first);
-            if !self.ready {
-                return proxy;
-            }
+            let there = if self.ready { " ready " } else { " started: " };
             loop {
-                if proxy.logged(" ready ") > 0 {
+                if proxy.logged(there) > 0 {
                     self.settle().await;
                     return proxy;
                 }
                 if let Some(status) = proxy.child.try_wait().expect("a child") {
+                    proxy.read_to_end();
                     let log = proxy.log();
-                    assert!(log.contains("cannot listen"), "firebreak ended, {status}:\n{log}");
-                    break;
+                    if log.contains("cannot listen") {
+                        break;
+                    }
+                    assert!(!self.ready, "firebreak ended, {status}:\n{log}");
+                    return proxy;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -211,7 +213,7 @@ impl Setup {
         let Some(store) = &self.local else { return };
         let owner = store.join("upkeep/v1/owner/fake");
         let pending = || std::fs::read_dir(store.join("pending")).map_or(0, Iterator::count);
-        for _ in 0..100 {
+        for _ in 0..500 {
             if owner.exists() && pending() == 0 {
                 return;
             }
@@ -349,10 +351,15 @@ impl Proxy {
     pub async fn ended(&mut self) -> Checked<ExitStatus> {
         let status = async || self.child.try_wait().expect("a child");
         let status = until("end of the process", status).await?;
+        self.read_to_end();
+        Ok(status)
+    }
+
+    /// Waits for the last line of its log, once it has ended.
+    fn read_to_end(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("the log was read");
         }
-        Ok(status)
     }
 
     /// A field of `/proc/PID/status` in bytes, such as `VmRSS`.

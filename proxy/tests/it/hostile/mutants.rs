@@ -25,14 +25,15 @@ use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{read, single};
 use crate::harness::{Checked, ensure, ensure_eq, failure, noise};
 
-const MUTANTS: u64 = 6_000;
+const MUTANTS: u64 = 30_000;
 const SEED: u64 = 20_260_728;
 const MIB: usize = 1 << 20;
 const BUDGET: usize = 32 * MIB;
 /// The budget, and what the process needs besides.
 const RESIDENT_BYTES_MAX: usize = BUDGET + 60 * MIB;
-/// Clients that send mutants, and clients that ask the broker that answers with them.
-const LIARS: u64 = 5;
+/// Clients that send mutants, and clients that ask the broker that answers with them: many, since
+/// what is never answered, or never whole, is waited for by one of them.
+const LIARS: u64 = 32;
 /// Frames of one connection: what a mutant breaks takes the rest with it.
 const FRAMES_AT_ONCE: u64 = 4;
 const ANSWERS_MAX: Duration = Duration::from_secs(20);
@@ -244,10 +245,15 @@ fn every_version(load: &Load, lying: &Parrot) -> Checked {
         apis(&known).len(),
         known.len()
     );
-    for some in lied.iter().filter(|_| load.wanted >= ENOUGH_FOR_ALL) {
-        let missing: Vec<_> = known.difference(some).collect();
-        ensure!(missing.is_empty(), "{missing:?} never lied");
-    }
+    let unasked: Vec<_> = known.difference(answers).collect();
+    println!("never asked of the broker that lies: {unasked:?}");
+    // Share groups are hidden beside a store, ApiVersions above 4 is answered here.
+    let hidden = |api: i16, version: i16| matches!((api, version), (76..=79, _) | (18, 5..));
+    let lost: Vec<_> = unasked.iter().filter(|(api, version)| !hidden(*api, *version)).collect();
+    ensure!(load.wanted < ENOUGH_FOR_ALL || lost.is_empty(), "{lost:?} never asked");
+    let missing: Vec<_> = known.difference(requests).collect();
+    let enough = load.wanted >= ENOUGH_FOR_ALL;
+    ensure!(!enough || missing.is_empty(), "{missing:?} never lied");
     Ok(())
 }
 

@@ -106,8 +106,10 @@ async fn an_answer_that_is_long_in_coming_is_waited_for() -> Checked {
 async fn room_that_is_asked_for_and_not_used_comes_back() -> Checked {
     let brokers = Brokers::start(1).await;
     let store = Folder::new();
-    let setup = Setup::new(&brokers, None).offload(&store, 1000).limit(LIMIT);
-    let setup = setup.limit("frame_bytes_max = 8388608\nbuffered_bytes_max = 16777216");
+    // Who sends all it can has to move megabytes in a part of this.
+    let limits = "frame_progress_ms = 6000\nframe_bytes_max = 8388608\n\
+                  buffered_bytes_max = 16777216";
+    let setup = Setup::new(&brokers, None).offload(&store, 1000).limit(limits);
     let proxy = setup.start().await;
     let mut good = Client::connect(proxy.port).await?;
     good.metadata(12).await?;

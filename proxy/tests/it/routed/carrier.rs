@@ -501,3 +501,25 @@ pub async fn records_in_a_carrier_are_told_of(faults: Faults) -> Checked {
 async fn a_topic_of_the_name_that_holds_records_is_told_of_and_an_empty_one_is_not() -> Checked {
     records_in_a_carrier_are_told_of(None).await
 }
+
+/// A physical topic that somebody made with other partitions is told of.
+pub async fn misshapen_topics_are_told_of(faults: Faults) -> Checked {
+    let brokers = Brokers::start(2).await;
+    for (topic, partitions) in [(TOPIC, 4), (NORCAL, 1), (OTHER, 2)] {
+        brokers.cluster().add_topic(topic, partitions);
+    }
+    let proxy = Setup::new(&brokers, faults).limit(ROUTED).start().await;
+    proxy.metric_becomes("firebreak_misshapen_topics", 1.0).await?;
+    let line = "a physical topic has another number of partitions";
+    until("a line", async || (proxy.logged(line) > 0).then_some(())).await?;
+    let told = proxy.log();
+    let told: Vec<&str> = told.lines().filter(|told| told.contains(line)).collect();
+    ensure_eq!(told.len(), 1, "lines about it");
+    ensure!(told[0].contains("topic=fires-norcal partitions=1 wanted=2"), "it is {}", told[0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_physical_topic_of_other_partitions_is_told_of() -> Checked {
+    misshapen_topics_are_told_of(None).await
+}

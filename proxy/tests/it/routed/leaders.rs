@@ -14,7 +14,7 @@ use crate::harness::client::{Client, answer};
 use crate::harness::proxy::{Folder, Setup};
 use crate::harness::records::single;
 use crate::harness::requests::{fetch, fetched, list_offsets, name, produce};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 
 const METADATA: i16 = 3;
 const NOT_LEADER: i16 = 6;
@@ -41,7 +41,7 @@ pub async fn a_partition_gets_its_leader_back(faults: Faults) -> Checked {
         codes(&mut client).await?;
     }
     let asked = brokers.cluster().count(METADATA) - asked;
-    let allowed = since.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    let allowed = since.elapsed().as_millis() / PAUSE.as_millis() + 4;
     ensure!(asked as u128 <= allowed, "{asked} questions where {allowed} are allowed");
     brokers.cluster().leaderless.clear();
     let mut last = [0; 3];
@@ -49,9 +49,7 @@ pub async fn a_partition_gets_its_leader_back(faults: Faults) -> Checked {
         last = codes(&mut client).await.ok()?;
         (last == [0; 3]).then_some(())
     });
-    let healed = tokio::time::timeout(Duration::from_secs(5), healed).await;
-    ensure!(healed.is_ok(), "errors though there is a leader: {last:?}");
-    Ok(())
+    healed.await.map_err(|_| failure(format!("errors though there is a leader: {last:?}")))
 }
 
 #[tokio::test]
@@ -83,7 +81,7 @@ pub async fn a_stale_connection_costs_no_request(faults: Faults) -> Checked {
         brokers.cluster().add_topic(topic, 1);
     }
     let store = Folder::new();
-    let setup = Setup::new(&brokers, faults).refresh_ms(600_000).limit("connect_ms = 500");
+    let setup = Setup::new(&brokers, faults).refresh_ms(600_000).limit("connect_ms = 2000");
     let proxy = setup.offload(&store, 1000).start().await;
     let mut client = Client::connect(proxy.port).await?;
     let batch = single(noise(1, 5000));
@@ -128,7 +126,8 @@ async fn many_that_want_to_know_ask_once() -> Checked {
         ensure_eq!(code, 0, "error of Fetch");
     }
     let asked = brokers.cluster().count(METADATA) - asked;
-    ensure!((1..=3).contains(&asked), "{asked} questions of 20 connections");
+    // A question that takes long is put to another broker too.
+    ensure!((1..=6).contains(&asked), "{asked} questions of 20 connections");
     Ok(())
 }
 
@@ -231,17 +230,24 @@ async fn an_error_that_a_client_made_costs_no_question() -> Checked {
 /// A leg has one time for all of it: what the others answered is not lost with it.
 pub async fn a_slow_leg_has_one_deadline(faults: Faults) -> Checked {
     let (brokers, proxy) =
-        start(faults, |setup| setup.refresh_ms(600_000).limit("connect_ms = 1000")).await;
+        start(faults, |setup| setup.refresh_ms(600_000).limit("connect_ms = 2000")).await;
     let mut client = Client::connect(proxy.port).await?;
     let both = fetch(12, TOPIC, &[(0, 0), (1, 0)], 1000);
     let told: FetchResponse = client.call(1, 12, &both).await?;
     ensure_eq!(errors(&told), [0, 0], "errors");
     // A leg of Fetch has three times connect_ms, and the time that the client waits for bytes.
-    brokers.cluster().script(1, Fault::DelayThenHold(Duration::from_secs(2), 8));
+    brokers.cluster().script(1, Fault::DelayThenHold(Duration::from_secs(5), 8));
     let asked = client.send(1, 12, &both).await?;
-    tokio::time::sleep(Duration::from_millis(4400)).await;
-    brokers.release();
-    let told: FetchResponse = answer(&client.receive().await?, 12, asked)?;
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        brokers.release();
+        std::future::pending().await
+    };
+    let frame = tokio::select! {
+        frame = client.receive() => frame?,
+        never = late => never,
+    };
+    let told: FetchResponse = answer(&frame, 12, asked)?;
     let mut codes: Vec<i16> = fetched(told)?.iter().map(|(_, code, _)| *code).collect();
     codes.sort_unstable();
     ensure_eq!(codes, [0, NOT_LEADER], "errors beside a slow leg");

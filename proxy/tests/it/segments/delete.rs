@@ -7,8 +7,8 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, Topi
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::fake_broker::Fault;
 
-use super::read::{fill, placed};
-use super::{NORCAL, TOPIC, roll, start};
+use super::read::{fill_two, placed};
+use super::{NORCAL, TOPIC, start};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::{Checked, Faults, ensure, ensure_eq};
@@ -37,10 +37,7 @@ fn starts(brokers: &Brokers) -> [i64; 2] {
 pub async fn records_before_an_offset_go(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
-    fill(&brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
-    fill(&brokers, NORCAL[1], &[6, 7, 8]);
-    roll(&brokers, "norcal", NORCAL, 5);
-    placed(&mut client, 0, 8).await?;
+    fill_two(&brokers, &mut client).await?;
     ensure_eq!(delete(&mut client, -2).await?, (OUT_OF_RANGE, -1), "below everything");
     // Beyond the end: nothing is touched, not what lies before it either.
     ensure_eq!(delete(&mut client, 9).await?, (OUT_OF_RANGE, -1), "beyond the end");
@@ -61,10 +58,7 @@ pub async fn records_before_an_offset_go(faults: Faults) -> Checked {
 pub async fn no_hole_is_made(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
-    fill(&brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
-    fill(&brokers, NORCAL[1], &[6, 7, 8]);
-    roll(&brokers, "norcal", NORCAL, 5);
-    placed(&mut client, 0, 8).await?;
+    fill_two(&brokers, &mut client).await?;
     brokers.cluster().script(DELETE_RECORDS, Fault::CloseAfter(0));
     let (code, _) = delete(&mut client, 6).await?;
     ensure!(code != 0, "a request that was not done is told done");

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::{FetchResponse, ListOffsetsResponse};
 use serde_json::Value;
 
-use super::{NORCAL, TOPIC, at_time, roll, start, write_facts};
+use super::{NORCAL, TOPIC, at_time, roll, seal, start, write_facts};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::records::read;
@@ -23,6 +23,14 @@ pub fn fill(brokers: &Brokers, topic: &str, times: &[i64]) {
         let log = cluster.log(topic, 0).expect("a log");
         log.append(&at_time(TIME + time)).expect("a batch");
     }
+}
+
+/// Five records in a sealed segment and three in the open one: logical offsets 0 to 8.
+pub async fn fill_two(brokers: &Brokers, client: &mut Client) -> Checked {
+    fill(brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
+    fill(brokers, NORCAL[1], &[6, 7, 8]);
+    roll(brokers, "norcal", NORCAL, 5);
+    placed(client, 0, 8).await
 }
 
 /// What one answer says of the first partition.
@@ -67,10 +75,7 @@ async fn listed(client: &mut Client, timestamp: i64) -> Checked<(i16, i64)> {
 pub async fn records_have_logical_offsets(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
     let mut client = Client::connect(proxy.port).await?;
-    fill(&brokers, NORCAL[0], &[1, 2, 3, 4, 5]);
-    fill(&brokers, NORCAL[1], &[6, 7, 8]);
-    roll(&brokers, "norcal", NORCAL, 5);
-    placed(&mut client, 0, 8).await?;
+    fill_two(&brokers, &mut client).await?;
     // Nobody may see what came behind a seal in spite of it.
     fill(&brokers, NORCAL[0], &[9]);
     for (from, offsets) in [(0, 0..5), (3, 3..5), (5, 5..8), (7, 7..8), (8, 8..8)] {
@@ -102,6 +107,27 @@ async fn what_was_below_the_oldest_segment_is_out_of_range() -> Checked {
     let at = told(&mut client, 5).await?;
     ensure_eq!((at.code, at.start, at.offsets), (0, 5, vec![5, 6, 7]), "what the start has");
     Ok(())
+}
+
+/// Another proxy heard of a roll first, and a reader comes from there.
+pub async fn a_reader_that_is_ahead_is_not_reset(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    fill(&brokers, NORCAL[0], &[1, 2, 3]);
+    fill(&brokers, NORCAL[1], &[4, 5]);
+    ensure_eq!(told(&mut client, 4).await?.code, 1, "error beyond the end of an open segment");
+    seal(&brokers, NORCAL[0]);
+    ensure_eq!(told(&mut client, 4).await?.code, 6, "error before the roll is known");
+    roll(&brokers, "norcal", NORCAL, 3);
+    placed(&mut client, 0, 5).await?;
+    let ahead = told(&mut client, 4).await?;
+    ensure_eq!((ahead.code, ahead.offsets), (0, vec![4]), "what comes behind the roll");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reader_that_another_proxy_led_on_is_not_told_to_start_anew() -> Checked {
+    a_reader_that_is_ahead_is_not_reset(None).await
 }
 
 /// Times are looked for in all segments, in their order.

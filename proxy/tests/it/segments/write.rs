@@ -5,6 +5,7 @@ use std::time::Duration;
 use kafka_protocol::messages::ProduceResponse;
 use protocol_ext::fake_broker::Fault;
 
+use super::leader::segments;
 use super::{NORCAL, OTHER, TOPIC, at_time, roll, seal, start};
 use crate::exact::{numbered, numbers};
 use crate::harness::broker::Brokers;
@@ -137,7 +138,8 @@ pub async fn a_short_answer_is_no_answer(faults: Faults) -> Checked {
     ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of the first batch");
     roll(&brokers, "norcal", NORCAL, 3);
     roll(&brokers, "other", OTHER, 2);
-    tokio::time::sleep(QUIET).await;
+    let rolled = async || (segments(&proxy).await.ok()?.len() == 4).then_some(());
+    until("the placement", rolled).await?;
     let code = send(&mut client, 4, 4).await?;
     ensure_eq!(code, REQUEST_TIMED_OUT, "error of a batch behind a seal that cannot be seen");
     ensure!(numbers(brokers.cluster().log(NORCAL[1], 0)).is_empty(), "it was written");

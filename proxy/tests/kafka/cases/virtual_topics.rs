@@ -167,7 +167,9 @@ fn produce(place: &Place, region: Option<&str>, idempotence: &str, lines: &[Stri
     let header = region.map(|region| format!("region={region}"));
     let header: Vec<&str> = header.iter().flat_map(|header| ["-H", header]).collect();
     let idempotence = format!("enable.idempotence={idempotence}");
-    let to = ["-P", "-t", &place.topic, "-X", &idempotence];
+    // Any partition for each record: a client commits only where it has read.
+    let spread = "sticky.partitioning.linger.ms=0";
+    let to = ["-P", "-t", &place.topic, "-X", &idempotence, "-X", spread];
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     kcat::kcat(&place.bootstrap, &[&to, &header], &text);
 }

@@ -3,6 +3,8 @@
 //	rolling BOOTSTRAP TOPIC PARTITIONS   an idempotent producer and a group's reader
 //	rolling round JSON                   see round.go
 //	rolling read ...                     see read.go
+//	rolling keyed ...                    see keyed.go
+//	rolling follow ...                   see follow.go
 //
 // The load goes on until standard input ends. The line "acked" there is answered with their
 // number, the line "stop" ends the load: what is in flight is waited for, the reader reads what is
@@ -74,6 +76,10 @@ func main() {
 	switch os.Args[1] {
 	case "read":
 		read(os.Args[2:])
+	case "follow":
+		follow(os.Args[2:])
+	case "keyed":
+		keyed(os.Args[2:])
 	case "round":
 		round(os.Args[2])
 	default:

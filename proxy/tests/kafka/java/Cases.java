@@ -53,6 +53,13 @@ public final class Cases {
         COMMANDS.put("load-start", Load::start);
         COMMANDS.put("load-acked", Load::acked);
         COMMANDS.put("load-stop", Load::stop);
+        COMMANDS.put("keyed-start", Keyed::start);
+        COMMANDS.put("keyed-acked", Keyed::acked);
+        COMMANDS.put("keyed-stop", Keyed::stop);
+        COMMANDS.put("follow-start", Follower::start);
+        COMMANDS.put("follow-stop", Follower::stop);
+        COMMANDS.put("commit-start", Follower::commitStart);
+        COMMANDS.put("cluster-config", Keyed::clusterConfig);
         COMMANDS.put("scram-user", Security::scramUser);
         COMMANDS.put("deny", Security::deny);
         COMMANDS.put("round", Security::round);

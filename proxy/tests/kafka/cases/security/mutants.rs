@@ -56,8 +56,8 @@ fn kcat_passes(rig: &mut Rig) {
 }
 
 fn sessions(rig: &mut Rig) {
-    let proxy = ending(rig, "client", "SCRAM-SHA-256", ", session_ms = 5000");
-    under_load(rig, &proxy, "SCRAM-SHA-512", Duration::from_secs(7), |_| ());
+    let proxy = ending(rig, "client", "SCRAM-SHA-256", ", session_ms = 10000");
+    under_load(rig, &proxy, "SCRAM-SHA-512", Duration::from_secs(12), |_| ());
 }
 
 fn no_certificate(rig: &mut Rig) {
