@@ -65,11 +65,6 @@ impl Admin {
         if self.placed.as_ref().is_some_and(|placed| !placed.borrow().whole) {
             reasons.push("the placement log was not read to its end yet".to_owned());
         }
-        if let Some(offload) = &self.plane.offload
-            && let Err(why) = &*offload.reached().borrow()
-        {
-            reasons.push(format!("the object store was not reached yet: {why}"));
-        }
         reasons
     }
 

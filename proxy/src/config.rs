@@ -62,8 +62,10 @@ pub struct Listen {
     pub sasl: Option<ListenSasl>,
     /// Load balancers whose connections begin with a PROXY header.
     pub balancers: Vec<Net>,
-    /// Where clients read and write what lies in the logs as it is.
+    /// Where clients read what lies in the logs as it is.
     pub passthrough: Option<Box<Listen>>,
+    /// Nothing is written there: so it is where values are not restored.
+    pub read_only: bool,
 }
 
 /// SASL that ends at the proxy.
@@ -269,16 +271,15 @@ impl Config {
         Self::parse(&text, flags)
     }
 
-    /// That of the listeners behind which nothing is stored, restored or routed; `None` if there
-    /// are none. They have an eighth of the byte budget besides.
+    /// That of the listeners behind which nothing is restored nor written; `None` if there are none.
+    /// Virtual topics are what they are elsewhere. They have an eighth of the bounds besides.
     pub fn passthrough(&self) -> Option<Self> {
         let mut beside = Self { listen: *self.listen.passthrough.clone()?, ..self.clone() };
         if !fault::on("passthrough-restores") {
             beside.store = None;
             beside.offload.clear();
         }
-        beside.virtual_topics.clear();
-        beside.limits.buffered_bytes_max /= 8;
+        beside.limits = beside.limits.beside();
         Some(beside)
     }
 

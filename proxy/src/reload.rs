@@ -31,10 +31,10 @@ pub async fn at(
     load: Load,
     config: Arc<RwLock<Config>>,
     clients: Vec<Arc<Clients>>,
-    files: Arc<Notify>,
+    files: Vec<Arc<Notify>>,
 ) {
     while signal.recv().await.is_some() {
-        files.notify_one();
+        files.iter().for_each(|files| files.notify_one());
         match load() {
             Ok(wanted) => take(&mut config.write(), &wanted, &clients),
             Err(error) => {

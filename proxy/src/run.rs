@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::control::cluster::{self, Known};
 use crate::control::{self, owner, physical_topics, probe, versions};
 use crate::data_plane::DataPlane;
-use crate::filters::offload::Offload;
 use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::placement::leader::{self, Command, Who};
@@ -92,25 +91,14 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     tracing::info!(bootstrap = %bootstrap, admin = %in_force.read().admin,
         "started: give this bootstrap address to clients");
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
-    let clients = std::iter::once(&serving).chain(&raw).map(|serving| serving.clients.clone());
-    let clients = clients.collect();
-    serving.jobs.spawn_until_cut(reload::at(
-        hangup,
-        load,
-        in_force.clone(),
-        clients,
-        serving.look.clone(),
-    ));
+    let both = || std::iter::once(&serving).chain(&raw);
+    let clients = both().map(|serving| serving.clients.clone()).collect();
+    let look = both().map(|serving| serving.look.clone()).collect();
+    serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients, look));
     let directory = serving.plane.directory.clone();
-    let reached = serving.plane.offload.as_ref().map(Offload::reached);
     let ready = async {
         let is_known = |known: &Known| matches!(known, Known::Yes { .. });
-        let known = serving.known.wait_for(is_known).await.is_ok();
-        // Senders live as long as the data plane.
-        if let Some(mut reached) = reached {
-            let _ = reached.wait_for(Result::is_ok).await;
-        }
-        if known {
+        if serving.known.wait_for(is_known).await.is_ok() {
             tracing::info!(brokers = directory.brokers().len(), "ready");
         }
         std::future::pending::<()>().await;
@@ -148,7 +136,7 @@ fn raw(
     };
     let raw = Serving::beside(&config, doors, of_clients, metrics)?;
     let bootstrap = raw.plane.directory.bootstrap_address();
-    tracing::info!(bootstrap, "passthrough: nothing is stored or restored there");
+    tracing::info!(bootstrap, "passthrough: nothing is restored there, nor written");
     Ok(Some(raw))
 }
 
@@ -199,15 +187,18 @@ impl Serving {
         let limits = config.limits.clone();
         let topics = plane.topics.clone();
         jobs.spawn_until_cut(async move { topics.serve().await });
-        jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
         let (placed_to, placed) = watch::channel(tail::Read::default());
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
         jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
-        let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
-        jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
-        let name = config.cluster.name.clone();
-        jobs.spawn_until_cut(probe::ask(plane.clone()));
-        jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        // What a process decides or writes it does once.
+        if !config.listen.read_only {
+            jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+            let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+            jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
+            let name = config.cluster.name.clone();
+            jobs.spawn_until_cut(probe::ask(plane.clone()));
+            jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        }
         let look = Arc::new(Notify::new());
         let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
         jobs.spawn_until_cut(files);

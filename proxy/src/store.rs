@@ -158,13 +158,28 @@ impl ObjectStore {
         attempts::get(self, key, offset, length).await
     }
 
+    /// The same, asked once at a time: never again beside while the first read takes long.
+    pub async fn get_alone(
+        &self,
+        key: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, StoreError> {
+        attempts::get_alone(self, key, offset, length).await
+    }
+
+    /// What a listing would show of one object.
+    pub async fn look(&self, key: &str) -> Result<Listed, StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.look(key).await,
+            Kind::Memory(memory) => memory.look(key),
+            Kind::S3(s3) => s3.look(key).await,
+        }
+    }
+
     /// Bytes of an object.
     pub async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        match &self.kind {
-            Kind::Local(local) => local.size(key).await,
-            Kind::Memory(memory) => memory.size(key),
-            Kind::S3(s3) => s3.size(key).await,
-        }
+        Ok(self.look(key).await?.bytes)
     }
 
     /// Objects below `prefix` whose keys come after `after`, in order, as many as come at once;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Config, OffloadRule};
-use crate::filters::offload::{glob, keys};
+use crate::filters::offload::{PartFailure, glob, keys};
 use crate::store::lifecycle::Lifecycle;
 use crate::store::{Failures, ObjectStore, StoreError};
 pub use rehydrate::Order;
@@ -138,6 +138,8 @@ pub enum UpkeepError {
         partition: i32,
         /// Whether the same may succeed a moment later.
         passes: bool,
+        /// The broker's error; 0 if it is another one's.
+        code: i16,
         /// What is wrong.
         why: String,
     },
@@ -156,6 +158,9 @@ pub enum UpkeepError {
         /// The object.
         object: String,
     },
+    /// The store may be another one than values were written to.
+    #[error("nothing is called lost: {0}")]
+    Doubted(PartFailure),
     /// The store does not give a value.
     #[error(transparent)]
     Asked(Arc<StoreError>),
@@ -176,6 +181,7 @@ impl UpkeepError {
             | Self::Nameless
             | Self::Foreign { .. }
             | Self::Topic { .. }
+            | Self::Doubted(_)
             | Self::Value { .. } => false,
         }
     }
@@ -207,7 +213,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order).await?;
         let text = if json { done.json().to_string() } else { done.to_string() };
         println!("{}", text.trim_end());
-        return Ok(true);
+        return Ok(done.is_whole());
     }
     let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };

@@ -10,6 +10,7 @@ use super::security;
 use super::store::{self, store};
 use super::topics::{self, virtual_topic};
 use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
+use crate::fault;
 use crate::limits::Limits;
 
 const LISTEN: &str = "127.0.0.1:19092";
@@ -158,8 +159,17 @@ fn listen(
     let ports = Ports { first: ports.0, last: ports.1, mapped };
     let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
     let balancers = security::balancers(p, &raw.proxy_protocol_from);
-    let mut listen =
-        Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers, passthrough: None };
+    let mut listen = Listen {
+        bootstrap,
+        advertise,
+        ports,
+        tls,
+        sni,
+        sasl,
+        balancers,
+        passthrough: None,
+        read_only: false,
+    };
     let passthrough = raw.passthrough.as_ref();
     listen.passthrough = passthrough.and_then(|raw| self::passthrough(p, raw, &listen));
     Some(listen)
@@ -179,7 +189,8 @@ fn passthrough(p: &mut Problems, raw: &raw::Passthrough, like: &Listen) -> Optio
     };
     let (first, last) = range(p, ports)?;
     let ports = Ports { first, last, mapped: Vec::new() };
-    Some(Box::new(Listen { bootstrap, ports, sni: None, passthrough: None, ..like.clone() }))
+    let read_only = !fault::on("passthrough-writes");
+    Some(Box::new(Listen { bootstrap, ports, sni: None, read_only, ..like.clone() }))
 }
 
 fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr {

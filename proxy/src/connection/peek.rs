@@ -114,8 +114,10 @@ fn first_partition_bytes(head: Head, read: &mut Reader<'_>) -> Result<Option<i32
 }
 
 /// The bounds that a ShareFetch request sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareFetchPeek {
+    /// The group that asks.
+    pub group: Box<[u8]>,
     /// Bytes asked for at most.
     pub bytes_max: usize,
     /// Records asked for at most.
@@ -128,13 +130,13 @@ pub struct ShareFetchPeek {
 pub fn share_fetch(head: Head, frame: &[u8]) -> Result<ShareFetchPeek, WireError> {
     let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
     let flexible = api::is_flexible(head.api, head.version);
-    // Group and member; epoch of the session, time to wait, least bytes.
-    read.bytes(flexible, false)?;
+    let group = read.bytes(flexible, false)?.unwrap_or_default().into();
+    // Member; epoch of the session, time to wait, least bytes.
     read.bytes(flexible, false)?;
     read.take(12)?;
     let at = read.pos();
     let bytes_max = usize::try_from(read.i32()?).unwrap_or(0);
-    Ok(ShareFetchPeek { bytes_max, records_max: read.i32()?, at })
+    Ok(ShareFetchPeek { group, bytes_max, records_max: read.i32()?, at })
 }
 
 fn peek<T>(

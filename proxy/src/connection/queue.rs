@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use protocol_ext::schema::Message;
 use tokio::sync::oneshot;
 
-use super::pace::{Pace, PartitionBytes};
+use super::partition_bytes::PartitionBytes;
 use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
-use crate::filters::offload::Wanted;
+use crate::filters::offload::{Sharing, Wanted};
 use crate::limits::PENDING_EXCHANGES_MAX;
 use crate::route::legs::metadata::Asked;
 
@@ -34,6 +34,8 @@ pub enum Answer {
     Versions,
     /// The next frame, read whole: values restored, as many as are wanted, addresses patched.
     Restore(&'static Message, Wanted),
+    /// The same for what a share consumer acquired with it.
+    Shared(Sharing),
     /// The next frame, read whole: virtual topics merged in, addresses patched.
     Metadata(Box<Asked>),
     /// The next frame, read whole: the answer to a question of the proxy's own.
@@ -89,10 +91,7 @@ impl Inner {
 #[derive(Debug, Default)]
 pub struct Queue {
     inner: Mutex<Inner>,
-    /// What answers of share consumers teach requests behind them.
-    pub pace: Pace,
-    /// Bytes of a partition that the client said last that it wants: requests of a Fetch session
-    /// (KIP-227) name only what changes.
+    /// Bytes of a partition that the client said last that it wants.
     pub partition_bytes: PartitionBytes,
 }
 

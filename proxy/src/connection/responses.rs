@@ -10,6 +10,7 @@ use protocol_ext::batch::HEADER_BYTES;
 use protocol_ext::reference::REFERENCE_BYTES;
 use protocol_ext::scan::{Scan, Scanned};
 use protocol_ext::schema::Message;
+use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
@@ -22,7 +23,7 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault::{self, Forced};
-use crate::filters::offload::{NotRestored, Wanted};
+use crate::filters::offload::{NotRestored, Sharing, Wanted};
 use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
@@ -166,6 +167,10 @@ impl<'a> Responses<'a> {
                 self.tail(message, &exchange, n).await
             }
             Answer::Restore(message, wanted) => self.restored(message, &exchange, n, wanted).await,
+            Answer::Shared(_) if n < REFERRING_BYTES_MIN => {
+                self.tail(&SHARE_FETCH, &exchange, n).await
+            }
+            Answer::Shared(ref sharing) => self.shared(&exchange, n, sharing).await,
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let Some(ways) = self.plane.ways() else {
@@ -211,12 +216,31 @@ impl<'a> Responses<'a> {
             return Err(ConnectionError::Filter("no filter for a response".to_owned()));
         };
         let addresses = &*self.plane.directory;
-        let answer = offload.answer(message, exchange.version, &frame, wanted, addresses).await;
-        let (restored, longest) = answer.map_err(|error| match error {
+        let restored = offload.restore(message, exchange.version, &frame, wanted, addresses).await;
+        let restored = restored.map_err(|error| response_error(exchange.api, error))?;
+        let _values = restored.room;
+        self.write(&framed(restored.frame)).await
+    }
+
+    /// The same for a share consumer. Where it cannot be given all that it acquired the connection
+    /// closes: brokers then take back what was acquired on it, and count no delivery.
+    async fn shared(
+        &mut self,
+        exchange: &Exchange,
+        n: usize,
+        sharing: &Sharing,
+    ) -> Result<(), ConnectionError> {
+        let limit = self.plane.limits.buffered_bytes_max / 2;
+        let frame = self.whole(exchange, n, limit).await?;
+        let Some(offload) = &self.plane.offload else {
+            return Err(ConnectionError::Filter("no filter for a response".to_owned()));
+        };
+        let addresses = &*self.plane.directory;
+        let restored = offload.restore_shared(exchange.version, &frame, sharing, addresses).await;
+        let restored = restored.map_err(|error| match error {
             NotRestored::Wire(error) => response_error(exchange.api, error),
-            NotRestored::Store => ConnectionError::Filter(error.to_string()),
+            NotRestored::Store | NotRestored::Crowded => ConnectionError::Filter(error.to_string()),
         })?;
-        self.queue.pace.learn(longest, wanted.bytes);
         let _values = restored.room;
         self.write(&framed(restored.frame)).await
     }

@@ -24,7 +24,7 @@ use super::requests::{Requests, is_too_new, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::filters::offload::{Produced, Wanted};
+use crate::filters::offload::{Produced, Sharing, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
@@ -229,17 +229,18 @@ impl<'a> Requests<'a> {
     async fn share_fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let asked = peek::share_fetch(head, &frame).map_err(|e| request_error(head.api, e))?;
         let bytes_max = asked.bytes_max.min(self.plane.fetch_bytes_max());
-        let pace = match fault::on("share-pace-ignored") {
-            true => i32::MAX,
-            false => self.queue.pace.records_max(),
+        let Some(offload) = &self.plane.offload else {
+            return Err(ConnectionError::Filter("no filter for a request".to_owned()));
         };
-        let records_max = asked.records_max.min(pace);
+        let pace = offload.pace(&asked.group);
+        let most = if fault::on("share-pace-ignored") { i32::MAX } else { pace.records_max() };
+        let records_max = asked.records_max.min(most);
         let mut bounded = BytesMut::from(&frame[..]);
         let bytes = i32::try_from(bytes_max).unwrap_or(i32::MAX);
         bounded[asked.at..asked.at + 4].copy_from_slice(&bytes.to_be_bytes());
         bounded[asked.at + 4..asked.at + 8].copy_from_slice(&records_max.to_be_bytes());
-        let wanted = Wanted { bytes: bytes_max, partition_bytes: usize::MAX };
-        self.push(head, Answer::Restore(&responses::SHARE_FETCH, wanted), Class::Full);
+        let sharing = Sharing { bytes: bytes_max, records: records_max, pace };
+        self.push(head, Answer::Shared(sharing), Class::Full);
         self.forward(vec![bounded.freeze()]).await
     }
 

@@ -1,5 +1,6 @@
 //! Asks the object store at the start whether it can be asked at all: a wrong bucket, key or
-//! address is told then, not by the first large record.
+//! address is told then, not by the first large record. Nothing waits for it: what is not stored is
+//! served all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,9 @@ pub async fn ask(plane: Arc<DataPlane>) {
     while let Err(error) = offload.probe().await {
         let text = error.to_string();
         if told != text {
-            tracing::error!(%error, "the object store cannot be asked: /readyz says so until it can");
+            let what =
+                "the object store cannot be asked: values can be neither stored nor restored";
+            tracing::error!(%error, "{what}");
             told = text;
         }
         tokio::time::sleep(random::jittered(pause)).await;

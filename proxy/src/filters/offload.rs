@@ -7,6 +7,8 @@
 
 mod fetch;
 pub mod keys;
+mod losses;
+mod pace;
 mod packs;
 mod parts;
 mod produce;
@@ -19,7 +21,6 @@ use std::sync::Arc;
 use protocol_ext::batch::{BatchError, Caps};
 use protocol_ext::codec::CodecError;
 use protocol_ext::reference::{Binding, KeyRing};
-use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::{Config, OffloadRule};
@@ -31,10 +32,12 @@ use crate::route::topics::{TopicId, Topics};
 use crate::store::owner::{self, Owner};
 use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
+pub use losses::Losses;
+use pace::Paces;
 pub use parts::{PartFailure, Parts, Want};
 pub use produce::Produced;
 pub use sections::{TopicRef, produce_sections};
-pub use share::{Longest, NotRestored};
+pub use share::{Longest, NotRestored, Sharing};
 
 /// Tenant that references are bound to while there is one virtual cluster.
 pub const TENANT: &str = "";
@@ -63,8 +66,8 @@ pub struct Offload {
     caps: Caps,
     inflate: Arc<Inflate>,
     restored: Budget,
-    /// Whether the store was ever asked with success, or why not.
-    reached: watch::Sender<Result<(), String>>,
+    losses: Losses,
+    paces: Paces,
 }
 
 impl Offload {
@@ -89,6 +92,8 @@ impl Offload {
             cluster: config.cluster.name.clone(),
             keys,
             parts: Parts::new(object_store.clone(), store.cache_bytes, eighth, metrics.clone()),
+            losses: Losses::new(object_store.clone(), &config.cluster.name),
+            paces: Paces::default(),
             store: object_store,
             topics,
             metrics,
@@ -99,7 +104,6 @@ impl Offload {
             },
             inflate,
             restored: Budget::new(eighth * 2),
-            reached: watch::Sender::new(Err("not asked yet".to_owned())),
         }))
     }
 
@@ -124,18 +128,10 @@ impl Offload {
 
     /// Asks the store for something that it must be able to answer.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        let asked = match fault::on("store-unprobed") {
+        match fault::on("store-unprobed") {
             true => Ok(()),
-            false => owner::probe(&self.store).await,
-        };
-        let told = asked.as_ref().map_err(ToString::to_string);
-        self.reached.send_modify(|reached| *reached = told.copied());
-        asked
-    }
-
-    /// Whether the store was asked with success, as it changes.
-    pub fn reached(&self) -> watch::Receiver<Result<(), String>> {
-        self.reached.subscribe()
+            false => owner::probe(&self.store, &self.cluster).await,
+        }
     }
 
     /// Room for restored values.

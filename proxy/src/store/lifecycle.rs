@@ -51,14 +51,14 @@ impl Lifecycle {
                 ],
             },
             {
-                "ID": UPLOADS, "Status": "Enabled", "Filter": { "Prefix": "" },
+                "ID": UPLOADS, "Status": "Enabled", "Filter": { "Prefix": PACKS },
                 "AbortIncompleteMultipartUpload": { "DaysAfterInitiation": UPLOAD_DAYS },
             },
         ] })
     }
 }
 
-/// Where packs lie.
+/// Where packs lie. A bucket may be shared: what others put elsewhere is theirs.
 pub const PACKS: &str = "v1/";
 /// Names of the rules; all others in a bucket are left as they are.
 pub const COLD: &str = "firebreak-cold-packs";
@@ -72,11 +72,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_rule_deletes_objects_and_packs_alone_change_their_class() {
+    fn no_rule_deletes_objects_nor_concerns_anything_but_packs() {
         let rules = Lifecycle { cold_after_days: 30, class: ColdClass::GlacierIr }.json();
         assert!(!rules.to_string().contains("Expiration"));
+        for rule in rules["Rules"].as_array().expect("rules") {
+            assert_eq!(rule["Filter"]["Prefix"], "v1/");
+        }
         let cold = &rules["Rules"][0];
-        assert_eq!(cold["Filter"]["Prefix"], "v1/");
         let class = json!([{ "Days": 30, "StorageClass": "GLACIER_IR" }]);
         assert_eq!(cold["Transitions"], class);
     }

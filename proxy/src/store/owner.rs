@@ -46,10 +46,15 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
     }
 }
 
-/// Asks a store for what lies beside, whatever that is: it fails where nothing can be asked.
-pub async fn probe(store: &ObjectStore) -> Result<(), StoreError> {
-    let listed = tokio::time::timeout(STORE_ATTEMPT, store.list(OWNERS, "")).await;
-    listed.unwrap_or(Err(StoreError::Late)).map(drop)
+/// Asks a store for a byte of who owns a name; that there is no owner yet is an answer too. What
+/// packs are read with is enough for it.
+pub async fn probe(store: &ObjectStore, name: &str) -> Result<(), StoreError> {
+    let key = key(name);
+    let got = tokio::time::timeout(STORE_ATTEMPT, store.get_alone(&key, 0, 1)).await;
+    match got.unwrap_or(Err(StoreError::Late)) {
+        Ok(_) | Err(StoreError::Missing(_) | StoreError::Short { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The object that says who owns a cluster name.

@@ -155,9 +155,9 @@ impl Cluster {
     ) -> Result<(), UpkeepError> {
         let failed = |why| unreadable(at, why);
         let mut next = self.offset(at, EARLIEST, UNCOMMITTED).await?.map_err(failed)?;
-        let end = self.offset(at, LATEST, UNCOMMITTED).await?.map_err(failed)?;
+        let end = self.high_watermark(at).await?;
         while next < end {
-            let read = self.fetch(at, next, UNCOMMITTED).await?.map_err(failed)?;
+            let read = self.fetch(at, next, UNCOMMITTED.1).await?.map_err(failed)?;
             let records = read.records.unwrap_or_default();
             let after = self.read(&records, next, take).map_err(failed)?;
             if after <= next {
@@ -209,9 +209,21 @@ impl Cluster {
         Ok((first, self.offset(at, LATEST, COMMITTED).await?.map_err(failed)?))
     }
 
+    /// The offset behind what every replica in sync has.
+    pub async fn high_watermark(&mut self, at: &Partition) -> Result<i64, UpkeepError> {
+        let end = self.offset(at, LATEST, UNCOMMITTED).await?;
+        end.map_err(|why| unreadable(at, why))
+    }
+
+    /// The offset behind all that its leader has, whoever else has it.
+    pub async fn log_end(&mut self, at: &Partition) -> Result<i64, UpkeepError> {
+        let end = self.offset(at, LATEST, AS_DEBUGGER).await?;
+        end.map_err(|why| unreadable(at, why))
+    }
+
     /// Batches from an offset on, as who reads committed records gets them.
     pub async fn committed(&mut self, at: &Partition, from: i64) -> Result<Committed, UpkeepError> {
-        let read = self.fetch(at, from, COMMITTED).await?.map_err(|why| unreadable(at, why))?;
+        let read = self.fetch(at, from, COMMITTED.1).await?.map_err(|why| unreadable(at, why))?;
         let aborted = read.aborted_transactions.unwrap_or_default();
         let aborted = aborted.into_iter().map(|one| (one.producer_id.0, one.first_offset));
         Ok(Committed { records: read.records.unwrap_or_default(), aborted: aborted.collect() })
@@ -242,7 +254,7 @@ impl Cluster {
         &mut self,
         at: &Partition,
         time: i64,
-        isolation: i8,
+        (replica, isolation): (i32, i8),
     ) -> io::Result<Result<i64, String>> {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(at.partition)
@@ -252,7 +264,7 @@ impl Cluster {
             .with_name(topic_name(&at.topic))
             .with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default()
-            .with_replica_id(BrokerId(-1))
+            .with_replica_id(BrokerId(replica))
             .with_isolation_level(isolation)
             .with_topics(vec![topic]);
         let broker = self.broker(at.leader).await?;
@@ -315,8 +327,10 @@ const FETCH_VERSION: i16 = 11;
 /// Timestamps of ListOffsets that stand for ends of the log.
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
-/// Isolation levels.
-const UNCOMMITTED: i8 = 0;
-const COMMITTED: i8 = 1;
+/// Who asks, and of which records: replica id and isolation level. The last is no replica either,
+/// and is shown all that a leader has.
+const UNCOMMITTED: (i32, i8) = (-1, 0);
+const COMMITTED: (i32, i8) = (-1, 1);
+const AS_DEBUGGER: (i32, i8) = (-2, 0);
 const FETCH_BYTES: i32 = 8 * 1024 * 1024;
 const FETCH_WAIT_MS: i32 = 500;

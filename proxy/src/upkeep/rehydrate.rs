@@ -23,6 +23,8 @@ use super::log::{Cluster, Partition, Shown};
 use super::scope::parents;
 use super::{Progress, UpkeepError};
 use crate::config::Config;
+use crate::fault;
+use crate::route::virtual_topics::PLACEMENT_TOPIC;
 use crate::store::ObjectStore;
 
 /// How far a copy is.
@@ -70,6 +72,8 @@ pub struct Copied {
     unsigned: u64,
     /// Offsets whose records the log lost before they were copied.
     lost_before: i64,
+    /// Offsets behind the start of a transaction that is open: not copied yet.
+    held_back: i64,
 }
 
 impl Copied {
@@ -95,6 +99,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether each log was copied to its end.
+    pub fn is_whole(&self) -> bool {
+        self.partitions.iter().all(|one| one.held_back == 0) || fault::on("held-back-untold")
+    }
+
     /// The same for programs.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!(self)
@@ -122,6 +131,11 @@ impl fmt::Display for Report {
             if one.lost_before > 0 {
                 let what = "offsets were deleted from the log before they were copied";
                 writeln!(out, "{:>12} {what}", one.lost_before)?;
+            }
+            if one.held_back > 0 {
+                let what =
+                    "offsets behind an open transaction are not copied: run it once it ended";
+                writeln!(out, "{:>12} {what}", one.held_back)?;
             }
         }
         Ok(())
@@ -155,9 +169,7 @@ pub async fn rehydrate(
             None => format!("{name}{SUFFIX}"),
         };
         let source: Vec<&Partition> = shown.partitions.iter().filter(|p| p.topic == name).collect();
-        if target == name {
-            return Err(UpkeepError::NoCopy(format!("{name} is no copy of itself")));
-        }
+        check(config, &name, &target)?;
         let there = shown.partitions.iter().filter(|p| p.topic == target).count();
         match there {
             0 => target::make(cluster, &source, &target).await?,
@@ -172,6 +184,25 @@ pub async fn rehydrate(
         topic_to(&mut copy, &source, &target, &mut report).await?;
     }
     Ok(report)
+}
+
+/// Refuses names of topics that are no copies, or that virtual topics take for parts of theirs.
+fn check(config: &Config, name: &str, target: &str) -> Result<(), UpkeepError> {
+    let why = if target == name {
+        "is no copy of itself"
+    } else if target == PLACEMENT_TOPIC && !fault::on("any-copy-taken") {
+        "says where segments are"
+    } else if config.virtual_topics.iter().any(|routed| routed.name == target) {
+        "is a virtual topic, which records are not written to directly"
+    } else if parents(config, target).next().is_some()
+        && !target.ends_with(SUFFIX)
+        && !fault::on("any-copy-taken")
+    {
+        "has the name of a part of a virtual topic"
+    } else {
+        return Ok(());
+    };
+    Err(UpkeepError::NoCopy(format!("{target} {why}")))
 }
 
 /// The topics of the cluster that hold a topic's records.
@@ -230,14 +261,21 @@ async fn partition_to(
     copied: &mut Copied,
     show: &mut impl FnMut(i64),
 ) -> Result<(), UpkeepError> {
-    let mut failures = 0;
+    let (mut failures, mut as_another) = (0, false);
     loop {
         let before = copied.records;
-        let error = match one_run(copy, at, failures >= NEW_PRODUCER, copied, show).await {
+        let error = match one_run(copy, at, as_another, copied, show).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         failures = if copied.records > before { 1 } else { failures + 1 };
+        let code = if let UpkeepError::Copy { code, .. } = &error { *code } else { 0 };
+        // What waits for replicas waits as another one still.
+        as_another = match (target::OF_THE_PRODUCER.contains(&code), code) {
+            (true, _) => failures >= NEW_PRODUCER,
+            (false, 0) => as_another,
+            (false, _) => fault::on("always-another-producer") && failures >= NEW_PRODUCER,
+        };
         if !error.may_pass() || failures > FAILURES_MAX {
             return Err(error);
         }
@@ -270,7 +308,7 @@ async fn one_run(
 const SUFFIX: &str = "-rehydrated";
 /// Failures in a row after which it is given up.
 const FAILURES_MAX: u32 = 6;
-/// Failures in a row after which it may be the producer that brokers do not like.
+/// Failures in a row after which the producer is given up that brokers do not like.
 const NEW_PRODUCER: u32 = 3;
 /// Pause after a failure; it grows.
 const PAUSE: Duration = Duration::from_millis(500);

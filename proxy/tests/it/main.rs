@@ -19,6 +19,7 @@ mod holders;
 mod hostile;
 mod lifecycle;
 mod log_shapes;
+mod lost;
 mod many_batches;
 mod metrics;
 #[cfg(feature = "failpoints")]

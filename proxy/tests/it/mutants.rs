@@ -8,9 +8,9 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
-    origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed, sasl,
-    segments, share, store, tails, tls, upkeep, versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, lost, many_batches, offload,
+    order, origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed,
+    sasl, segments, share, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -195,6 +195,30 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             "acquired offsets there"
         ),
         mutant!("share-pace-ignored", share::requests_ask_for_what_fits, "records asked for"),
+        mutant!("pace-forgets", share::requests_ask_for_what_fits, "records asked for"),
+        mutant!("crowds-are-deliveries", share::requests_ask_for_what_fits, "has no room"),
+        mutant!("whole-batches-read", share::only_what_is_acquired_is_read, "values read"),
+        mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),
+        mutant!("lost-at-first-sight", lost::what_is_whole_is_given, "beside a cut"),
+        mutant!("any-store-is-ours", lost::another_store_is_no_loss, "the volume"),
+        mutant!("any-404-is-missing", lost::a_gateway_is_no_loss, "behind a gateway"),
+        mutant!("bursts-pass", lost::a_burst_is_no_loss, "were passed over"),
+        mutant!(
+            "always-another-producer",
+            rehydrate::a_batch_that_waits_for_replicas_is_there_once,
+            "behind an append"
+        ),
+        mutant!(
+            "replicas-unasked",
+            rehydrate::a_batch_that_waits_for_replicas_is_there_once,
+            "before the replicas"
+        ),
+        mutant!("held-back-untold", rehydrate::an_open_transaction_is_told, "exit code with"),
+        mutant!(
+            "any-copy-taken",
+            rehydrate::a_copy_is_no_part_of_a_virtual_topic,
+            "taken for a copy"
+        ),
         mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store"),
         mutant!("lost-batches-removed", share::readers_go_on_without_a_lost_value, "ends of"),
         mutant!(
@@ -202,12 +226,10 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             offload::later_versions_are_no_forgeries,
             "unknown versions"
         ),
-        mutant!(
-            "store-unprobed",
-            store::a_store_that_refuses_is_told_at_the_start,
-            "no line about"
-        ),
+        mutant!("store-unprobed", store::a_store_that_refuses_is_told_at_the_start, "a line about"),
         mutant!("foreign-rules-dropped", upkeep::rules_of_others_stay, "theirs"),
+        mutant!("all-uploads-ended", upkeep::rules_of_others_stay, "<Prefix>"),
+        mutant!("passthrough-writes", passthrough::nothing_is_written, "told, answered"),
         mutant!("passthrough-restores", passthrough::references_are_given_raw, "restores values"),
         mutant!(
             "partition-bytes-ignored",

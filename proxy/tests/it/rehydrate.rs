@@ -15,9 +15,13 @@ use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{Record, batch, heads, read, records, single};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 use crate::routed::{self, located};
+use crate::segments;
 use crate::upkeep::{collect, upkeep};
 
+const INIT_PRODUCER_ID: i16 = 22;
 const NOT_ENOUGH_REPLICAS: i16 = 19;
+const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+const UNKNOWN_PRODUCER_ID: i16 = 59;
 const COPY: &str = "t-rehydrated";
 
 struct Scene {
@@ -79,19 +83,26 @@ impl Scene {
         Ok(())
     }
 
+    /// A record, and the same in a transaction that is open.
+    async fn open_transaction(&mut self, partition: i32, id: u64) -> Checked {
+        self.send(partition, &single(noise(id, 20_000))).await?;
+        let mut cluster = self.brokers.cluster();
+        let log = cluster.log("t", partition).expect("a log");
+        let stored = log.batches().last().expect("a batch").clone();
+        let mut open = stored.to_vec();
+        open[22] |= 1 << 4;
+        open[43..51].copy_from_slice(&id.to_be_bytes());
+        let crc = crc32c(&open[21..]);
+        open[17..21].copy_from_slice(&crc.to_be_bytes());
+        log.append(&open).map(drop).map_err(failure)
+    }
+
     /// A transaction in the log that came to nothing, and one that was committed.
     async fn transactions(&mut self, partition: i32) -> Checked {
         for (id, committed) in [(50, false), (51, true)] {
-            self.send(partition, &single(noise(id, 20_000))).await?;
+            self.open_transaction(partition, id).await?;
             let mut cluster = self.brokers.cluster();
             let log = cluster.log("t", partition).expect("a log");
-            let stored = log.batches().last().expect("a batch").clone();
-            let mut open = stored.to_vec();
-            open[22] |= 1 << 4;
-            open[43..51].copy_from_slice(&id.to_be_bytes());
-            let crc = crc32c(&open[21..]);
-            open[17..21].copy_from_slice(&crc.to_be_bytes());
-            log.append(&open).map_err(failure)?;
             log.end_transaction(id.cast_signed(), 3, committed);
         }
         Ok(())
@@ -115,6 +126,11 @@ impl Scene {
 
     async fn run(&self, args: &[&str]) -> Checked<(i32, serde_json::Value, String)> {
         upkeep(args, &self.proxy.config_file(), self.faults).await
+    }
+
+    /// From now on replicas of the copy have so much of it, or all.
+    fn replicate(&self, end: Option<i64>) {
+        self.brokers.cluster().log(COPY, 0).expect("a log").replicated = end;
     }
 
     /// Whether the copy of a partition is these records.
@@ -162,7 +178,14 @@ pub async fn a_copy_is_what_was_read_before(faults: Faults) -> Checked {
     let copy = cluster.topics.iter_mut().find(|topic| topic.name == COPY).expect("a copy");
     ensure_eq!(copy.logs.len(), 3, "partitions of the copy");
     let configs: Vec<_> = copy.configs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let expected = [("max.message.bytes", "104857600"), ("retention.ms", "777")];
+    let ever = i64::MAX.to_string();
+    let expected = [
+        ("max.message.bytes", "104857600"),
+        ("message.timestamp.after.max.ms", &ever),
+        ("message.timestamp.before.max.ms", &ever),
+        ("message.timestamp.type", "CreateTime"),
+        ("retention.ms", "777"),
+    ];
     ensure_eq!(configs, expected, "configuration of the copy");
     Ok(())
 }
@@ -259,6 +282,100 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure_eq!(code, 0, "exit code once the value is back: {said}");
     scene.is_copy(0, &expected)
+}
+
+/// A batch that is in the leader's log and not in all of its replicas' is answered with an error,
+/// again and again: no other producer writes it once more.
+pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.send_many(0, 1).await?;
+    let expected = scene.through_proxy(0).await?;
+    scene.brokers.cluster().add_topic(COPY, 3);
+    scene.brokers.cluster().strict = true;
+    scene.replicate(Some(0));
+    let appended = (COPY.to_owned(), 0, NOT_ENOUGH_REPLICAS_AFTER_APPEND, true);
+    scene.brokers.cluster().erring = vec![appended.clone(); 4];
+    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure_eq!(code, 0, "exit code behind an append without replicas: {said}");
+    ensure_eq!(scene.brokers.cluster().count(INIT_PRODUCER_ID), 1, "producers");
+    scene.is_copy(0, &expected)?;
+
+    // The same, and then the producer is not known any more: another one waits for the replicas.
+    scene.brokers.cluster().strict = false;
+    scene.send_many(0, 100).await?;
+    let expected = scene.through_proxy(0).await?;
+    scene.brokers.cluster().strict = true;
+    let end = scene.brokers.cluster().log(COPY, 0).expect("a log").end();
+    scene.replicate(Some(end));
+    let unknown = (COPY.to_owned(), 0, UNKNOWN_PRODUCER_ID, false);
+    scene.brokers.cluster().erring = [&[appended][..], &vec![unknown; 3]].concat();
+    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure!(code == 1 && said.contains("and its leader"), "before the replicas: {code}: {said}");
+    scene.replicate(None);
+    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure_eq!(code, 0, "exit code once the replicas have it: {said}");
+    scene.is_copy(0, &expected)?;
+
+    // A producer that is not known any more is replaced where nothing is missing.
+    scene.brokers.cluster().strict = false;
+    scene.send_many(0, 200).await?;
+    let expected = scene.through_proxy(0).await?;
+    scene.brokers.cluster().strict = true;
+    let producers = scene.brokers.cluster().count(INIT_PRODUCER_ID);
+    let unknown = (COPY.to_owned(), 0, UNKNOWN_PRODUCER_ID, false);
+    scene.brokers.cluster().erring = vec![unknown; 3];
+    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure_eq!(code, 0, "exit code with a producer that is not known: {said}");
+    ensure_eq!(scene.brokers.cluster().count(INIT_PRODUCER_ID), producers + 1, "producers then");
+    scene.is_copy(0, &expected)
+}
+
+#[tokio::test]
+async fn another_producer_never_writes_what_may_be_there() -> Checked {
+    a_batch_that_waits_for_replicas_is_there_once(None).await
+}
+
+/// What lies behind an open transaction is not copied, and that is told and no success.
+pub async fn an_open_transaction_is_told(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.send(0, &single(noise(1, 20_000))).await?;
+    scene.transactions(0).await?;
+    scene.open_transaction(0, 60).await?;
+    scene.send(0, &single(noise(2, 30_000))).await?;
+    let (code, report, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure_eq!(report["partitions"][0]["held_back"].as_i64(), Some(2), "offsets told: {said}");
+    ensure_eq!(code, 1, "exit code with an open transaction: {said}");
+    scene.brokers.cluster().log("t", 0).expect("a log").end_transaction(60, 3, true);
+    let (code, report, said) = scene.run(&["rehydrate", "t"]).await?;
+    ensure_eq!(code, 0, "exit code once it ended: {said}");
+    ensure_eq!(report["partitions"][0]["in_copy"].as_i64(), Some(4), "records in the copy");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_that_ends_before_an_open_transaction_is_none() -> Checked {
+    an_open_transaction_is_told(None).await
+}
+
+/// A copy is no part of a virtual topic, nor the log that tells of its segments.
+pub async fn a_copy_is_no_part_of_a_virtual_topic(faults: Faults) -> Checked {
+    let store = Folder::new();
+    let (brokers, proxy) = segments::start_as(None, |setup| setup.offload(&store, 1000)).await?;
+    let file = proxy.config_file();
+    let count = || brokers.cluster().count(0);
+    let sent = count();
+    for name in [segments::PLACEMENT, segments::TOPIC, "fires-norcal-2999-01-07"] {
+        let args = ["rehydrate", "t", "--to", name];
+        let (code, _, said) = upkeep(&args, &file, faults).await?;
+        ensure!(code == 1 && said.contains(name), "{name} is taken for a copy: {code}: {said}");
+        ensure_eq!(count(), sent, "Produce requests for {name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_with_a_name_that_virtual_topics_have_is_refused() -> Checked {
+    a_copy_is_no_part_of_a_virtual_topic(None).await
 }
 
 #[tokio::test]

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use kafka_protocol::messages::{RequestHeader, ShareFetchRequest, ShareFetchResponse};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use protocol_ext::codec::{Codec, Framing};
+use protocol_ext::fake_broker::Locks;
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{Record, batch, read, records, single};
 use crate::harness::s3::{Fault, Kind, S3};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 use crate::upkeep::collect;
 
 const SHARE_FETCH: i16 = 78;
@@ -70,6 +71,17 @@ impl Scene {
         std::fs::remove_file(lost.ok_or_else(|| failure("no such object"))?).map_err(failure)
     }
 
+    /// Waits until the broker has taken back all of so many records.
+    async fn given_back(&self, records: usize) -> Checked {
+        let none = || self.deliveries() == vec![0; records];
+        until("all given back", async || none().then_some(())).await
+    }
+
+    /// Deliveries of each offset, as the broker counts them.
+    fn deliveries(&self) -> Vec<i16> {
+        self.brokers.cluster().locks.as_ref().map(Locks::deliveries).unwrap_or_default()
+    }
+
     /// Records that the last ShareFetch asked its broker for.
     fn records_asked(&self) -> Checked<i32> {
         let cluster = self.brokers.cluster();
@@ -122,25 +134,45 @@ async fn a_partition_of_which_nothing_is_there_answers_the_error() -> Checked {
     Ok(())
 }
 
-/// What has no room in an answer is not called acquired, and the next requests ask for what has.
+/// What has no room in an answer is given back before anybody counts it as delivered, and the next
+/// requests ask for what has room, also behind small records.
 pub async fn requests_ask_for_what_fits(faults: Faults) -> Checked {
     const VALUE: usize = 1_000_000;
+    const WANTED: i32 = 2_500_000;
     let mut scene = scene(faults, |setup| setup).await?;
     scene.brokers.cluster().keeping = Some(SHARE_FETCH);
+    scene.brokers.cluster().locks = Some(Locks::default());
     scene.send(&single(noise(9, 10))).await?;
-    share_fetch(&mut scene.client, 2_500_000).await?;
+    share_fetch(&mut scene.client, WANTED).await?;
     let first = scene.records_asked()?;
     ensure!(first < 500, "{first} records asked for before anything is known");
-    share_fetch(&mut scene.client, 2_500_000).await?;
+    scene.send(&single(noise(9, 10))).await?;
+    share_fetch(&mut scene.client, WANTED).await?;
     ensure_eq!(scene.records_asked()?, first * 4, "records asked for where nothing is stored");
-    for n in 0..4 {
+    for n in 0..6 {
         scene.send(&single(noise(n, VALUE))).await?;
     }
-    let (error, got, acquired) = share_fetch(&mut scene.client, 2_500_000).await?;
-    ensure_eq!((error, offsets(&got)), (0, vec![0, 1, 2]), "error and offsets with room for two");
-    ensure_eq!(acquired, [(0, 2)], "acquired offsets");
-    share_fetch(&mut scene.client, 2_500_000).await?;
-    ensure_eq!(scene.records_asked()?, 2, "records asked for then");
+    scene.client.send(SHARE_FETCH, 1, &request(WANTED)).await?;
+    let answered = scene.client.receive_or_end().await?;
+    ensure!(answered.is_none(), "an answer that has no room for what was acquired");
+    scene.given_back(8).await?;
+    let mut client = Client::connect(scene.proxy.port).await?;
+    // What a closed connection held of small records is given out again too.
+    let mut got = Vec::new();
+    while got.len() < 8 {
+        let (error, records, acquired) = share_fetch(&mut client, WANTED).await?;
+        ensure_eq!(error, 0, "error of ShareFetch");
+        ensure!(!acquired.is_empty(), "nothing acquired behind {got:?}");
+        ensure_eq!(scene.records_asked()?, 2, "records asked for then");
+        got.extend(offsets(&records));
+    }
+    ensure_eq!(got, (0..8).collect::<Vec<_>>(), "offsets given out");
+    ensure_eq!(scene.deliveries(), [1; 8], "deliveries");
+    for n in 0..3 {
+        scene.send(&single(noise(n, 10))).await?;
+        share_fetch(&mut client, WANTED).await?;
+        ensure_eq!(scene.records_asked()?, 2, "records asked for behind {n} small ones");
+    }
     Ok(())
 }
 
@@ -149,38 +181,97 @@ async fn share_consumers_acquire_what_an_answer_has_room_for() -> Checked {
     requests_ask_for_what_fits(None).await
 }
 
-/// A store that fails is no delivery: the connection closes, and the broker takes back what was
-/// acquired on it without counting.
+/// A store that fails is no delivery, whatever else is in the answer: the connection closes, and
+/// the broker takes back what was acquired on it without counting.
 pub async fn an_outage_is_no_delivery(faults: Faults) -> Checked {
     let brokers = Brokers::start(1).await;
     let s3 = S3::start().await;
     let proxy = Setup::new(&brokers, faults).offload_s3(&s3, 1000).start().await;
-    let mut client = Client::connect(proxy.port).await?;
-    let value = noise(1, 20_000);
-    let (error, _) = client.produce(9, "t", 0, &single(value.clone())).await?;
-    ensure_eq!(error, 0, "error of Produce");
-    s3.always(Kind::Get, Fault::Status(503, "SlowDown"));
-    client.send(SHARE_FETCH, 1, &request(ALL)).await?;
-    let answered = client.receive_or_end().await?;
-    ensure!(answered.is_none(), "an answer while the store fails");
-    s3.always(Kind::Get, Fault::None);
-    let mut client = Client::connect(proxy.port).await?;
-    let mut got = share_fetch(&mut client, ALL).await;
-    while got.is_err() {
-        // The store is left alone for a moment.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        client = Client::connect(proxy.port).await?;
-        got = share_fetch(&mut client, ALL).await;
+    let client = Client::connect(proxy.port).await?;
+    let mut scene = Scene { brokers, proxy, client, store: Folder::new() };
+    scene.brokers.cluster().locks = Some(Locks::default());
+    let values = [noise(1, 50), noise(2, 20_000), noise(3, 60), noise(4, 30_000)];
+    for value in &values {
+        scene.send(&single(value.clone())).await?;
     }
-    let (_, got, acquired) = got?;
-    ensure!(got[0].value.as_ref() == Some(&value), "the value differs");
-    ensure_eq!(acquired, [(0, 0)], "acquired offsets");
+    s3.always(Kind::Get, Fault::Status(503, "SlowDown"));
+    // More often than brokers deliver a record before they give it up.
+    for _ in 0..6 {
+        let mut client = Client::connect(scene.proxy.port).await?;
+        client.send(SHARE_FETCH, 1, &request(ALL)).await?;
+        let answered = client.receive_or_end().await?;
+        ensure!(answered.is_none(), "an answer while the store fails");
+        scene.given_back(4).await?;
+    }
+    s3.always(Kind::Get, Fault::None);
+    // The store is left alone for a moment.
+    let (_, got, acquired) = until("an answer", async || {
+        let mut client = Client::connect(scene.proxy.port).await.ok()?;
+        // What the one before acquired may not be given back yet.
+        share_fetch(&mut client, ALL).await.ok().filter(|(.., acquired)| !acquired.is_empty())
+    })
+    .await?;
+    let got: Vec<_> = got.into_iter().filter_map(|record| record.value).collect();
+    ensure!(got == values, "values differ");
+    ensure_eq!(acquired, [(0, 3)], "acquired offsets");
+    ensure_eq!(scene.deliveries(), [1; 4], "deliveries");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_store_that_fails_costs_share_consumers_no_delivery() -> Checked {
     an_outage_is_no_delivery(None).await
+}
+
+/// Of a batch only records that were acquired are read from the store.
+pub async fn only_what_is_acquired_is_read(faults: Faults) -> Checked {
+    let mut scene = scene(faults, |setup| setup).await?;
+    let mut locks = Locks::default();
+    locks.hold(0..3);
+    locks.hold(4..6);
+    scene.brokers.cluster().locks = Some(locks);
+    let values: Vec<_> = (0..6).map(|n| noise(n, 20_000)).collect();
+    scene.send(&batch(Codec::Zstd, Framing::Plain, &records(&values))).await?;
+    let (error, got, acquired) = share_fetch(&mut scene.client, ALL).await?;
+    ensure_eq!((error, acquired), (0, vec![(3, 3)]), "error and acquired offsets");
+    ensure!(got[3].value.as_ref() == Some(&values[3]), "the value differs");
+    let restored = "firebreak_offload_objects_total{op=\"restore\"}";
+    ensure_eq!(scene.proxy.metric(restored).await?, 1.0, "values read");
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_of_records_that_others_hold_are_not_read() -> Checked {
+    only_what_is_acquired_is_read(None).await
+}
+
+/// What cannot be read behind a batch that is left out goes to the client, who would else take it
+/// for gone.
+pub async fn what_is_unreadable_is_passed_on(faults: Faults) -> Checked {
+    let mut scene = scene(faults, |setup| setup).await?;
+    scene.send(&single(noise(1, 20_000))).await?;
+    scene.send(&single(noise(2, 30_000))).await?;
+    let mut unreadable = vec![0; 80];
+    unreadable[11] = 68;
+    unreadable[16] = 99;
+    scene.brokers.cluster().log("t", 0).expect("a log").append_legacy(&unreadable);
+    // Whatever is asked for, everything is given: there is no room, also for one record.
+    scene.client.send(SHARE_FETCH, 1, &request(1000)).await?;
+    ensure!(scene.client.receive_or_end().await?.is_none(), "an answer without room");
+    let mut client = Client::connect(scene.proxy.port).await?;
+    let answer: ShareFetchResponse = client.call(SHARE_FETCH, 1, &request(1000)).await?;
+    let partition = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
+    let partition = partition.ok_or_else(|| failure("no partition"))?;
+    let acquired = partition.acquired_records.iter().map(|one| (one.first_offset, one.last_offset));
+    ensure_eq!(acquired.collect::<Vec<_>>(), [(0, 0), (2, 2)], "acquired offsets");
+    let records = partition.records.unwrap_or_default();
+    ensure!(records.ends_with(&unreadable[8..]), "what cannot be read is missing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn share_consumers_are_given_what_cannot_be_read() -> Checked {
+    what_is_unreadable_is_passed_on(None).await
 }
 
 /// A value that is gone for good: by its topic's rule readers go on without its record, or with the

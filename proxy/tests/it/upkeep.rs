@@ -426,6 +426,7 @@ pub async fn rules_of_others_stay(faults: Faults) -> Checked {
         ("<ID>firebreak-broken-off-uploads</ID>", 1),
         ("<StorageClass>STANDARD_IA</StorageClass>", 1),
         ("<Expiration>", 1),
+        ("<Prefix>v1/</Prefix>", 2),
     ] {
         ensure_eq!(rules.matches(text).count(), times, "{text} in {rules}");
     }

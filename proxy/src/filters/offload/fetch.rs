@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol_ext::acquired::{self, Acquired};
 use protocol_ext::address::Rewrite;
 use protocol_ext::batch::{BatchHeader, Batches, Entry};
 use protocol_ext::codec::Codec;
@@ -105,7 +106,12 @@ impl Offload {
         };
         // The store is waited for, and only so long.
         room.iter_mut().for_each(|room| room.awaits_peer(false));
-        let values = self.parts.read(&wants(planned.iter().map(|(_, plan)| plan))).await;
+        let wanted = wants(planned.iter().map(|(_, plan)| plan));
+        let mut values = self.parts.read(&wanted).await;
+        let skips =
+            |(topic, _): &&(Option<Arc<str>>, Plan)| self.on_missing(topic.as_deref()).is_some();
+        let doubted = wants(planned.iter().filter(skips).map(|(_, plan)| plan));
+        self.confirm(&doubted, &mut values).await;
         let mut changes = Vec::with_capacity(found.len());
         for (section, (topic, plan)) in found.iter().zip(planned) {
             changes.push(self.fill(section, topic.as_deref(), plan, &values));
@@ -148,7 +154,7 @@ impl Offload {
             let (range, found) = match entry {
                 Ok(Entry::Batch { range, header }) if !header.is_control() => {
                     let batch = records.slice(range.clone());
-                    (range, self.found(batch, topic, spent).await)
+                    (range, self.found(batch, (topic, None), spent).await)
                 }
                 Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => (range, Found::Stays),
                 Ok(Entry::Legacy { range, .. }) => {
@@ -168,8 +174,14 @@ impl Offload {
         run.whole()
     }
 
-    /// What a batch is.
-    pub(super) async fn found(&self, batch: Bytes, topic: &str, spent: &mut Spent) -> Found {
+    /// What a batch of a topic is; of one that a share consumer reads only records that it acquired
+    /// are looked at.
+    pub(super) async fn found(
+        &self,
+        batch: Bytes,
+        (topic, acquired): (&str, Option<&[Acquired]>),
+        spent: &mut Spent,
+    ) -> Found {
         let codec = BatchHeader::parse(&batch).and_then(|header| Ok(header.codec()?));
         let refers = || memchr::memmem::find(&batch, &REFERENCE_MAGIC).is_some();
         // What cannot be opened is the client's to refuse.
@@ -189,17 +201,28 @@ impl Offload {
             }
             None => return Found::NoRoom,
         };
-        let referring = busy(open.batch.body().len(), || self.referring(open, topic));
+        let referring = busy(open.batch.body().len(), || self.referring(open, topic, acquired));
         referring.map_or(Found::Stays, |referring| Found::Refers(Box::new(referring)))
     }
 
-    fn referring(&self, open: Opened, topic: &str) -> Option<Referring> {
+    fn referring(
+        &self,
+        open: Opened,
+        topic: &str,
+        acquired: Option<&[Acquired]>,
+    ) -> Option<Referring> {
+        let base = open.batch.header().base_offset;
+        let is_read = |delta: i32| {
+            let offset = base.saturating_add(i64::from(delta));
+            let read = |acquired| acquired::touches(acquired, &(offset..offset.saturating_add(1)));
+            acquired.is_none_or(read) || fault::on("whole-batches-read")
+        };
         let mut references = Vec::new();
         let mut original_bytes = 0;
         for record in open.batch.records() {
             let record = record.ok()?;
             let value = record.value.unwrap_or_default();
-            if !Reference::looks_like(value) {
+            if !Reference::looks_like(value) || !is_read(record.offset_delta) {
                 continue;
             }
             let opened = if fault::on("forged-reference-followed") {
@@ -289,7 +312,7 @@ impl Offload {
         topic: Option<&str>,
         values: &Values,
     ) -> Result<Vec<Bytes>, RestoreError> {
-        let lost = topic.and_then(|topic| self.rule(topic)).and_then(|rule| rule.on_missing);
+        let lost = self.on_missing(topic);
         let mut found = Vec::with_capacity(batch.references.len());
         let (mut bytes, mut gone) = (0, false);
         let open = &batch.open.batch;
@@ -326,14 +349,6 @@ impl Offload {
         let rewritten =
             busy(batch.original_bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
         Ok(rewritten?)
-    }
-
-    /// Counts and tells of a value that is gone, and without which its topic's readers go on.
-    fn lost(&self, topic: Option<&str>, batch: i64, why: &PartFailure, bytes: u32) {
-        self.metrics.offload(OffloadOp::Lost, bytes as usize);
-        if let Some(left_out) = self.lines.allows("offload_lost") {
-            tracing::error!(topic, batch, %why, left_out, "value is gone: readers go on without");
-        }
     }
 }
 
@@ -390,6 +405,12 @@ impl Run<'_> {
     /// The answer ends behind the last batch.
     pub fn cut(mut self) -> Plan {
         self.close(self.end);
+        Plan::Pieces(self.pieces)
+    }
+
+    /// The same, and what cannot be read behind it.
+    pub fn rest(mut self) -> Plan {
+        self.close(self.records.len());
         Plan::Pieces(self.pieces)
     }
 

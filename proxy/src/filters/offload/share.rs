@@ -1,31 +1,34 @@
 //! ShareFetch: as Fetch, for consumers that own single records and not a position.
 //!
-//! A batch that cannot be given out is left out by itself, also between others, and is not called
-//! acquired: the broker gives it out again once its lock is over, and counts that. So what an
-//! answer has no room for must be rare: the requests behind it ask for fewer records (`Pace`).
-//! Invariant: what is called acquired is there, with its value.
+//! A batch whose value is gone is left out by itself, also between others, and is not called
+//! acquired: the broker gives it out again once its lock is over, and counts that. What can be given
+//! later, since the store does not answer or there is no room now, must not be counted: there is no
+//! answer then, the connection closes, and the broker takes back what was acquired on it. Requests
+//! of the group ask for as many records as have room (`Pace`).
+//! Invariants: what is called acquired is there, with its value; no delivery is spent on what may
+//! be had later.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol_ext::acquired;
 use protocol_ext::address::Rewrite;
 use protocol_ext::batch::{BatchHeader, Batches, Entry};
 use protocol_ext::header;
-use protocol_ext::schema::Message;
 use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 
+use super::Offload;
 use super::fetch::{
-    Found, Piece, Plan, RestoreError, Restored, Run, STORAGE_ERROR, Spent, UNKNOWN_TOPIC_ID,
-    Values, wants,
+    Found, Piece, Plan, RestoreError, Restored, Run, STORAGE_ERROR, Spent, Values, wants,
 };
+use super::pace::Pace;
 use super::parts::PartFailure;
 use super::sections::{Change, Section, change, sections};
-use super::{Offload, Wanted};
-use crate::fault;
 use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX};
 use crate::route::addresses::Directory;
+use crate::{clock, fault};
 
 /// How long the values are that a share consumer acquired with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +47,24 @@ pub enum NotRestored {
     /// The broker's answer cannot be read.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The store gives no value now. An answer without records would count as a delivery of each;
-    /// a connection that closes does not.
-    #[error("the store gives no value of what a share consumer acquired")]
+    /// A value is not given now. An answer without its record would count as a delivery of it; a
+    /// connection that closes does not.
+    #[error("a value that a share consumer acquired is not to be had now")]
     Store,
+    /// There is no room for all that was acquired, and the next requests ask for less.
+    #[error("a share consumer acquired more than an answer has room for")]
+    Crowded,
+}
+
+/// What a share consumer asked for.
+#[derive(Debug)]
+pub struct Sharing {
+    /// Bytes at most.
+    pub bytes: usize,
+    /// Records at most.
+    pub records: i32,
+    /// What its group learns from the answer.
+    pub pace: Arc<Pace>,
 }
 
 /// What becomes of a partition.
@@ -55,49 +72,38 @@ struct Share {
     plan: Plan,
     left_out: Vec<Range<i64>>,
     longest: Longest,
+    /// There was no room for some of it.
+    crowded: bool,
+    /// There may be room later, also for as much.
+    waits: bool,
 }
 
 /// What came of the values of a partition.
 #[derive(Default)]
 struct Filled {
     change: Change,
-    /// Whether anything acquired is there.
-    gives: bool,
     /// Whether the store may give later what is not.
     waits: bool,
 }
 
 impl Offload {
-    /// Restores the values of a Fetch or ShareFetch response, and tells how long those were that a
-    /// share consumer acquired.
-    pub async fn answer(
-        &self,
-        message: &'static Message,
-        version: i16,
-        frame: &Bytes,
-        wanted: Wanted,
-        addresses: &Directory,
-    ) -> Result<(Restored, Longest), NotRestored> {
-        if message.api == SHARE_FETCH.api {
-            return self.restore_shared(version, frame, wanted.bytes, addresses).await;
-        }
-        let restored = self.restore(message, version, frame, wanted, addresses).await?;
-        Ok((restored, Longest::Unknown))
+    /// What is known of the values of a share group.
+    pub fn pace(&self, group: &[u8]) -> Arc<Pace> {
+        self.paces.of(group)
     }
 
-    /// Restores the values of a ShareFetch response, `budget` bytes of them at most but always
-    /// those of the first batch that refers.
-    async fn restore_shared(
+    /// Restores the values of a ShareFetch response.
+    pub async fn restore_shared(
         &self,
         version: i16,
         frame: &Bytes,
-        budget: usize,
+        sharing: &Sharing,
         addresses: &Directory,
-    ) -> Result<(Restored, Longest), NotRestored> {
+    ) -> Result<Restored, NotRestored> {
         let message = &SHARE_FETCH;
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
-        let mut spent = Spent::new(budget.min(RESTORED_BYTES_MAX));
+        let mut spent = Spent::new(sharing.bytes.min(RESTORED_BYTES_MAX));
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
@@ -105,44 +111,46 @@ impl Offload {
             let share = self.share(section, topic.as_deref(), &mut spent).await;
             planned.push((topic, share));
         }
+        learn(sharing, &planned)?;
         let mut room = match spent.room {
             0 => None,
             bytes => self.restored.take(bytes).await,
         };
         room.iter_mut().for_each(|room| room.awaits_peer(false));
-        let values = self.parts.read(&wants(planned.iter().map(|(_, share)| &share.plan))).await;
-        let longest = planned.iter().map(|(_, share)| share.longest);
-        let longest = longest.fold(Longest::Unknown, Longest::or);
+        let wanted = wants(planned.iter().map(|(_, share)| &share.plan));
+        let mut values = self.parts.read(&wanted).await;
+        self.confirm(&wanted, &mut values).await;
         let mut changes = Vec::with_capacity(found.len());
-        let (mut gives, mut waits) = (false, false);
+        let mut waits = false;
         for (section, (topic, share)) in found.iter().zip(planned) {
             let filled = self.fill_shared(section, topic.as_deref(), share, &values);
-            gives |= filled.gives;
             waits |= filled.waits;
             changes.push(filled.change);
         }
-        if waits && !gives && !fault::on("outages-are-deliveries") {
+        if waits && !fault::on("outages-are-deliveries") {
             return Err(NotRestored::Store);
         }
         let mut rewrite = Rewrite::new(addresses);
         let edits = change(message, version, frame, at, &changes, &mut rewrite)?;
         room.iter_mut().for_each(|room| room.awaits_peer(true));
-        Ok((Restored { frame: edits.chain(frame), room }, longest))
+        Ok(Restored { frame: edits.chain(frame), room })
     }
 
     /// Splits a partition's records into batches that stay, refer, or have no room.
     async fn share(&self, section: &Section, topic: Option<&str>, spent: &mut Spent) -> Share {
-        let mut share = Share { plan: Plan::Pass, left_out: Vec::new(), longest: Longest::Unknown };
+        let mut share = Share::default();
         if section.records.is_empty() || section.acquired.is_empty() {
             return share;
         }
         let Some(topic) = topic else {
-            share.plan = Plan::Nameless;
+            // It may be had later.
+            share.waits = true;
             return share;
         };
         share.longest = Longest::Plain;
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
+        let mut readable = true;
         for entry in Batches::new(records) {
             let (range, header) = match entry {
                 Ok(Entry::Batch { range, header }) => (range, header),
@@ -155,7 +163,11 @@ impl Offload {
                     run.stay(range);
                     continue;
                 }
-                Err(_) => break,
+                // What cannot be read goes to the client as it is; it will say so.
+                Err(_) => {
+                    readable = fault::on("unreadable-cut-off");
+                    break;
+                }
             };
             let offsets = offsets(&header);
             // Nobody looks at what was not acquired.
@@ -163,7 +175,8 @@ impl Offload {
                 run.stay(range);
                 continue;
             }
-            match self.found(records.slice(range.clone()), topic, spent).await {
+            let of = Some(section.acquired.as_slice());
+            match self.found(records.slice(range.clone()), (topic, of), spent).await {
                 Found::Stays => run.stay(range),
                 Found::Refers(batch) => {
                     let longest = batch.references.iter().map(|(_, want)| want);
@@ -172,17 +185,24 @@ impl Offload {
                     if spent.admit(&batch) {
                         run.refer(range, batch);
                     } else {
+                        share.crowded = true;
                         share.left_out.push(offsets);
                         run.skip(range);
                     }
                 }
+                // Others have it, or batches of this answer do.
                 Found::NoRoom => {
+                    (share.crowded, share.waits) = (true, true);
                     share.left_out.push(offsets);
                     run.skip(range);
                 }
             }
         }
-        share.plan = if share.left_out.is_empty() { run.whole() } else { run.cut() };
+        share.plan = match (share.left_out.is_empty(), readable) {
+            (true, _) => run.whole(),
+            (false, true) => run.cut(),
+            (false, false) => run.rest(),
+        };
         share
     }
 
@@ -193,18 +213,10 @@ impl Offload {
         share: Share,
         values: &Values,
     ) -> Filled {
-        let gives = !section.acquired.is_empty();
-        let pieces = match share.plan {
-            Plan::Pass => return Filled { gives, ..Filled::default() },
-            Plan::Nameless => {
-                let (records, error) = (Some(Vec::new()), Some(UNKNOWN_TOPIC_ID));
-                let change = Change { records, error, acquired: Some(acquired::write(&[])) };
-                // Its name may be had later.
-                return Filled { change, gives: false, waits: true };
-            }
-            Plan::Pieces(pieces) => pieces,
+        let (mut left_out, mut waits, mut damaged) = (share.left_out, share.waits, false);
+        let Plan::Pieces(pieces) = share.plan else {
+            return Filled { waits, ..Filled::default() };
         };
-        let (mut left_out, mut waits, mut damaged) = (share.left_out, false, false);
         let mut records = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let batch = match piece {
@@ -237,10 +249,31 @@ impl Offload {
             true => section.acquired.clone(),
             false => acquired::without(&section.acquired, &left_out),
         };
-        let gives = !stays.is_empty();
-        let error = (damaged && !gives).then_some(STORAGE_ERROR);
+        let error = (damaged && stays.is_empty()).then_some(STORAGE_ERROR);
         let acquired = (!left_out.is_empty()).then(|| acquired::write(&stays));
-        Filled { change: Change { records: Some(records), error, acquired }, gives, waits }
+        Filled { change: Change { records: Some(records), error, acquired }, waits }
+    }
+}
+
+/// Tells the group how long its values are. Where there is no room for all of them, and less can be
+/// asked for, there is no answer.
+fn learn(sharing: &Sharing, planned: &[(Option<Arc<str>>, Share)]) -> Result<(), NotRestored> {
+    let now = clock::now();
+    let shares = || planned.iter().map(|(_, share)| share);
+    let longest = shares().map(|share| share.longest).fold(Longest::Unknown, Longest::or);
+    sharing.pace.learn(longest, sharing.bytes, now);
+    let crowded = shares().any(|share| share.crowded) && sharing.pace.crowded(sharing.records, now);
+    match crowded && !fault::on("crowds-are-deliveries") {
+        true => Err(NotRestored::Crowded),
+        false => Ok(()),
+    }
+}
+
+impl Default for Share {
+    /// What passes as it is.
+    fn default() -> Self {
+        let (plan, longest) = (Plan::Pass, Longest::Unknown);
+        Self { plan, left_out: Vec::new(), longest, crowded: false, waits: false }
     }
 }
 

@@ -56,9 +56,10 @@ fn own(wanted: Lifecycle) -> Result<Vec<LifecycleRule>, StoreError> {
         .build();
     let uploads =
         AbortIncompleteMultipartUpload::builder().days_after_initiation(UPLOAD_DAYS).build();
+    let uploads_below = if fault::on("all-uploads-ended") { "" } else { PACKS };
     let rules = [
         rule(COLD, PACKS).transitions(cold).build(),
-        rule(UPLOADS, "").abort_incomplete_multipart_upload(uploads).build(),
+        rule(UPLOADS, uploads_below).abort_incomplete_multipart_upload(uploads).build(),
     ];
     let rules: Result<Vec<_>, _> = rules.into_iter().collect();
     rules.map_err(|error| StoreError::Refused(error.to_string()))

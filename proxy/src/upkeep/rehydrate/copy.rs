@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol_ext::batch::{BatchHeader, Batches, Caps, Entry, OpenBatch};
@@ -19,7 +20,7 @@ use super::journal::{Journal, Note};
 use super::{Copied, Place, target};
 use crate::config::Config;
 use crate::fault;
-use crate::filters::offload::{PartFailure, Parts, Want, object_key};
+use crate::filters::offload::{Losses, PartFailure, Parts, Want, object_key};
 use crate::metrics::Metrics;
 use crate::store::ObjectStore;
 use crate::store::cache::PartKey;
@@ -33,6 +34,7 @@ pub struct Copy<'a> {
     keys: &'a KeyRing,
     store: Arc<ObjectStore>,
     parts: Parts,
+    losses: Losses,
     /// Whether records whose values are gone are copied without.
     marks_lost: bool,
     /// The brokers.
@@ -92,7 +94,8 @@ impl<'a> Copy<'a> {
     ) -> Self {
         // Each value is read once, so none is kept.
         let parts = Parts::new(store.clone(), 0, READ_BYTES * 3, Arc::new(Metrics::new()));
-        Self { config, keys, store, parts, marks_lost, cluster }
+        let losses = Losses::new(store.clone(), &config.cluster.name);
+        Self { config, keys, store, parts, losses, marks_lost, cluster }
     }
 
     /// Copies one partition from where its copy ends to the end of its log.
@@ -104,9 +107,13 @@ impl<'a> Copy<'a> {
         show: &mut impl FnMut(i64),
     ) -> Result<(), UpkeepError> {
         let store = self.store.clone();
-        let journal = Journal::new(&store, &self.config.cluster.name, source, target);
+        let mut journal = Journal::new(&store, &self.config.cluster.name, source, target);
         let (first, end) = self.cluster.bounds(source).await?;
-        let mut place = self.resume(&journal, first, target).await?;
+        copied.held_back = (self.cluster.high_watermark(source).await? - end).max(0);
+        let mut place = self.resume(&mut journal, first, target).await?;
+        if as_another {
+            self.has_all(target).await?;
+        }
         if as_another || place.producer.id < 0 {
             place.producer = target::producer(self.cluster).await?;
         }
@@ -124,7 +131,9 @@ impl<'a> Copy<'a> {
             copied.unsigned += stretch.unsigned;
             if !stretch.chunks.is_empty() {
                 let batches = stretch.chunks.iter().map(|chunk| (chunk.count(), chunk.next()));
-                journal.put(&Note::new(&place, batches.collect())).await?;
+                if !journal.put(&Note::new(&place, batches.collect())).await? {
+                    return Err(stopped(target, false, BESIDE.to_owned()));
+                }
             }
             for chunks in together(&stretch.chunks) {
                 let values = self.values(chunks).await?;
@@ -146,10 +155,23 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
+    /// Fails while the leader has batches of the copy that are not in it yet: another producer would
+    /// write them once more.
+    async fn has_all(&mut self, target: &Partition) -> Result<(), UpkeepError> {
+        let there = self.cluster.high_watermark(target).await?;
+        match self.cluster.log_end(target).await? {
+            end if end > there && !fault::on("replicas-unasked") => {
+                let why = format!("its replicas have {there} records, and its leader {end}");
+                Err(stopped(target, true, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where to go on.
     async fn resume(
         &mut self,
-        journal: &Journal<'_>,
+        journal: &mut Journal<'_>,
         first: i64,
         target: &Partition,
     ) -> Result<Place, UpkeepError> {
@@ -161,20 +183,16 @@ impl<'a> Copy<'a> {
         }
         match journal.last().await? {
             None if written == 0 => Ok(from_start),
-            Some(note) if note.is_behind(written) => Err(UpkeepError::Copy {
-                topic: target.topic.clone(),
-                partition: target.partition,
-                passes: true,
-                why: format!("its replicas have {written} records, and fewer than were written"),
-            }),
-            note => note.and_then(|note| note.place(written)).ok_or_else(|| UpkeepError::Copy {
-                topic: target.topic.clone(),
-                partition: target.partition,
-                passes: false,
-                why: format!(
+            Some(note) if note.is_behind(written) => {
+                let why = format!("its replicas have {written} records, fewer than were written");
+                Err(stopped(target, true, why))
+            }
+            note => note.and_then(|note| note.place(written)).ok_or_else(|| {
+                let why = format!(
                     "it has {written} records, and not those that were written here: name another \
                      topic by --to, or delete this one"
-                ),
+                );
+                stopped(target, false, why)
             }),
         }
     }
@@ -263,19 +281,24 @@ impl<'a> Copy<'a> {
     async fn values(&self, chunks: &[Chunk]) -> Result<HashMap<PartKey, Bytes>, UpkeepError> {
         let wants: Vec<Want> = chunks.iter().flat_map(Chunk::wants).cloned().collect();
         let mut values = HashMap::with_capacity(wants.len());
-        let read = self.parts.read(&wants).await;
+        let mut read = self.parts.read_within(&wants, READ_TIME).await;
         for want in &wants {
-            match read.get(&want.key()) {
-                Some(Ok(value)) if is_it(want, value) => {
-                    values.insert(want.key(), value.clone());
+            let value = match read.remove(&want.key()) {
+                Some(Err(error)) if error.is_damage() => self.losses.look(&self.parts, want).await,
+                Some(value) => value,
+                None if values.contains_key(&want.key()) => continue,
+                None => Err(PartFailure::Late),
+            };
+            match value {
+                Ok(value) if is_it(want, &value) => {
+                    values.insert(want.key(), value);
                 }
                 // Told with its place where it is missed.
-                Some(Ok(_)) => {}
-                Some(Err(error)) if error.is_damage() => {}
-                Some(Err(PartFailure::Store(error))) => {
-                    return Err(UpkeepError::Asked(error.clone()));
-                }
-                Some(Err(_)) | None => return Err(io::Error::from(ErrorKind::TimedOut).into()),
+                Ok(_) => {}
+                Err(error) if error.is_damage() => {}
+                Err(PartFailure::Store(error)) => return Err(UpkeepError::Asked(error)),
+                Err(PartFailure::Late) => return Err(io::Error::from(ErrorKind::TimedOut).into()),
+                Err(error) => return Err(UpkeepError::Doubted(error)),
             }
         }
         Ok(values)
@@ -372,16 +395,22 @@ fn unreadable(at: &Partition, why: String) -> UpkeepError {
 }
 
 fn meddled(target: &Partition, offset: i64, expected: i64) -> UpkeepError {
-    UpkeepError::Copy {
-        topic: target.topic.clone(),
-        partition: target.partition,
-        passes: false,
-        why: format!(
-            "a batch was written at offset {offset} and not at {expected}: somebody else writes to \
-             it; delete it and begin anew"
-        ),
-    }
+    let why = format!(
+        "a batch was written at offset {offset} and not at {expected}: somebody else writes to it; \
+         delete it and begin anew"
+    );
+    stopped(target, false, why)
 }
+
+fn stopped(target: &Partition, passes: bool, why: String) -> UpkeepError {
+    let (topic, partition) = (target.topic.clone(), target.partition);
+    UpkeepError::Copy { topic, partition, passes, code: 0, why }
+}
+
+/// Two runs for one copy.
+const BESIDE: &str = "another run writes to it: let one of them end, and begin again if need be";
+/// Time for values that are read at once: a slow store is waited for.
+const READ_TIME: Duration = Duration::from_secs(600);
 
 /// Records become batches of so many bytes, which brokers take that were not told otherwise.
 const CHUNK_BYTES: usize = 960 * 1024;

@@ -3,17 +3,18 @@
 //!
 //! A note names batches by their number of records. Batches are written one after the other and
 //! each is there whole or not at all, so the end of the copy tells which of them are. Invariant: a
-//! copy whose end is none of those that its last note foresees was written to by somebody else.
+//! copy whose end is none of those that its last note foresees was written to by somebody else; and
+//! of two runs at once at most one writes a note, since notes that it does not know stop the other.
 
 use bytes::Bytes;
 use protocol_ext::split::ProducerFields;
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use crate::clock;
 use crate::store::{ObjectStore, StoreError};
 use crate::upkeep::log::Partition;
 use crate::upkeep::scope::hex;
+use crate::{clock, random};
 
 /// Batches that are about to be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ impl Note {
 pub struct Journal<'a> {
     store: &'a ObjectStore,
     folder: String,
+    /// Keys of the notes that were read or written here.
+    known: Vec<String>,
 }
 
 impl<'a> Journal<'a> {
@@ -72,28 +75,45 @@ impl<'a> Journal<'a> {
     ) -> Self {
         let (from, to) = (hex(&source.topic_id), hex(&target.topic_id));
         let folder = format!("{NOTES}{cluster}/{from}/{to}/{}/", source.partition);
-        Self { store, folder }
+        Self { store, folder, known: Vec::new() }
     }
 
     /// The last note, if there is any.
-    pub async fn last(&self) -> Result<Option<Note>, StoreError> {
+    pub async fn last(&mut self) -> Result<Option<Note>, StoreError> {
         let listed = self.listed().await?;
+        self.known = listed.iter().map(|(key, _)| key.clone()).collect();
         let Some((key, bytes)) = listed.into_iter().last() else { return Ok(None) };
         let text = self.store.get(&key, 0, usize::try_from(bytes).unwrap_or(usize::MAX)).await?;
         let wrong = |error| StoreError::Garbled(format!("{key}: {error}"));
         serde_json::from_slice(&text).map(Some).map_err(wrong)
     }
 
-    /// Keeps a note for good, in the place of those before.
-    pub async fn put(&self, note: &Note) -> Result<(), StoreError> {
-        let before = self.listed().await?;
-        let key = format!("{}{:020}-{:020}", self.folder, note.target, clock::unix_ms());
+    /// Keeps a note for good, in the place of those before. False if another run wrote one
+    /// meanwhile: then nothing may be written to the copy.
+    pub async fn put(&mut self, note: &Note) -> Result<bool, StoreError> {
+        if !self.is_alone().await? {
+            return Ok(false);
+        }
+        let (ms, id) = (clock::unix_ms(), hex(&random::id()));
+        let key = format!("{}{:020}-{ms:020}-{id}", self.folder, note.target);
         let text = serde_json::json!(note).to_string();
         self.store.put(&key, &[Bytes::from(text)]).await?;
-        for (old, _) in before.iter().filter(|(old, _)| *old != key) {
-            self.store.delete(old).await?;
+        self.known.push(key.clone());
+        // Of two that put one at once the later sees the other's, and takes its own back.
+        if !self.is_alone().await? {
+            self.store.delete(&key).await?;
+            return Ok(false);
         }
-        Ok(())
+        while self.known.len() > 1 {
+            self.store.delete(&self.known.remove(0)).await?;
+        }
+        Ok(true)
+    }
+
+    /// Whether all notes are known.
+    async fn is_alone(&self) -> Result<bool, StoreError> {
+        let listed = self.listed().await?;
+        Ok(listed.iter().all(|(key, _)| self.known.contains(key)))
     }
 
     /// Keys and lengths of all notes, in order.
@@ -116,6 +136,8 @@ const NOTES: &str = "upkeep/v1/rehydrate/";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Store, StoreKind};
+    use crate::store::Failures;
 
     fn note() -> Note {
         let producer = ProducerFields { id: 9, epoch: 0, base_sequence: i32::MAX - 1 };
@@ -137,6 +159,26 @@ mod tests {
         for end in [0, 6, 8, 9, 11, 13] {
             assert_eq!(note().place(end).map(|place| place.source), None, "{end}");
         }
+    }
+
+    /// Two runs begin at once, from nothing or from the same note: each step of theirs is one of
+    /// reading, and one of writing.
+    #[tokio::test]
+    async fn of_two_runs_at_once_only_one_goes_on() {
+        let config = Store { kind: StoreKind::Memory, key_file: None, cache_bytes: 0 };
+        let store = ObjectStore::open(&config, Failures::default()).expect("a store");
+        let (topic, topic_id) = ("t".to_owned(), [1; 16]);
+        let at = Partition { topic, topic_id, partition: 0, replicas: 1, leader: 0 };
+        let mut runs = [(); 2].map(|()| Journal::new(&store, "c", &at, &at));
+        for begun in [false, true] {
+            for run in &mut runs {
+                assert_eq!(run.last().await.expect("read").is_some(), begun);
+            }
+            assert!(runs[0].put(&note()).await.expect("put"), "the first");
+            assert!(!runs[1].put(&note()).await.expect("put"), "the second");
+            assert!(runs[0].put(&note()).await.expect("put"), "the first goes on");
+        }
+        assert_eq!(runs[0].listed().await.expect("list").len(), 1);
     }
 
     #[test]

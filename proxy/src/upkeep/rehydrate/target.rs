@@ -28,7 +28,15 @@ pub async fn make(
 ) -> Result<(), UpkeepError> {
     let name = source.first().map(|at| at.topic.clone()).unwrap_or_default();
     let mut configs = configured(cluster, &name).await?;
-    configs.push(("max.message.bytes".to_owned(), BATCH_BYTES_MAX.to_string()));
+    let most = (BATCH_BYTES_MAX.to_string(), i64::MAX.to_string());
+    let own = [
+        ("max.message.bytes", most.0),
+        // Records keep their times, however long ago or ahead.
+        ("message.timestamp.type", "CreateTime".to_owned()),
+        ("message.timestamp.before.max.ms", most.1.clone()),
+        ("message.timestamp.after.max.ms", most.1),
+    ];
+    configs.extend(own.map(|(name, value)| (name.to_owned(), value)));
     let configs = configs.into_iter().map(|(name, value)| {
         CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
     });
@@ -117,7 +125,8 @@ pub async fn write(
     let failed = |code: i16, why: String| UpkeepError::Copy {
         topic: at.topic.clone(),
         partition: at.partition,
-        passes: PASSING.contains(&code),
+        passes: PASSING.contains(&code) || OF_THE_PRODUCER.contains(&code),
+        code,
         why,
     };
     match told {
@@ -170,4 +179,8 @@ const OF_THE_TOPIC: i8 = 1;
 const MESSAGE_TOO_LARGE: i16 = 10;
 /// Errors of Produce after which the same may succeed: leaders move, replicas come back, a batch
 /// that was lost on the way was not.
-const PASSING: [i16; 9] = [3, 5, 6, 7, 19, 20, 45, 46, 56];
+const PASSING: [i16; 8] = [3, 5, 6, 7, 19, 20, 46, 56];
+/// Errors by which a broker says that it will take nothing of this producer any more: its sequence
+/// is out of order, its epoch is old, its id is not known. After any other one the batch may be in
+/// the log, where only its producer's sequences have it known again.
+pub const OF_THE_PRODUCER: [i16; 3] = [45, 47, 59];

@@ -154,6 +154,11 @@ impl S3 {
         objects
     }
 
+    /// Whether a start has said whose objects these are.
+    pub fn has_owner(&self) -> bool {
+        self.lock().objects.keys().any(|key| key.starts_with(OWNERS))
+    }
+
     /// Leaves an object out of listings, as if it had been stored behind them.
     pub fn unlist(&self, key: &str) {
         self.lock().unlisted.insert(key.to_owned());
