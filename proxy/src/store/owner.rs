@@ -50,7 +50,7 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
 /// packs are read with is enough for it.
 pub async fn probe(store: &ObjectStore, name: &str) -> Result<(), StoreError> {
     let key = key(name);
-    let got = tokio::time::timeout(STORE_ATTEMPT, store.get_alone(&key, 0, 1)).await;
+    let got = tokio::time::timeout(STORE_ATTEMPT, store.get_once(&key, 0, 1)).await;
     match got.unwrap_or(Err(StoreError::Late)) {
         Ok(_) | Err(StoreError::Missing(_) | StoreError::Short { .. }) => Ok(()),
         Err(error) => Err(error),

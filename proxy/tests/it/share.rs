@@ -156,11 +156,11 @@ pub async fn requests_ask_for_what_fits(faults: Faults) -> Checked {
     let answered = scene.client.receive_or_end().await?;
     ensure!(answered.is_none(), "an answer that has no room for what was acquired");
     scene.given_back(8).await?;
-    let mut client = Client::connect(scene.proxy.port).await?;
+    scene.client = Client::connect(scene.proxy.port).await?;
     // What a closed connection held of small records is given out again too.
     let mut got = Vec::new();
     while got.len() < 8 {
-        let (error, records, acquired) = share_fetch(&mut client, WANTED).await?;
+        let (error, records, acquired) = share_fetch(&mut scene.client, WANTED).await?;
         ensure_eq!(error, 0, "error of ShareFetch");
         ensure!(!acquired.is_empty(), "nothing acquired behind {got:?}");
         ensure_eq!(scene.records_asked()?, 2, "records asked for then");
@@ -170,7 +170,7 @@ pub async fn requests_ask_for_what_fits(faults: Faults) -> Checked {
     ensure_eq!(scene.deliveries(), [1; 8], "deliveries");
     for n in 0..3 {
         scene.send(&single(noise(n, 10))).await?;
-        share_fetch(&mut client, WANTED).await?;
+        share_fetch(&mut scene.client, WANTED).await?;
         ensure_eq!(scene.records_asked()?, 2, "records asked for behind {n} small ones");
     }
     Ok(())

@@ -20,7 +20,7 @@ use super::fetch::Values;
 use super::parts::{PartFailure, Parts, Value, Want};
 use crate::clock::{self, Tick};
 use crate::fault;
-use crate::limits::RANGES_AT_ONCE;
+use crate::limits::{RANGES_AT_ONCE, STORE_ATTEMPT};
 use crate::metrics::OffloadOp;
 use crate::store::{ObjectStore, StoreError, owner};
 
@@ -62,9 +62,10 @@ impl Losses {
 
     /// Whether the store is the one that a value was written to.
     async fn is_ours(&self, want: &Want) -> bool {
-        let owner = self.store.look(&owner::key(&self.cluster)).await;
+        let key = owner::key(&self.cluster);
+        let owner = tokio::time::timeout(STORE_ATTEMPT, self.store.look(&key)).await;
         let latest = want.reference.written_at_ms.saturating_add(CLAIM_MS);
-        owner.is_ok_and(|owner| owner.written_at_ms <= latest)
+        owner.is_ok_and(|owner| owner.is_ok_and(|owner| owner.written_at_ms <= latest))
     }
 
     /// Counts a loss of a pack; whether readers may go on without its value. `found` values were
