@@ -96,7 +96,7 @@ impl DataPlane {
             directory,
             topics,
             routed,
-            read_only: config.listen.read_only,
+            read_only: config.listen.read_only && !fault::on("passthrough-writes"),
             clients_differ,
             pool,
             tls,

@@ -10,7 +10,6 @@ use super::security;
 use super::store::{self, store};
 use super::topics::{self, virtual_topic};
 use super::{Cluster, Config, ConfigError, Listen, OffloadRule, Ports, Problem, VirtualTopic};
-use crate::fault;
 use crate::limits::Limits;
 
 const LISTEN: &str = "127.0.0.1:19092";
@@ -189,8 +188,7 @@ fn passthrough(p: &mut Problems, raw: &raw::Passthrough, like: &Listen) -> Optio
     };
     let (first, last) = range(p, ports)?;
     let ports = Ports { first, last, mapped: Vec::new() };
-    let read_only = !fault::on("passthrough-writes");
-    Some(Box::new(Listen { bootstrap, ports, sni: None, read_only, ..like.clone() }))
+    Some(Box::new(Listen { bootstrap, ports, sni: None, read_only: true, ..like.clone() }))
 }
 
 fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr {

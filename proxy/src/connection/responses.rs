@@ -1,5 +1,7 @@
 //! Home broker -> client: closes exchanges in order, patches addresses, passes the rest.
 
+mod restored;
+
 use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
@@ -23,7 +25,6 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault::{self, Forced};
-use crate::filters::offload::{NotRestored, Sharing, Wanted};
 use crate::limits::{
     IO_BUFFER_BYTES, PATCHED_RESPONSE_BYTES_MAX, TAIL_BYTES_MAX, WHOLE_TAIL_BYTES_MAX,
 };
@@ -200,49 +201,6 @@ impl<'a> Responses<'a> {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
             }
         }
-    }
-
-    /// A response whose records may refer to stored values.
-    async fn restored(
-        &mut self,
-        message: &'static Message,
-        exchange: &Exchange,
-        n: usize,
-        wanted: Wanted,
-    ) -> Result<(), ConnectionError> {
-        let limit = self.plane.limits.buffered_bytes_max / 2;
-        let frame = self.whole(exchange, n, limit).await?;
-        let Some(offload) = &self.plane.offload else {
-            return Err(ConnectionError::Filter("no filter for a response".to_owned()));
-        };
-        let addresses = &*self.plane.directory;
-        let restored = offload.restore(message, exchange.version, &frame, wanted, addresses).await;
-        let restored = restored.map_err(|error| response_error(exchange.api, error))?;
-        let _values = restored.room;
-        self.write(&framed(restored.frame)).await
-    }
-
-    /// The same for a share consumer. Where it cannot be given all that it acquired the connection
-    /// closes: brokers then take back what was acquired on it, and count no delivery.
-    async fn shared(
-        &mut self,
-        exchange: &Exchange,
-        n: usize,
-        sharing: &Sharing,
-    ) -> Result<(), ConnectionError> {
-        let limit = self.plane.limits.buffered_bytes_max / 2;
-        let frame = self.whole(exchange, n, limit).await?;
-        let Some(offload) = &self.plane.offload else {
-            return Err(ConnectionError::Filter("no filter for a response".to_owned()));
-        };
-        let addresses = &*self.plane.directory;
-        let restored = offload.restore_shared(exchange.version, &frame, sharing, addresses).await;
-        let restored = restored.map_err(|error| match error {
-            NotRestored::Wire(error) => response_error(exchange.api, error),
-            NotRestored::Store | NotRestored::Crowded => ConnectionError::Filter(error.to_string()),
-        })?;
-        let _values = restored.room;
-        self.write(&framed(restored.frame)).await
     }
 
     fn patched(

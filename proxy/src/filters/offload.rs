@@ -14,6 +14,7 @@ mod parts;
 mod produce;
 mod sections;
 mod share;
+mod spent;
 
 use std::io;
 use std::sync::Arc;

@@ -195,7 +195,7 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             "acquired offsets there"
         ),
         mutant!("share-pace-ignored", share::requests_ask_for_what_fits, "records asked for"),
-        mutant!("pace-forgets", share::requests_ask_for_what_fits, "records asked for"),
+        mutant!("pace-forgets", share::requests_ask_for_what_fits, "no answer"),
         mutant!("crowds-are-deliveries", share::requests_ask_for_what_fits, "has no room"),
         mutant!("whole-batches-read", share::only_what_is_acquired_is_read, "values read"),
         mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),

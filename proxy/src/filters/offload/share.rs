@@ -20,12 +20,11 @@ use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 
 use super::Offload;
-use super::fetch::{
-    Found, Piece, Plan, RestoreError, Restored, Run, STORAGE_ERROR, Spent, Values, wants,
-};
+use super::fetch::{Found, Piece, Plan, RestoreError, Restored, Run, STORAGE_ERROR, Values, wants};
 use super::pace::Pace;
 use super::parts::PartFailure;
 use super::sections::{Change, Section, change, sections};
+use super::spent::Spent;
 use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX};
 use crate::route::addresses::Directory;
 use crate::{clock, fault};

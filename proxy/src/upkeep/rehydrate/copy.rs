@@ -178,10 +178,11 @@ impl<'a> Copy<'a> {
         let (_, written) = self.cluster.bounds(target).await?;
         let nobody = protocol_ext::split::ProducerFields { id: -1, epoch: -1, base_sequence: 0 };
         let from_start = Place { source: first, target: 0, producer: nobody };
+        let last = journal.last().await?;
         if fault::on("copy-begins-anew") {
             return Ok(Place { target: written, ..from_start });
         }
-        match journal.last().await? {
+        match last {
             None if written == 0 => Ok(from_start),
             Some(note) if note.is_behind(written) => {
                 let why = format!("its replicas have {written} records, fewer than were written");
