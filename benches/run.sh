@@ -3,6 +3,7 @@
 #
 #   benches/run.sh [--quick] [--only CELL,...] [--rounds N] [--features] [--help]
 #
+# `--help` lists all flags and cells.
 # Builds the release binaries, fetches Kafka's jars, starts one broker with a listener per mode,
 # runs the modes in turn, prints a table per cell and writes JSON. CARGO names another cargo.
 set -euo pipefail
@@ -10,8 +11,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../compose/lib.sh"
 
 case " $* " in *" --help "* | *" -h "*)
-    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
-    exit 0
+    need python3 python3
+    PYTHONDONTWRITEBYTECODE=1 exec python3 "$repo/benches/run.py" --help
     ;;
 esac
 need python3 python3

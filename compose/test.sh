@@ -36,6 +36,7 @@ need mvn maven
 if [ "$mode" != quick ]; then
     need go golang-go
     need openssl openssl
+    need faketime faketime
     need python3 python3
     need_venv
 fi

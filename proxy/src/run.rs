@@ -249,7 +249,7 @@ fn secrets(config: &Config, pool: &Pool) -> Result<Secrets, RunError> {
     let sasl = config.listen.sasl.as_ref().map(|sasl| Sasl::new(sasl, upstream)).transpose();
     let sasl = sasl.map_err(|text| of("listen.sasl")(("users_file", text)))?;
     if let Some(own) = access.own() {
-        tracing::info!(own = ?own.get(), "logs in to brokers");
+        tracing::info!(own = %own.get(), "logs in to brokers");
     }
     let mut watched: Vec<Arc<dyn Watch>> = Vec::new();
     watched.extend(tls.clone().map(|tls| tls as Arc<dyn Watch>));

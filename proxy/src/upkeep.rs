@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, OffloadRule};
+use crate::config::{Config, OffloadRule, StoreKind};
 use crate::filters::offload::{PartFailure, glob, keys};
 use crate::store::lifecycle::Lifecycle;
 use crate::store::{Failures, ObjectStore, StoreError};
@@ -66,6 +66,9 @@ pub enum UpkeepError {
     /// There is no `[store]`.
     #[error("the configuration has no [store]")]
     NoStore,
+    /// There is no such folder, and upkeep makes none.
+    #[error("store.path {0}: there is no store")]
+    Absent(PathBuf),
     /// The store cannot be opened or asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -175,6 +178,7 @@ impl UpkeepError {
             Self::Store(error) => error.is_transient(),
             Self::Asked(error) => error.is_transient(),
             Self::NoStore
+            | Self::Absent(_)
             | Self::NoTopic(_)
             | Self::NoCopy(_)
             | Self::Prices { .. }
@@ -199,6 +203,11 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Ok(true);
     }
     let settings = config.store.as_ref().ok_or(UpkeepError::NoStore)?;
+    if let StoreKind::Local(folder) = &settings.kind
+        && !folder.is_dir()
+    {
+        return Err(UpkeepError::Absent(folder.clone()));
+    }
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
     let store = Arc::new(store);
     if let Task::Lifecycle { apply, rules } = task {

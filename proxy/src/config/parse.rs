@@ -21,7 +21,7 @@ const NUMBER_MAX: i64 = 1 << 53;
 const PORTS: u16 = 100;
 /// Longest name of a cluster: it is a part of objects' keys.
 const CLUSTER_NAME_BYTES_MAX: usize = 100;
-/// Largest offload threshold: values above it could not be sent in one request anyway.
+/// Longer values are stored unless configured.
 const THRESHOLD_BYTES_DEFAULT: i64 = 100_000;
 
 /// What was found wrong so far.
@@ -50,6 +50,11 @@ impl Problems {
             None => {}
         }
         default
+    }
+
+    /// Whether this key was told of.
+    fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|problem| problem.key == key)
     }
 
     /// A time that 0 switches off.
@@ -84,14 +89,14 @@ pub(super) fn config(
     }
     let regions = regions(p, &file.region, cluster.as_ref());
     let virtual_topics = file.virtual_topic.iter().enumerate();
-    let virtual_topics = virtual_topics.filter_map(|(n, t)| virtual_topic(p, n, t, &regions));
+    let virtual_topics = virtual_topics.map(|(n, t)| virtual_topic(p, n, t, &regions));
     let virtual_topics: Vec<VirtualTopic> = virtual_topics.collect();
     topics::shared(p, &virtual_topics);
     topics::stored(p, &virtual_topics, &offload);
-    if let Some(listen) = &listen {
-        conflicts(p, listen, admin, cluster.as_ref());
-        security::identities(p, listen, cluster.as_ref(), !file.virtual_topic.is_empty());
+    if !p.has("listen.bootstrap") && !p.has("listen.ports") {
+        conflicts(p, &listen, admin, cluster.as_ref());
     }
+    security::identities(p, &listen, cluster.as_ref(), !file.virtual_topic.is_empty());
     for (key, tables) in [("throttle", &file.throttle), ("quota", &file.quota)] {
         if !tables.is_empty() {
             p.add(key, "is not part of this version yet: remove it");
@@ -103,26 +108,22 @@ pub(super) fn config(
         let text = format!("{given} is too small: at least {least}, twice frame_bytes_max");
         p.add("limits.buffered_bytes_max", text);
     }
-    match (listen, cluster) {
-        (Some(listen), Some(cluster)) if problems.0.is_empty() => {
+    match cluster {
+        Some(cluster) if problems.0.is_empty() => {
             Ok(Config { listen, admin, cluster, store, offload, virtual_topics, limits })
         }
         _ => Err(ConfigError(problems.0)),
     }
 }
 
-fn listen(
-    p: &mut Problems,
-    raw: raw::Listen,
-    flags: &Flags,
-    cluster: Option<&str>,
-) -> Option<Listen> {
+fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags, cluster: Option<&str>) -> Listen {
     let tls = raw.tls.as_ref().and_then(|tls| security::server_tls(p, tls));
     let text = flags.listen.clone().or(raw.bootstrap).unwrap_or_else(|| LISTEN.to_owned());
-    let Ok(bootstrap) = text.parse::<SocketAddr>() else {
+    let bootstrap = text.parse().unwrap_or_else(|_| {
         p.add("listen.bootstrap", format!("\"{text}\" is not ADDRESS:PORT, such as {LISTEN}"));
-        return None;
-    };
+        // What else is wrong is told too.
+        SocketAddr::from(([127, 0, 0, 1], 19092))
+    });
     let advertise = flags.advertise.clone().or(raw.advertise);
     let advertise = advertise.unwrap_or_else(|| bootstrap.ip().to_string());
     if advertise.is_empty() || advertise.len() > 255 || advertise.contains(['/', ':', ' ']) {
@@ -147,10 +148,10 @@ fn listen(
             (0, 0)
         }
         None if raw.sni.is_some() => (0, 0),
-        Some(text) => range(p, &text)?,
+        Some(text) => range(p, &text),
         None if bootstrap.port() == 0 || bootstrap.port() > u16::MAX - PORTS => {
             p.add("listen.ports", "is missing: no 100 ports follow the bootstrap port");
-            return None;
+            (0, 0)
         }
         None => (bootstrap.port() + 1, bootstrap.port() + PORTS),
     };
@@ -171,7 +172,7 @@ fn listen(
     };
     let passthrough = raw.passthrough.as_ref();
     listen.passthrough = passthrough.and_then(|raw| self::passthrough(p, raw, &listen));
-    Some(listen)
+    listen
 }
 
 /// Listeners beside the others: with ports, and else like them.
@@ -186,7 +187,7 @@ fn passthrough(p: &mut Problems, raw: &raw::Passthrough, like: &Listen) -> Optio
         p.add(key, "has no ports for the brokers: write ports = \"19301-19400\"");
         return None;
     };
-    let (first, last) = range(p, ports)?;
+    let (first, last) = range(p, ports);
     let ports = Ports { first, last, mapped: Vec::new() };
     Some(Box::new(Listen { bootstrap, ports, sni: None, read_only: true, ..like.clone() }))
 }
@@ -200,19 +201,17 @@ fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr
     })
 }
 
-fn range(p: &mut Problems, text: &str) -> Option<(u16, u16)> {
-    let parts = text
-        .split_once('-')
-        .and_then(|(a, b)| Some((a.trim().parse::<u16>().ok()?, b.trim().parse::<u16>().ok()?)));
+fn range(p: &mut Problems, text: &str) -> (u16, u16) {
+    let port = |text: &str| text.trim().parse::<u16>().ok();
+    let parts = text.split_once('-').and_then(|(a, b)| Some((port(a)?, port(b)?)));
     match parts {
-        Some((first, last)) if first > 0 && first <= last => return Some((first, last)),
-        Some(_) => p.add("listen.ports", format!("\"{text}\" is empty or starts at 0")),
-        None => {
-            let hint = "write FIRST-LAST, such as 19093-19192";
-            p.add("listen.ports", format!("\"{text}\" is not a range: {hint}"));
+        Some((first, last)) if first > 0 && first <= last => return (first, last),
+        _ => {
+            let hint = "write FIRST-LAST of ports from 1 to 65535, such as 19093-19192";
+            p.add("listen.ports", format!("\"{text}\" is no range: {hint}"));
         }
     }
-    None
+    (0, 0)
 }
 
 fn mapped(p: &mut Problems, raw: &std::collections::BTreeMap<String, u16>) -> Vec<(i32, u16)> {
@@ -262,7 +261,8 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
         (_, Some(cluster)) => cluster.bootstrap.clone(),
         (_, None) => Vec::new(),
     };
-    if hosts.is_empty() {
+    // A table that cannot be read was told of.
+    if hosts.is_empty() && !p.has("file") && !p.has("cluster") && !p.has("cluster.bootstrap") {
         p.add(
             "cluster.bootstrap",
             "names no broker: write [\"HOST:PORT\"], or give --upstream or KAFKA_BOOTSTRAP_SERVERS",
@@ -369,6 +369,8 @@ mod tests {
         let text = r#"
             [listen]
             bootstrap = "here"
+            ports = "1-70000"
+            proxy_protocol_from = ["nowhere"]
             [[cluster]]
             bootstrap = ["no port"]
             node_id_base = 7
@@ -386,6 +388,8 @@ mod tests {
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         for key in [
             "listen.bootstrap",
+            "listen.ports",
+            "listen.proxy_protocol_from",
             "cluster.bootstrap",
             "cluster.node_id_base",
             "offload[0].topics",
@@ -396,6 +400,42 @@ mod tests {
             "limits.drain_ms",
         ] {
             assert!(keys.contains(&key), "{key} is not among {keys:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_another_problem_is_not_told() {
+        for text in ["[listen\nport = 9", "[cluster]\nbootstrap = [\"a:1\"]"] {
+            let Err(ConfigError(problems)) = parse(text) else { panic!("accepted") };
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(told.len(), 1, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn one_mistake_of_a_virtual_topic_hides_no_other() {
+        let text = r#"
+            [[cluster]]
+            bootstrap = ["a:1"]
+            [store]
+            kind = "memory"
+            [[offload]]
+            topics = ["v"]
+            [[region]]
+            name = "x"
+            [[virtual_topic]]
+            name = "v"
+            region = { field = "/r" }
+            [[virtual_topic]]
+            name = "v"
+            partitions = -3
+            region = { field = "/r" }
+        "#;
+        let Err(ConfigError(problems)) = parse(text) else { panic!("accepted") };
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        for key in ["partitions", "name", "region"] {
+            let key = format!("virtual_topic[1].{key}");
+            assert!(keys.contains(&&*key), "{key} is not among {keys:?}");
         }
     }
 

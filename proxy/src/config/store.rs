@@ -73,9 +73,9 @@ impl std::fmt::Debug for Credentials {
 pub struct StoreEnv {
     /// `MINIO_ENDPOINT`, with or without a scheme.
     pub endpoint: Option<String>,
-    /// `MINIO_ACCESS_KEY`, else `AWS_ACCESS_KEY_ID`.
+    /// `MINIO_ACCESS_KEY`, or `AWS_ACCESS_KEY_ID`.
     pub access_key: Option<String>,
-    /// `MINIO_SECRET_KEY`, else `AWS_SECRET_ACCESS_KEY`.
+    /// `MINIO_SECRET_KEY`, or `AWS_SECRET_ACCESS_KEY`.
     pub secret_key: Option<String>,
     /// `AWS_SESSION_TOKEN`.
     pub session_token: Option<String>,
@@ -95,15 +95,27 @@ impl std::fmt::Debug for StoreEnv {
 impl StoreEnv {
     /// Reads the process's environment; an empty variable counts as none.
     pub fn read() -> Self {
-        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// The two halves of a key come from one pair of variables, never one from each.
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let get = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let use_aws = get("USE_AWS_S3").is_some_and(|on| matches!(on.as_str(), "true" | "1"));
+        let mut env = Self {
             endpoint: get("MINIO_ENDPOINT"),
-            access_key: get("MINIO_ACCESS_KEY").or_else(|| get("AWS_ACCESS_KEY_ID")),
-            secret_key: get("MINIO_SECRET_KEY").or_else(|| get("AWS_SECRET_ACCESS_KEY")),
-            session_token: get("AWS_SESSION_TOKEN"),
-            use_aws: get("USE_AWS_S3").is_some_and(|on| matches!(on.as_str(), "true" | "1")),
+            access_key: get("MINIO_ACCESS_KEY"),
+            secret_key: get("MINIO_SECRET_KEY"),
+            session_token: None,
+            use_aws,
             region: get("AWS_REGION"),
+        };
+        if use_aws || (env.access_key.is_none() && env.secret_key.is_none()) {
+            env.access_key = get("AWS_ACCESS_KEY_ID");
+            env.secret_key = get("AWS_SECRET_ACCESS_KEY");
+            env.session_token = get("AWS_SESSION_TOKEN");
         }
+        env
     }
 
     fn selects_s3(&self) -> bool {
@@ -127,7 +139,7 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
     let own_key = matches!(kind, StoreKind::Local(_));
     if raw.key_file.is_none() && !own_key {
         let text = "is missing: references are signed, and only a local store makes a key; \
-                    write 32 random bytes to a file of mode 0600 and name it here";
+                    make one by `openssl rand -hex 32`, in a file of mode 0600, and name it here";
         p.add("store.key_file", text);
     }
     if let Some(file) = &raw.key_file {
@@ -140,11 +152,17 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
 /// Checks that references can be signed by a file.
 fn key_file(p: &mut Problems, file: &Path) {
     let shown = file.display();
+    let mut previous = file.as_os_str().to_owned();
+    previous.push(".previous");
+    let previous = PathBuf::from(previous);
+    if previous.exists() && file != previous {
+        key_file(p, &previous);
+    }
     match std::fs::read(file).map(|text| MacKey::new(text.trim_ascii()).map(drop)) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => p.add("store.key_file", format!("{shown}: {error}")),
         Err(error) => {
-            let hint = "write 32 random bytes to a file of mode 0600 and name it here";
+            let hint = "make one by `openssl rand -hex 32`, in a file of mode 0600";
             p.add("store.key_file", format!("{shown} cannot be read: {error}: {hint}"));
         }
     }
@@ -157,6 +175,8 @@ fn local(p: &mut Problems, raw: &raw::Store) -> StoreKind {
     } else if !path.is_absolute() {
         let hint = "write a path from / on, since started elsewhere the proxy would find no object";
         p.add("store.path", format!("\"{}\" is relative: {hint}", path.display()));
+    } else if path.exists() && !path.is_dir() {
+        p.add("store.path", format!("\"{}\" is no directory", path.display()));
     }
     let only_s3 = [
         ("store.bucket", raw.bucket.is_some()),
@@ -388,6 +408,26 @@ mod tests {
         assert_eq!(s3(&store).endpoint, None);
         assert_eq!(s3(&store).region, "eu-west-1");
         assert!(!s3(&store).path_style);
+    }
+
+    #[test]
+    fn the_two_halves_of_a_key_come_from_one_pair() {
+        let env = |given: &[&str]| {
+            let env = StoreEnv::of(|name| given.contains(&name).then(|| name.to_owned()));
+            [env.access_key, env.secret_key, env.session_token].map(Option::unwrap_or_default)
+        };
+        let aws = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        assert_eq!(env(&aws), aws);
+        let minio = ["MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"];
+        let both = [&aws[..], &minio].concat();
+        assert_eq!(env(&both), ["MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", ""]);
+        let half = [&aws[..], &minio[..1]].concat();
+        assert_eq!(env(&half), ["MINIO_ACCESS_KEY", "", ""]);
+        let all = |name: &str| match name {
+            "USE_AWS_S3" => Some("true".to_owned()),
+            other => Some(other.to_owned()),
+        };
+        assert_eq!(StoreEnv::of(all).access_key.as_deref(), Some(aws[0]));
     }
 
     #[test]

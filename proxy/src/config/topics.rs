@@ -17,7 +17,7 @@ const DAY_BYTES: usize = 16;
 /// Tells of names that two virtual topics would share.
 pub(super) fn shared(p: &mut Problems, topics: &[VirtualTopic]) {
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
-    for (n, topic) in topics.iter().enumerate() {
+    for (n, topic) in topics.iter().enumerate().filter(|(_, topic)| is_topic_name(&topic.name)) {
         let slots = topic.slots.iter().map(|slot| {
             let what = format!("the physical topic of virtual_topic[{n}] for {slot}");
             (format!("{}-{slot}", topic.name), what)
@@ -48,9 +48,8 @@ pub(super) fn virtual_topic(
     n: usize,
     raw: &raw::VirtualTopic,
     regions: &[Region],
-) -> Option<VirtualTopic> {
+) -> VirtualTopic {
     let key = |name: &str| format!("virtual_topic[{n}].{name}");
-    let before = p.0.len();
     let name = raw.name.clone().unwrap_or_default();
     if !is_topic_name(&name) {
         p.add(
@@ -70,7 +69,7 @@ pub(super) fn virtual_topic(
         p.add(&key("region"), format!("needs 1 to {} [[region]] entries", SLOTS_MAX - 1));
     }
     let open_days = open_days(p, &key, raw, slots.len());
-    let topic = VirtualTopic {
+    VirtualTopic {
         name,
         partitions,
         days: raw.days,
@@ -79,8 +78,7 @@ pub(super) fn virtual_topic(
         rule,
         regions: regions.to_vec(),
         slots,
-    };
-    (p.0.len() == before).then_some(topic)
+    }
 }
 
 /// Checks what is said of days; gives the days after which segments are deleted.
@@ -125,8 +123,8 @@ fn open_days(
     let fits = u8::try_from(days).ok().filter(|days| (2..=max).contains(&usize::from(*days)));
     if fits.is_none() {
         let text = format!(
-            "{days} days of {slots} slots (a region each, and \"{OTHER}\"): at least 2, and \
-             {SLOTS_MAX} slots in all"
+            "{days} days of {slots} slots (a region each, and \"{OTHER}\"): at least 2, at most \
+             {max}, which makes {SLOTS_MAX} slots in all"
         );
         p.add(&key("open_days"), text);
     }
@@ -185,6 +183,7 @@ mod tests {
         assert!(met[0].starts_with("virtual_topic[1].name: \"a-b-c\" is the physical"), "{met:?}");
         let inner = problems(&[topic("a", &["x", "other"]), topic("a-x", &["y", "other"])]);
         assert_eq!(inner.len(), 1, "{inner:?}");
-        assert_eq!(problems(&[topic(&"n".repeat(249), &["x"])]).len(), 1);
+        assert_eq!(problems(&[topic(&"n".repeat(200), &[&"x".repeat(49)])]).len(), 1);
+        assert!(problems(&[topic("", &["x"]), topic("", &["x"])]).is_empty(), "told before");
     }
 }

@@ -114,7 +114,8 @@ pub async fn run(
 
 /// How the log is kept. A sign of life a second is some 25 MB a day, of which the last one counts:
 /// files are short, so that they are closed and compacted soon, and what a start reads stays small.
-/// What is in the log must not be lost with one broker.
+/// What is in the log must not be lost with one broker. Its times are the brokers': who writes with
+/// a clock of its own that is ahead would be refused.
 fn log_configs(replicas: i16) -> Vec<(&'static str, &'static str)> {
     let in_sync = if replicas >= 3 { "2" } else { "1" };
     vec![
@@ -123,6 +124,7 @@ fn log_configs(replicas: i16) -> Vec<(&'static str, &'static str)> {
         ("segment.ms", "3600000"),
         ("min.cleanable.dirty.ratio", "0.1"),
         ("max.compaction.lag.ms", "7200000"),
+        ("message.timestamp.type", "LogAppendTime"),
         ("min.insync.replicas", in_sync),
         ("unclean.leader.election.enable", "false"),
     ]

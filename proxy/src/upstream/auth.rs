@@ -2,9 +2,9 @@
 //!
 //! SaslHandshake -> SaslAuthenticate until the mechanism is done -> lifetime of the session.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
@@ -29,6 +29,12 @@ pub struct Credentials {
     user: String,
     password: Secret,
     salted: Mutex<Option<Arc<Salted>>>,
+}
+
+impl fmt::Display for Credentials {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} by {}", self.user, self.mechanism.name())
+    }
 }
 
 impl Credentials {

@@ -233,6 +233,23 @@ async fn nothing_is_deleted_while_a_log_cannot_be_read() -> Checked {
 }
 
 #[tokio::test]
+async fn a_store_that_is_not_there_is_not_made() -> Checked {
+    let scene = scene(None).await?;
+    let store = scene.store.path().display().to_string();
+    let mistyped = format!("{store}x");
+    let text = std::fs::read_to_string(scene.proxy.config_file()).map_err(failure)?;
+    ensure!(text.contains(&store), "no store in {text}");
+    let file = scene.store.path().join("mistyped.toml");
+    std::fs::write(&file, text.replace(&store, &mistyped)).map_err(failure)?;
+    for args in [&["fsck"][..], &["gc", "--dry-run"]] {
+        let (code, _, said) = upkeep(args, &file, None).await?;
+        ensure!(code == 1 && said.contains("there is no store"), "exit code {code}: {said}");
+        ensure!(!Path::new(&mistyped).exists(), "{args:?} made a folder");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_grace_of_no_hour_is_refused() -> Checked {
     let scene = scene(None).await?;
     let file = scene.proxy.config_file();

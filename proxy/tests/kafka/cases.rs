@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod admin;
+pub mod aged;
 pub mod by_hand;
 pub mod everything;
 pub mod exact;

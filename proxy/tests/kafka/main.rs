@@ -112,8 +112,8 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, by_hand, everything, exact, groups, kcat, librdkafka, offload, old, records,
-    rolling, security, segments, stamped, tools, trouble, virtual_topics,
+    addresses, admin, aged, by_hand, everything, exact, groups, kcat, librdkafka, offload, old,
+    records, rolling, security, segments, stamped, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -127,6 +127,7 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     rolls_under_load => segments::rolls_under_load,
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
     detections_by_their_days => stamped::detections_by_their_days,
+    a_month_later => aged::a_month_later,
 ]);
 
 on_kafka!(offload_4_3_1, KAFKA_4_3, [

@@ -20,6 +20,8 @@ pub struct Proxy {
     /// Tables of a configuration file, in the place of flags.
     tables: Option<Tables>,
     dir: Scratch,
+    /// Days by which its clock is ahead from its next start on.
+    pub ahead_days: u32,
     /// The bootstrap port; node `n` is served on `port + 1 + n`, the admin port is the last of the
     /// run.
     pub port: u16,
@@ -54,7 +56,9 @@ impl Proxy {
         let (upstream, tables) = (String::new(), Some(tables));
         let (process, failpoints) = (None, failpoints.map(str::to_owned));
         let advertised = host;
-        let mut proxy = Self { host, advertised, process, upstream, failpoints, tables, dir, port };
+        let ahead_days = 0;
+        let mut proxy =
+            Self { host, advertised, process, upstream, failpoints, tables, dir, ahead_days, port };
         proxy.restart();
         proxy
     }
@@ -113,6 +117,7 @@ impl Proxy {
             failpoints: failpoints.map(str::to_owned),
             tables: None,
             dir: Scratch::new("firebreak"),
+            ahead_days: 0,
             port,
         };
         proxy.restart();
@@ -122,7 +127,7 @@ impl Proxy {
     /// Starts it again after [`Proxy::kill`], on the same ports.
     pub fn restart(&mut self) {
         let (first, last) = (self.port + 1, self.port + NODES);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+        let mut command = self.program();
         if let Some(file) = self.write() {
             command.arg("--config").arg(file);
         } else {
@@ -137,6 +142,33 @@ impl Proxy {
         }
         self.process = Some(Process::start(&mut command, &self.log()));
         self.wait_until_ready();
+    }
+
+    /// The program, by its own clock.
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_firebreak");
+        if self.ahead_days == 0 {
+            return Command::new(program);
+        }
+        let mut command = Command::new("faketime");
+        // Files keep the times that they have.
+        command.env("NO_FAKE_STAT", "1").arg("--exclude-monotonic");
+        command.args(["-f", &format!("+{}d", self.ahead_days), program]);
+        command
+    }
+
+    /// Runs a command of the program as an operator does, by the proxy's clock: it must succeed.
+    pub fn command(&self, args: &[&str]) -> String {
+        let done = self.program().args(args).output().unwrap();
+        let (out, errors) =
+            (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{args:?}: {out}{errors}\n{}", self.log_tail());
+        out.into_owned()
+    }
+
+    /// Where its configuration is.
+    pub fn config_file(&self) -> String {
+        self.dir.path().join("firebreak.toml").display().to_string()
     }
 
     fn wait_until_ready(&mut self) {

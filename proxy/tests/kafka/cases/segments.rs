@@ -1,7 +1,6 @@
 //! Days: segments end under a producer and a reader, and neither may notice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -123,12 +122,7 @@ fn segments(proxy: &Proxy, topic: &str) -> BTreeMap<String, usize> {
 
 /// As an operator does it.
 fn roll(proxy: &Proxy, topic: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
-    command.args(["topic", "roll", topic, "--admin", &proxy.admin()]);
-    let done = command.output().unwrap();
-    let (out, errors) =
-        (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "roll: {errors}\n{}", proxy.log_tail());
+    let out = proxy.command(&["topic", "roll", topic, "--admin", &proxy.admin()]);
     assert_eq!(out.lines().count(), SLOTS.len(), "new segments: {out}");
 }
 
