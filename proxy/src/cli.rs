@@ -80,8 +80,8 @@ pub enum Command {
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
-    /// Rules that a bucket keeps by itself: a cheaper class for old objects, an end for uploads that
-    /// were broken off.
+    /// Rules that a bucket keeps by itself: a cheaper class for old objects, an end for uploads
+    /// that were broken off.
     #[command(after_help = "Example:\n  firebreak lifecycle apply --config firebreak.toml")]
     Lifecycle {
         /// Print the rules, or set them beside those that the bucket has.

@@ -271,8 +271,8 @@ impl Config {
         Self::parse(&text, flags)
     }
 
-    /// That of the listeners behind which nothing is restored nor written; `None` if there are none.
-    /// Virtual topics are what they are elsewhere. They have an eighth of the bounds besides.
+    /// That of the listeners behind which nothing is restored nor written; `None` if there are
+    /// none. Virtual topics are what they are elsewhere. They have an eighth of the bounds besides.
     pub fn passthrough(&self) -> Option<Self> {
         let mut beside = Self { listen: *self.listen.passthrough.clone()?, ..self.clone() };
         if !fault::on("passthrough-restores") {

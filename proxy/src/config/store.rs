@@ -348,7 +348,8 @@ impl OffloadRule {
             Some(Lost::Marked) => "placeholder",
         };
         serde_json::json!({
-            "on_missing": on_missing, "topics": self.topics, "threshold_bytes": self.threshold_bytes, "codec": codec,
+            "topics": self.topics, "threshold_bytes": self.threshold_bytes, "codec": codec,
+            "on_missing": on_missing,
             "on_store_failure": on_store_failure, "inline_bytes_max": inline_bytes_max,
         })
     }

@@ -1,4 +1,4 @@
-//! What clients want of a partition: a request of a Fetch session (KIP-227) names only what changes.
+//! What clients want of a partition: a request of a Fetch session (KIP-227) tells only changes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

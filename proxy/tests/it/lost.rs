@@ -1,4 +1,5 @@
-//! Values that cannot be read, by the rule `on_missing = "skip"`: what is there is never passed over.
+//! Values that cannot be read, by the rule `on_missing = "skip"`: what is there is never passed
+//! over.
 
 use std::path::PathBuf;
 

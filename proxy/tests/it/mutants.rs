@@ -186,6 +186,12 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         ),
         mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
         mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
+        mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
+    ]
+}
+
+fn mutants_of_losses() -> Vec<Mutant> {
+    vec![
         mutant!("copy-keeps-references", rehydrate::a_copy_is_what_was_read_before, "SHA-256"),
         mutant!("copy-takes-aborted", rehydrate::a_copy_is_what_was_read_before, "records, not"),
         mutant!("copy-begins-anew", rehydrate::a_copy_goes_on_where_it_ended, "records, not"),
@@ -236,7 +242,6 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
             offload::restored_values_keep_to_what_partitions_want,
             "bytes wanted"
         ),
-        mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
     ]
 }
 
@@ -520,6 +525,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut survived = Vec::new();
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
+    mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());

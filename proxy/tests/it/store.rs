@@ -399,7 +399,8 @@ async fn uploads_of_pipelined_requests_overlap_and_are_forwarded_in_order() -> C
     pipelined_uploads_overlap_in_order(None).await
 }
 
-/// A store that cannot be asked is told at the start, and what is not stored is served all the same.
+/// A store that cannot be asked is told at the start, and what is not stored is served all the
+/// same.
 pub async fn a_store_that_refuses_is_told_at_the_start(faults: Faults) -> Checked {
     let brokers = Brokers::start(1).await;
     let s3 = S3::start().await;

@@ -79,10 +79,10 @@ pub struct Restored {
 }
 
 impl Offload {
-    /// Restores the values of a Fetch response, as many bytes as are wanted at most but always those
-    /// of the first batch; cuts each partition at a batch boundary where that ends. A partition
-    /// gives one batch beyond what is wanted of it, as long as the answer has room. Addresses in the
-    /// tail are rewritten on the way.
+    /// Restores the values of a Fetch response, as many bytes as are wanted at most but always
+    /// those of the first batch; cuts each partition at a batch boundary where that ends. A
+    /// partition gives one batch beyond what is wanted of it, as long as the answer has room.
+    /// Addresses in the tail are rewritten on the way.
     pub async fn restore(
         &self,
         message: &'static Message,

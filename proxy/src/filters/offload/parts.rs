@@ -170,8 +170,8 @@ impl Parts {
         found.into_inner()
     }
 
-    /// Reads one value that was looked for before: by itself, from the store, and asked once. Whoever
-    /// asks has room for it.
+    /// Reads one value that was looked for before: by itself, from the store, and asked once.
+    /// Whoever asks has room for it.
     pub async fn once(&self, want: &Want) -> Value {
         let Reference { pack_offset, stored_bytes, .. } = want.reference;
         let read = self.store.get_alone(&want.object, pack_offset, stored_bytes as usize).await;

@@ -1,10 +1,10 @@
 //! ShareFetch: as Fetch, for consumers that own single records and not a position.
 //!
 //! A batch whose value is gone is left out by itself, also between others, and is not called
-//! acquired: the broker gives it out again once its lock is over, and counts that. What can be given
-//! later, since the store does not answer or there is no room now, must not be counted: there is no
-//! answer then, the connection closes, and the broker takes back what was acquired on it. Requests
-//! of the group ask for as many records as have room (`Pace`).
+//! acquired: the broker gives it out again once its lock is over, and counts that. What can be
+//! given later, since the store does not answer or there is no room now, must not be counted: there
+//! is no answer then, the connection closes, and the broker takes back what was acquired on it.
+//! Requests of the group ask for as many records as have room (`Pace`).
 //! Invariants: what is called acquired is there, with its value; no delivery is spent on what may
 //! be had later.
 

@@ -155,8 +155,8 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Fails while the leader has batches of the copy that are not in it yet: another producer would
-    /// write them once more.
+    /// Fails while the leader has batches of the copy that are not in it yet: another producer
+    /// would write them once more.
     async fn has_all(&mut self, target: &Partition) -> Result<(), UpkeepError> {
         let there = self.cluster.high_watermark(target).await?;
         match self.cluster.log_end(target).await? {
