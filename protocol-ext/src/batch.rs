@@ -222,6 +222,16 @@ pub(crate) fn seal(header: BatchHeader, batch: &mut [u8]) -> Result<(), BatchErr
     Ok(())
 }
 
+/// The head of a batch whose records are elsewhere, with its true length and CRC.
+pub(crate) fn head_over(header: BatchHeader, body: &[u8]) -> Result<Bytes, BatchError> {
+    let batch_length = length_field(HEADER_BYTES + body.len())?;
+    let mut head = [0; HEADER_BYTES];
+    BatchHeader { batch_length, ..header }.write(&mut head);
+    let crc = crc32c_of(&[&head[CRC_FROM..], body]);
+    head[CRC].copy_from_slice(&crc.to_be_bytes());
+    Ok(Bytes::copy_from_slice(&head))
+}
+
 /// The length field of a batch of `wire_bytes`.
 pub(crate) fn length_field(wire_bytes: usize) -> Result<i32, BatchError> {
     i32::try_from(wire_bytes - LOG_OVERHEAD).map_err(|_| BatchError::Length(i32::MAX))

@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, BatchHeader, HEADER_BYTES, OpenBatch, build, seal, verify_crc};
+use crate::batch::{
+    BatchError, BatchHeader, HEADER_BYTES, OpenBatch, build, head_over, seal, verify_crc,
+};
 use crate::codec::{Codec, CodecError};
 use crate::records::{RecordAt, RecordError, RecordView};
 use crate::varint::{varint_len, write_varint};
@@ -35,10 +37,38 @@ pub struct SplitOptions {
 pub struct SubBatch {
     /// The slot asked for.
     pub slot: u8,
-    /// A batch of its own, or the source itself if all its records go to this slot.
-    pub batch: Bytes,
+    /// A batch of its own, or the source's if all its records go to this slot.
+    pub batch: Pieces,
     /// Records in it.
     pub records: u32,
+}
+
+/// A batch in two pieces, so that another head takes no copy of the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The first 61 bytes, up to the records.
+    pub head: Bytes,
+    /// The records, compressed or not.
+    pub body: Bytes,
+}
+
+impl Pieces {
+    /// The pieces of a whole batch.
+    fn of(mut batch: Bytes) -> Pieces {
+        let body = batch.split_off(HEADER_BYTES.min(batch.len()));
+        Pieces { head: batch, body }
+    }
+
+    /// Bytes of the batch.
+    #[expect(clippy::len_without_is_empty, reason = "no batch is empty")]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// The batch in one piece: a copy.
+    pub fn joined(&self) -> Bytes {
+        Bytes::from([&self.head[..], &self.body].concat())
+    }
 }
 
 /// Why a batch cannot be split.
@@ -83,8 +113,8 @@ pub fn split(
     let Plan { part_of, mut parts } = plan(batch, slot_of)?;
     if let [part] = &parts[..] {
         let whole = match options.producer {
-            None => batch.raw().clone(),
-            Some(producer) => overridden(batch.raw(), batch.header(), producer)?,
+            None => Pieces::of(batch.raw().clone()),
+            Some(producer) => overridden(batch.raw().clone(), batch.header(), producer)?,
         };
         return Ok(vec![SubBatch { slot: part.slot, batch: whole, records: part.records }]);
     }
@@ -104,17 +134,17 @@ pub fn split(
 /// stay compressed.
 pub fn with_producer(batch: &Bytes, producer: ProducerFields) -> Result<Bytes, BatchError> {
     verify_crc(batch)?;
-    overridden(batch, &BatchHeader::parse(batch)?, producer)
+    Ok(overridden(batch.clone(), &BatchHeader::parse(batch)?, producer)?.joined())
 }
 
 fn overridden(
-    batch: &Bytes,
+    batch: Bytes,
     header: &BatchHeader,
     producer: ProducerFields,
-) -> Result<Bytes, BatchError> {
-    let mut out = batch.to_vec();
-    seal(producer.over(*header), &mut out)?;
-    Ok(Bytes::from(out))
+) -> Result<Pieces, BatchError> {
+    let body = Pieces::of(batch).body;
+    let head = head_over(producer.over(*header), &body)?;
+    Ok(Pieces { head, body })
 }
 
 impl ProducerFields {
@@ -208,7 +238,7 @@ impl Part {
         } else {
             build(header, source.framing(), &self.out[HEADER_BYTES..])?
         };
-        Ok(SubBatch { slot: self.slot, batch, records: self.records })
+        Ok(SubBatch { slot: self.slot, batch: Pieces::of(batch), records: self.records })
     }
 }
 

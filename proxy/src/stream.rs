@@ -2,6 +2,7 @@
 //!
 //! Invariant: a plain connection takes the same calls as without TLS; one branch tells them apart.
 
+pub mod chain;
 pub mod read_ahead;
 
 use std::io::{self, IoSlice};

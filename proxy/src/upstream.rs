@@ -10,12 +10,13 @@ use std::io;
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use protocol_ext::{api, guard, header};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use self::access::Connected;
 use crate::clock;
 use crate::limits::PATCHED_RESPONSE_BYTES_MAX;
 use crate::stream::Stream;
+use crate::stream::chain::write_chain;
 
 /// What the proxy calls itself towards brokers.
 const CLIENT_ID: &[u8] = b"firebreak";
@@ -75,11 +76,10 @@ impl BrokerConnection {
         let mut start = BytesMut::with_capacity(4 + head.len());
         start.put_i32(length);
         start.put_slice(&head);
-        self.stream.write_all(&start).await?;
-        for piece in body {
-            self.stream.write_all(piece).await?;
-        }
-        self.stream.flush().await
+        let mut pieces = Vec::with_capacity(1 + body.len());
+        pieces.push(start.freeze());
+        pieces.extend_from_slice(body);
+        write_chain(&mut self.stream, &pieces).await
     }
 
     /// Reads the answer to the last request sent.

@@ -127,7 +127,7 @@ proptest! {
                     ..record.clone()
                 })
                 .collect();
-            prop_assert_eq!(decoded(&part.batch), expected);
+            prop_assert_eq!(decoded(&part.batch.joined()), expected);
         }
     }
 }

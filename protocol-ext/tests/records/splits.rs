@@ -63,8 +63,10 @@ proptest! {
         let parts = split(&open, &options, |record| slots[record.at.index as usize]).unwrap();
         let mut records = Vec::new();
         for part in &parts {
-            verify_crc(&part.batch).unwrap();
-            let open = opened(&part.batch);
+            let batch = part.batch.joined();
+            prop_assert_eq!(batch.len(), part.batch.len());
+            verify_crc(&batch).unwrap();
+            let open = opened(&batch);
             let of_part = walked(&open);
             prop_assert_eq!(of_part.len(), part.records as usize);
             if parts.len() > 1 {
@@ -88,8 +90,9 @@ proptest! {
         let parts = split(&open, &SplitOptions::default(), |_| slot).unwrap();
         prop_assert_eq!(parts.len(), 1);
         prop_assert_eq!(parts[0].slot, slot);
-        prop_assert_eq!(parts[0].batch.as_ptr(), made.batch.as_ptr());
-        prop_assert_eq!(&parts[0].batch, &made.batch);
+        prop_assert_eq!(parts[0].batch.head.as_ptr(), made.batch.as_ptr());
+        prop_assert_eq!(parts[0].batch.body.as_ptr(), made.batch[61..].as_ptr());
+        prop_assert_eq!(&parts[0].batch.joined(), &made.batch);
     }
 
     #[test]
@@ -123,6 +126,7 @@ proptest! {
         prop_assert_eq!(&batch[61..], &made.batch[61..]);
         let options = SplitOptions { producer: Some(fields) };
         let whole = split(&opened(&made.batch), &options, |_| 9).unwrap();
-        prop_assert_eq!(&whole[0].batch, &batch);
+        prop_assert_eq!(&whole[0].batch.joined(), &batch);
+        prop_assert_eq!(whole[0].batch.body.as_ptr(), made.batch[61..].as_ptr(), "copied");
     }
 }

@@ -12,7 +12,7 @@ use protocol_ext::sasl::{SaslError, messages};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, versions};
 
-use super::frames::{check_protocol, framed, gather, length_at, write_chain};
+use super::frames::{check_protocol, framed, gather, length_at};
 use super::handle::Handle;
 use super::requests::{is_too_new, request_error};
 use crate::buffer::Buffer;
@@ -24,6 +24,7 @@ use crate::limits::{
 };
 use crate::route::addresses::Door;
 use crate::sasl::{Dialogue, Sasl, Told, Who};
+use crate::stream::chain::write_chain;
 use crate::stream::{ReadHalf, WriteHalf};
 use crate::upstream::access::Connected;
 

@@ -1,23 +1,18 @@
 //! Frames at the edge of a socket: lengths, foreign protocols, whole frames, chains of slices.
 
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::HEAD_BYTES;
 use protocol_ext::proxy_header;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::buffer::Buffer;
 use crate::error::ConnectionError;
-use crate::stream::{ReadHalf, WriteHalf};
+use crate::stream::ReadHalf;
 
 /// Bytes needed to know a request: its length and head.
 pub const PREFIX_BYTES: usize = 4 + HEAD_BYTES;
-
-/// Slices handed to the kernel in one call.
-const SLICES_MAX: usize = 16;
 
 /// First bytes of protocols that are often sent to a Kafka port by mistake.
 const FOREIGN: [(&[u8], &str); 6] = [
@@ -71,38 +66,4 @@ pub fn framed(mut pieces: Vec<Bytes>) -> Vec<Bytes> {
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
     pieces
-}
-
-/// Writes all pieces, in as few calls as the kernel lets.
-pub async fn write_chain(to: &mut WriteHalf<'_>, pieces: &[Bytes]) -> io::Result<()> {
-    write_chain_telling(to, pieces, |_| {}).await
-}
-
-/// The same; `took` hears of the bytes as they go.
-pub async fn write_chain_telling(
-    to: &mut WriteHalf<'_>,
-    pieces: &[Bytes],
-    mut took: impl FnMut(usize),
-) -> io::Result<()> {
-    let (mut first, mut skip) = (0, 0);
-    while first < pieces.len() {
-        let slices: Vec<IoSlice<'_>> = pieces[first..]
-            .iter()
-            .take(SLICES_MAX)
-            .enumerate()
-            .map(|(n, piece)| IoSlice::new(if n == 0 { &piece[skip..] } else { piece }))
-            .collect();
-        let mut written = poll_fn(|cx| Pin::new(&mut *to).poll_write_vectored(cx, &slices)).await?;
-        if written == 0 && slices.iter().any(|slice| !slice.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        took(written);
-        while first < pieces.len() && written >= pieces[first].len() - skip {
-            written -= pieces[first].len() - skip;
-            (first, skip) = (first + 1, 0);
-        }
-        skip += written;
-    }
-    // TLS may have taken more than the socket did.
-    to.flush().await
 }

@@ -17,7 +17,7 @@ use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
 use super::forced;
-use super::frames::{framed, gather, length_at, write_chain_telling};
+use super::frames::{framed, gather, length_at};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
 use crate::buffer::{Buffer, is_long};
@@ -30,6 +30,7 @@ use crate::limits::{
 };
 use crate::metrics::{Direction, Side};
 use crate::route::legs::{metadata, produce};
+use crate::stream::chain::write_chain_telling;
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Length and correlation id.

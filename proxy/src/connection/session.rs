@@ -13,7 +13,7 @@ use protocol_ext::{api, wire::WireError};
 use tokio::sync::oneshot;
 
 use super::authenticate::{Admitted, refusal};
-use super::frames::{framed, write_chain};
+use super::frames::framed;
 use super::queue::{Answer, Exchange};
 use super::requests::{Requests, request_error};
 use crate::budget::Budget;
@@ -21,6 +21,7 @@ use crate::error::ConnectionError;
 use crate::limits::{AUTHENTICATION_DELAY, HALF_CLOSED};
 use crate::metrics::Class;
 use crate::sasl::{Dialogue, Sasl, Told, Who};
+use crate::stream::chain::write_chain;
 use crate::upstream::access::Login;
 use crate::upstream::auth::{self, Ask};
 use crate::upstream::request_head;

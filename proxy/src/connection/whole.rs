@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::carriers;
 use super::forced;
-use super::frames::{framed, gather, write_chain_telling};
+use super::frames::{framed, gather};
 use super::peek;
 use super::queue::{Answer, Exchange};
 use super::refusals;
@@ -31,6 +31,7 @@ use crate::route::legs::produce::Produced as Routed;
 use crate::route::legs::{Ways, fetch, list_offsets, metadata, produce};
 use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
+use crate::stream::chain::write_chain_telling;
 use crate::{clock, fault};
 
 impl<'a> Requests<'a> {

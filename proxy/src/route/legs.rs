@@ -11,6 +11,7 @@ pub mod list_offsets;
 mod look_up;
 pub mod metadata;
 pub mod produce;
+mod produce_body;
 mod sealed;
 
 use std::collections::BTreeMap;
@@ -73,8 +74,8 @@ pub struct Leg {
     pub key: i16,
     /// Version.
     pub version: i16,
-    /// Its body.
-    pub body: Bytes,
+    /// Its body, in pieces.
+    pub body: Vec<Bytes>,
     /// Time it may take: to connect, to ask and to read, together.
     pub limit: Duration,
 }
@@ -190,9 +191,8 @@ async fn ask(
     if gate.is_some_and(|gate| !gate.is_open()) {
         return Err(LegError::NotSent(io::ErrorKind::TimedOut.into()));
     }
-    let body = std::slice::from_ref(&leg.body);
     let asked = async {
-        connection.send(leg.key, leg.version, body).await?;
+        connection.send(leg.key, leg.version, &leg.body).await?;
         connection.answer_bytes().await
     };
     let length = in_time(until, asked).await?;

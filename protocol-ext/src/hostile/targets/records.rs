@@ -221,8 +221,9 @@ pub fn split_by_key(section: &Bytes, _: &mut Random) -> Checked {
         Err(SplitError::NotFromProducer) => return Ok(Verdict::Refused("not from a producer")),
     };
     for part in &parts {
-        verify_crc(&part.batch).map_err(|error| format!("a part: {error}"))?;
-        let made = OpenBatch::open(part.batch.clone(), &WIDE).map_err(|e| e.to_string())?;
+        let batch = part.batch.joined();
+        verify_crc(&batch).map_err(|error| format!("a part: {error}"))?;
+        let made = OpenBatch::open(batch, &WIDE).map_err(|e| e.to_string())?;
         let mut made = made.records().map(|record| {
             record.map(|r| (r.key, r.value, r.timestamp_delta, r.headers_raw.to_vec()))
         });

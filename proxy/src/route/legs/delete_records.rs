@@ -166,7 +166,7 @@ impl Legs {
         for (node, parts) in &led {
             let body = encoded(api::DELETE_RECORDS, LEG_VERSION, &leg_request(timeout_ms, parts))?;
             let (key, version, node) = (api::DELETE_RECORDS, LEG_VERSION, *node);
-            legs.push(Leg { node, key, version, body, limit });
+            legs.push(Leg { node, key, version, body: vec![body], limit });
         }
         let mut done: Vec<_> = lost.into_iter().map(|part| (part, Err(NOT_LEADER))).collect();
         let ran = self.run(ways, legs).await;

@@ -9,16 +9,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use protocol_ext::ees::{PartAnswer, Position, View, judge};
+use protocol_ext::split::Pieces;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard};
 
 use super::exact::Batch;
 use super::look_up::Asked;
-use super::produce::{LEG_VERSION, leg_body};
+use super::produce_body::{LEG_VERSION, leg_body};
 use super::sealed::Target;
 use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
 use crate::metrics::{Metrics, PartResult};
@@ -61,7 +61,7 @@ pub(super) struct Part {
     /// Which of the accepted batches.
     pub batch: usize,
     slot: u8,
-    bytes: Bytes,
+    bytes: Pieces,
     /// The offset it gets is that of its logical partition.
     pub native: bool,
     to: Option<Target>,
@@ -71,7 +71,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(batch: usize, slot: u8, bytes: Bytes, native: bool) -> Self {
+    pub(super) fn new(batch: usize, slot: u8, bytes: Pieces, native: bool) -> Self {
         Self { batch, slot, bytes, native, to: None, sealed: None, ended: None }
     }
 
@@ -214,7 +214,7 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, places) in &led {
             let batches = places.iter().map(|(n, p, q)| (p.clone(), *q, parts[*n].bytes.clone()));
-            let body = leg_body(ALL_REPLICAS, TRY_MS, batches)?;
+            let body = leg_body(ALL_REPLICAS, TRY_MS, batches);
             let limit = ways.limits.connect;
             legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
         }

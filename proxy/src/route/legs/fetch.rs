@@ -164,7 +164,13 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, questions) in &led {
             let body = encoded(api::FETCH, LEG_VERSION, &leg_request(request, waits, questions))?;
-            legs.push(Leg { node: *node, key: api::FETCH, version: LEG_VERSION, body, limit });
+            legs.push(Leg {
+                node: *node,
+                key: api::FETCH,
+                version: LEG_VERSION,
+                body: vec![body],
+                limit,
+            });
         }
         let ran = self.run(ways, legs).await;
         let mut came = Came { room: ran.room, ..Came::default() };

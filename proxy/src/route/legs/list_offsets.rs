@@ -132,7 +132,7 @@ impl Legs {
             let request = leg_request(isolation_level, questions);
             let body = encoded(api::LIST_OFFSETS, LEG_VERSION, &request)?;
             let (key, version, node) = (api::LIST_OFFSETS, LEG_VERSION, *node);
-            legs.push(Leg { node, key, version, body, limit: ways.limits.connect * 3 });
+            legs.push(Leg { node, key, version, body: vec![body], limit: ways.limits.connect * 3 });
         }
         let ran = self.run(ways, legs).await;
         for (questions, ran) in led.into_values().zip(ran.answers) {

@@ -179,7 +179,7 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, places) in led {
             let (node, limit) = (*node, ways.limits.connect);
-            legs.push(Leg { node, key, version, body: request(places)?, limit });
+            legs.push(Leg { node, key, version, body: vec![request(places)?], limit });
         }
         let ran = self.run(ways, legs).await;
         let answers = led.values().zip(ran.answers).filter_map(|(places, ran)| {

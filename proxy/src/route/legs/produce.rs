@@ -14,18 +14,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use protocol_ext::address::Addresses;
 use protocol_ext::batch::{BatchError, Caps, OpenBatch};
 use protocol_ext::codec::{Codec, CodecError};
 use protocol_ext::ees::StreamId;
 use protocol_ext::header::{self, Head};
-use protocol_ext::split::{SplitOptions, split};
+use protocol_ext::split::{Pieces, SplitOptions, split};
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, guard, reply};
 
 use super::exact::Batch;
+use super::produce_body::{LEG_VERSION, leg_body};
 use super::sealed::Target;
 use super::{
     Leg, LegError, Legs, NOT_LEADER, UNKNOWN_PARTITION, Ways, bounded, by_leader, doubts_leader,
@@ -40,8 +41,6 @@ use crate::route::transactions::INVALID_TXN_STATE;
 use crate::route::virtual_topics::Routed;
 use crate::{clock, fault};
 
-/// Version of the legs: the first flexible one, the last without leader hints.
-pub(super) const LEG_VERSION: i16 = 9;
 /// CORRUPT_MESSAGE.
 pub(super) const CORRUPT: i16 = 2;
 /// MESSAGE_TOO_LARGE.
@@ -62,7 +61,7 @@ struct Part<'a> {
     slot: usize,
     to: Target,
     partition: i32,
-    batch: Bytes,
+    batch: Pieces,
     /// The offset it gets is that of its logical partition.
     native: bool,
     /// A segment that refused it since it is sealed.
@@ -241,7 +240,7 @@ impl Legs {
             let batches = batches.map(|p| (p.to.topic.clone(), p.partition, p.batch.clone()));
             // The answer tells whether the next round may go, also for clients that want none.
             let acks = if request.acks == 0 { 1 } else { request.acks };
-            let body = leg_body(acks, request.timeout_ms, batches)?;
+            let body = leg_body(acks, request.timeout_ms, batches);
             legs.push(Leg { node: *node, key: api::PRODUCE, version: LEG_VERSION, body, limit });
         }
         let ran = self.run(ways, legs).await;
@@ -361,24 +360,6 @@ fn rounds(parts: Vec<Part<'_>>) -> Vec<Vec<Part<'_>>> {
         *round += 1;
     }
     rounds
-}
-
-/// The body of a leg's request.
-pub(super) fn leg_body(
-    acks: i16,
-    timeout_ms: i32,
-    batches: impl Iterator<Item = (Arc<str>, i32, Bytes)>,
-) -> Result<Bytes, WireError> {
-    let topics = batches.map(|(physical, partition, batch)| {
-        let name = TopicName(StrBytes::from_string(physical.to_string()));
-        let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
-        TopicProduceData::default().with_name(name).with_partition_data(vec![data])
-    });
-    let request = ProduceRequest::default()
-        .with_acks(acks)
-        .with_timeout_ms(timeout_ms)
-        .with_topic_data(topics.collect());
-    encoded(api::PRODUCE, LEG_VERSION, &request)
 }
 
 fn find<'a>(answer: &'a ProduceResponse, part: &Part<'_>) -> Option<&'a PartitionProduceResponse> {

@@ -69,7 +69,13 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, places) in &led {
             let body = encoded(key, version, &question(places))?;
-            legs.push(Leg { node: *node, key, version, body, limit: ways.limits.connect });
+            legs.push(Leg {
+                node: *node,
+                key,
+                version,
+                body: vec![body],
+                limit: ways.limits.connect,
+            });
         }
         let ran = self.run(ways, legs).await;
         for (places, ran) in led.into_values().zip(ran.answers) {
