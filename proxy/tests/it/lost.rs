@@ -74,6 +74,11 @@ async fn values_before_the_cut_of_a_pack_are_given_out() -> Checked {
     what_is_whole_is_given(None).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "a file is made new")]
+fn in_an_hour() -> std::time::SystemTime {
+    std::time::SystemTime::now() + std::time::Duration::from_secs(3600)
+}
+
 /// A volume that is not mounted, and an empty one in its place, hold no value, and none is lost.
 pub async fn another_store_is_no_loss(faults: Faults) -> Checked {
     let mut scene = scene(faults).await?;
@@ -87,9 +92,8 @@ pub async fn another_store_is_no_loss(faults: Faults) -> Checked {
     let owner = volume.join("upkeep/v1/owner/fake");
     std::fs::create_dir_all(owner.parent().expect("a folder")).map_err(failure)?;
     std::fs::write(&owner, "fake").map_err(failure)?;
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
     let file = std::fs::OpenOptions::new().write(true).open(&owner).map_err(failure)?;
-    file.set_modified(later).map_err(failure)?;
+    file.set_modified(in_an_hour()).map_err(failure)?;
     let other = fetched(&mut scene.client, 0).await;
     std::fs::remove_dir_all(&volume).map_err(failure)?;
     std::fs::rename(&away, &volume).map_err(failure)?;

@@ -76,14 +76,9 @@ impl Proxy {
             self.address(),
             self.admin(),
         );
-        let file = self.config_file();
+        let file = self.dir.path().join("firebreak.toml");
         std::fs::write(&file, text).unwrap();
         Some(file)
-    }
-
-    /// Its configuration file.
-    pub fn config_file(&self) -> PathBuf {
-        self.dir.path().join("firebreak.toml")
     }
 
     /// The value of a metric with its labels; 0 if it is not there.
