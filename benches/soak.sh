@@ -2,18 +2,21 @@
 # Kill -9 of Firebreak again and again under idempotent and transactional load on a real Kafka.
 #
 #   benches/soak.sh [--seconds 300] [--kill-every 5] [--brokers 1|3] [--seed N] [--keep]
-#                   [-- MORE FLAGS OF soak]
+#                   [--store local|moto|versitygw] [-- MORE FLAGS OF soak]
 #
-# Starts Kafka and Firebreak (offload above 10,000 bytes, a local store), has `soak` drive and kill,
-# then everything is read back and compared. Exit code 1 when a count that must be zero is not, one
-# that must not be is, or the gap that clients see is too long. --seconds 30 is for everyday. When a
-# run fails its logs stay, with --keep also the broker's log and the objects. FIREBREAK_BIN names a
-# built proxy, CARGO another cargo.
+# Starts Kafka and Firebreak (offload above 10,000 bytes, a local store or an S3 service), has `soak`
+# drive and kill, then everything is read back and compared. Then the store is looked at: `fsck
+# --deep`, both passes of `gc` with a clock that is days ahead, `fsck` again: nothing that is
+# referred to may be missing or damaged, and nothing may be left that no log refers to. Exit code 1
+# when a count that must be zero is not, one that must not be is, or the gap that clients see is too
+# long. --seconds 30 is for everyday. When a run fails its logs stay, with --keep also the broker's
+# log and the objects. FIREBREAK_BIN and SOAK_BIN name built programs, CARGO another cargo.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../compose/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../compose/lib.sh"
 
-seconds=300 kill_every=5 brokers=1 seed=$((RANDOM * 32768 + RANDOM)) keep=no threshold=10000 more=()
+seconds=300 kill_every=5 brokers=1 seed=$((RANDOM * 32768 + RANDOM)) keep=no threshold=10000
+store=local more=()
 export PYTHONDONTWRITEBYTECODE=1
 
 usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; }
@@ -26,23 +29,27 @@ parse() {
         --brokers) brokers=${2:?--brokers wants a value} && shift 2 ;;
         --seed) seed=${2:?--seed wants a value} && shift 2 ;;
         --keep) keep=yes && shift ;;
+        --store) store=${2:?--store wants a value} && shift 2 ;;
         --) shift && more=("$@") && break ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
         esac
     done
     [[ $seconds$kill_every$brokers$seed =~ ^[0-9]+$ ]] || die "numbers are wanted"
+    [[ $store =~ ^(local|moto|versitygw)$ ]] || die "--store wants local, moto or versitygw"
     [ "$seconds" -ge 10 ] && [ "$kill_every" -ge 1 ] || die "at least 10 s, a kill every 1 s"
 }
 
 build() {
-    local what=(-p firebreak-benches --bin soak) target
+    local what=() target
+    if [ -z "${SOAK_BIN:-}" ]; then what+=(-p firebreak-benches --bin soak); fi
     if [ -z "${FIREBREAK_BIN:-}" ]; then what+=(-p firebreak --bin firebreak); fi
     cd "$repo"
-    "${CARGO:-cargo}" build --quiet --release "${what[@]}" >&2 || die "the build failed"
+    [ ${#what[@]} = 0 ] || "${CARGO:-cargo}" build --quiet --release "${what[@]}" >&2 ||
+        die "the build failed"
     target=$(cargo metadata --no-deps --format-version 1 |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-    soak=$target/release/soak
+    soak=${SOAK_BIN:-$target/release/soak}
     firebreak=${FIREBREAK_BIN:-$target/release/firebreak}
     out=$target/benches/soak-$(date -u +%Y%m%dT%H%M%SZ).json
     mkdir -p "${out%/*}"
@@ -66,25 +73,73 @@ address = "127.0.0.1:${ports[9]}"
 name = "soak"
 bootstrap = ["${direct//,/\", \"}"]
 
-[store]
-kind = "local"
-path = "$work/objects"
-
 [[offload]]
 topics = ["soak-*"]
 threshold_bytes = $threshold
+
+[store]
 TOML
+    if [ "$store" = local ]; then
+        printf 'kind = "local"\npath = "%s"\n' "$work/objects"
+    else
+        head -c 32 /dev/urandom | base64 -w0 >"$work/reference.key"
+        chmod 600 "$work/reference.key"
+        printf 'kind = "s3"\nbucket = "%s"\nkey_file = "%s"\n' "$S3_BUCKET" "$work/reference.key"
+    fi >>"$work/firebreak.toml"
+}
+
+# An S3 service, and where the environment says that it is.
+start_store() {
+    [ "$store" != local ] || return 0
+    "$compose/s3.sh" start --kind "$store" --dir "$work/s3" >/dev/null || die "no S3 service"
+    set -a
+    # shellcheck source=/dev/null
+    . "$work/s3/env"
+    set +a
+}
+
+# The store after the load: two passes of gc by a clock that is days ahead, fsck before and behind.
+# The strict service refuses signatures of another day, so nothing is collected there.
+look_after() {
+    local tend=("$firebreak") days=0
+    stop_pid "$work/firebreak.pid" "$work/firebreak.toml"
+    "$firebreak" fsck --deep --json --config "$work/firebreak.toml" >"$work/fsck.json" ||
+        say "fsck found something"
+    if [ "$store" != versitygw ]; then
+        for days in 2 4; do
+            DONT_FAKE_MONOTONIC=1 faketime -f "+${days}d" "$firebreak" gc --json --config "$work/firebreak.toml" \
+                >"$work/gc-$days.json" || say "gc failed"
+        done
+        tend=(env DONT_FAKE_MONOTONIC=1 faketime -f +6d "$firebreak")
+    fi
+    "${tend[@]}" fsck --deep --json --config "$work/firebreak.toml" >"$work/after.json" ||
+        say "fsck found something behind gc"
+    python3 - "$work" "$days" <<'PYTHON'
+import json, sys
+work, days = sys.argv[1], int(sys.argv[2])
+read = lambda name: json.load(open(f"{work}/{name}.json"))
+before, after = read("fsck"), read("after")
+bad = sum(len(report[what]) for report in (before, after) for what in ("dangling", "damaged"))
+left = after["orphans"]["objects"] + after["young"]["objects"] + after["hidden"]["objects"]
+deleted = sum(read(f"gc-{d}")["deleted"]["objects"] for d in (2, 4)) if days else 0
+unreferred = sum(before[what]["objects"] for what in ("orphans", "young"))
+print(f"store: {before['stored']['objects']} objects, {before['references']} references, "
+      f"{bad} dangling or damaged, {unreferred} objects no log refers to, {deleted} deleted, "
+      f"{left} left by gc")
+sys.exit(1 if bad or (days and left) or not before["references"] else 0)
+PYTHON
 }
 
 finish() {
     local code=$?
     stop_pid "$work/soak.pid" "$work/firebreak.toml"
     stop_pid "$work/firebreak.pid" "$work/firebreak.toml"
+    if [ "$store" != local ]; then "$compose/s3.sh" stop --dir "$work/s3"; fi
     if [ -d "$work/kafka" ]; then "$compose/kafka.sh" stop --dir "$work/kafka"; fi
     if [ $code = 0 ]; then
         rm -rf "$work"
     else
-        if [ $keep = no ]; then rm -rf "$work/objects" "$work"/kafka/node-*/data; fi
+        if [ $keep = no ]; then rm -rf "$work/objects" "$work/s3/objects" "$work"/kafka/node-*/data; fi
         say "journal and logs: $work"
     fi
     exit $code
@@ -102,6 +157,7 @@ need java default-jre-headless
 need mvn maven
 need cc build-essential
 need make make
+need faketime faketime
 command -v "${CARGO:-cargo}" >/dev/null ||
     die "cargo is missing: install Rust from https://rustup.rs"
 build
@@ -109,6 +165,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/firebreak-soak.XXXXXX")
 trap finish EXIT
 trap 'exit 130' INT TERM
 direct=$("$compose/kafka.sh" start --brokers "$brokers" --dir "$work/kafka")
+start_store
 write_config
 machine
 # In the background, so that a signal to this script is not put off until the load has ended.
@@ -121,6 +178,8 @@ passed=0
 wait $! || passed=$?
 if [ "$passed" -gt 1 ]; then say "soak itself ended with code $passed"; fi
 rm -f "$work/soak.pid"
+looked=0
+look_after || looked=$?
 cp "$work/journal.log" "${out%.json}.journal.log"
 say "figures: $out, beside it the journal"
-exit $((passed > 0))
+exit $((passed > 0 || looked > 0))

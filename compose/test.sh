@@ -62,7 +62,7 @@ cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
 if [ "$mode" != quick ]; then
     cases=() mutants=mutant
     if [ "$mode" = default ]; then
-        cases=(on_4_3_1 virtual_topics_4_3_1 no_answer_names trouble_leader_moves)
+        cases=(on_4_3_1 virtual_topics_4_3_1 offload_4_3_1 no_answer_names trouble_leader_moves)
         cases+=(secured_4_3_1::{sasl_ends,one_port,expired,writes_forbidden})
         mutants=mutants::
     fi

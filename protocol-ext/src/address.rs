@@ -100,6 +100,7 @@ impl<A: Addresses> Visit for Rewrite<'_, A> {
             | Role::ErrorCode
             | Role::TransactionalId
             | Role::Acks
+            | Role::Acquired
             | Role::SessionId => None,
         }
     }

@@ -62,6 +62,8 @@ pub const OFFSET_DELETE: i16 = 47;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 /// DescribeQuorum.
 pub const DESCRIBE_QUORUM: i16 = 55;
+/// ShareFetch.
+pub const SHARE_FETCH: i16 = 78;
 /// DescribeProducers.
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 /// Keys are below this.

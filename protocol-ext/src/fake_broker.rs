@@ -39,6 +39,7 @@ use crate::wire::WireError;
 pub use fault::{Fault, Step};
 pub use log::FakeLog;
 pub use sasl::FakeSession;
+pub use share_fetch::Locks;
 
 /// A broker as the others tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,9 @@ pub struct FakeCluster {
     pub moved: Option<Moved>,
     /// Partitions that refuse batches, by topic, index and error code.
     pub refusing: Vec<(String, i32, i16)>,
+    /// Partitions that answer one batch with an error, by topic, index and error code, and whether
+    /// they append it all the same.
+    pub erring: Vec<(String, i32, i16, bool)>,
     /// Partitions without a leader, by topic and index.
     pub leaderless: Vec<(String, i32)>,
     /// Brokers that have not heard of what is set for topics.
@@ -118,6 +122,8 @@ pub struct FakeCluster {
     pub strict: bool,
     /// Offsets that groups committed: topic, partition and offset, oldest first.
     pub commits: Vec<(String, i32, i64)>,
+    /// What share consumers acquired; `None`: they get everything each time.
+    pub locks: Option<Locks>,
     /// Every request that came, oldest first.
     pub seen: Vec<Seen>,
     /// Frames of this API are kept.
@@ -142,6 +148,7 @@ pub struct FakeCluster {
     faults: VecDeque<(i16, Fault)>,
     held: Option<Bytes>,
     producer_ids: i64,
+    sessions: u64,
 }
 
 /// Versions that are handled here.
@@ -189,6 +196,8 @@ impl FakeCluster {
             topics: Vec::new(),
             moved: None,
             refusing: Vec::new(),
+            erring: Vec::new(),
+            locks: None,
             leaderless: Vec::new(),
             down: Vec::new(),
             id: "fake".to_owned(),
@@ -210,6 +219,7 @@ impl FakeCluster {
             faults: VecDeque::new(),
             held: None,
             producer_ids: 1000,
+            sessions: 0,
         }
     }
 
@@ -241,6 +251,11 @@ impl FakeCluster {
         self.faults.push_back((api, fault));
     }
 
+    /// Whether a fault for `api` is still to come.
+    pub fn scripted(&self, api: i16) -> bool {
+        self.faults.iter().any(|(key, _)| *key == api)
+    }
+
     /// Requests of one API that came so far.
     pub fn count(&self, api: i16) -> usize {
         self.seen.iter().filter(|seen| seen.head.api == api).count()
@@ -258,13 +273,19 @@ impl FakeCluster {
         if self.keeping == Some(head.api) {
             self.kept.push((node, frame.clone()));
         }
+        if session.holder == 0 {
+            self.sessions += 1;
+            session.holder = self.sessions;
+        }
         if !self.users.is_empty() && session.user.is_none() && !matches!(head.api, 17 | 18 | 36) {
             return vec![Step::Close];
         }
         self.asking.clone_from(&session.user);
         self.at = node;
         let request = Request { head, frame };
+        let holder = session.holder;
         let answer = match head.api {
+            78 => share_fetch::answer(self, &request, holder).map(Some),
             17 => sasl::handshake(session, &request).map(Some),
             36 => sasl::authenticate(self, session, &request).map(Some),
             _ => self.answer(head, frame),
@@ -274,6 +295,13 @@ impl FakeCluster {
         let fault = at.and_then(|at| self.faults.remove(at)).map(|(_, fault)| fault);
         let Some(answer) = answer else { return Vec::new() };
         fault::steps(fault, framed(&answer), &mut self.held)
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, session: &FakeSession) {
+        if let Some(locks) = &mut self.locks {
+            locks.release(session.holder);
+        }
     }
 
     fn answer(&mut self, head: Head, frame: &Bytes) -> Result<Option<Bytes>, WireError> {
@@ -309,7 +337,6 @@ impl FakeCluster {
             55 => describe_quorum::answer(self, &request)?,
             60 => describe_cluster::answer(self, &request)?,
             61 => describe_producers::answer(self, &request)?,
-            78 => share_fetch::answer(self, &request)?,
             79 => share_acknowledge::answer(self, &request),
             _ => return Err(unknown(head)),
         };

@@ -1,5 +1,6 @@
 //! Sans-I/O Kafka wire tools: no sockets, no clock, no async runtime.
 
+pub mod acquired;
 pub mod address;
 pub mod api;
 pub mod batch;
@@ -13,6 +14,7 @@ pub mod header;
 #[cfg(feature = "hostile")]
 pub mod hostile;
 pub mod json;
+pub mod lost;
 pub mod pack;
 pub mod part;
 pub mod proxy_header;
@@ -20,6 +22,7 @@ pub mod records;
 pub mod reference;
 pub mod replace;
 pub mod reply;
+pub mod resend;
 pub mod sasl;
 pub mod scan;
 pub mod schema;

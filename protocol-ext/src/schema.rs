@@ -36,6 +36,8 @@ pub enum Role {
     Partition,
     /// A partition's records.
     Records,
+    /// ShareFetch: the offsets that were acquired, an array as it lies in the message.
+    Acquired,
     /// An error code.
     ErrorCode,
     /// Produce: transactional id.

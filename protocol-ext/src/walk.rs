@@ -18,7 +18,8 @@ pub enum Value<'a> {
     Int(i64),
     /// A UUID.
     Uuid([u8; 16]),
-    /// A string, bytes or records with their offset in the frame; `None` is null.
+    /// A string, bytes or records with their offset in the frame; `None` is null. An array with
+    /// the length in front.
     Bytes(Option<&'a [u8]>, usize),
 }
 
@@ -237,9 +238,11 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
             Kind::Bytes => self.content(field, true),
             Kind::Struct(fields) => self.structure(fields),
             Kind::Array(fields) => {
+                let from = self.read.pos();
                 let count = self.read.length(self.flexible, true)?.unwrap_or(0);
                 self.items += count;
-                (0..count).try_for_each(|_| self.structure(fields))
+                (0..count).try_for_each(|_| self.structure(fields))?;
+                if field.role == Role::None { Ok(()) } else { self.array(field, from) }
             }
             Kind::FixedList(n) => {
                 let count = self.read.length(self.flexible, true)?.unwrap_or(0);
@@ -294,6 +297,16 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         let with = pieces.next().unwrap_or_default();
         self.edit(Edit { from: body_at, to, with })?;
         pieces.try_for_each(|with| self.edit(Edit { from: to, to, with }))
+    }
+
+    /// Shows a marked array with its length; no field in it is marked.
+    fn array(&mut self, field: &Field, from: usize) -> Result<(), WireError> {
+        let to = self.read.pos();
+        let value = Value::Bytes(Some(&self.frame[from..to]), from);
+        match self.visit.field(field.role, value) {
+            Some(Replace::Bytes(Some(with))) => self.edit(Edit { from, to, with }),
+            _ => Ok(()),
+        }
     }
 
     fn edit(&mut self, edit: Edit) -> Result<(), WireError> {

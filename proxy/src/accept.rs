@@ -72,7 +72,9 @@ impl Clients {
 
     /// Takes other bounds; open connections are looked at by them too.
     pub fn adopt(&self, limits: &Limits) {
-        *self.limits.write() = Arc::new(limits.clone());
+        let beside = self.plane.read_only;
+        let limits = if beside { limits.beside() } else { limits.clone() };
+        *self.limits.write() = Arc::new(limits);
     }
 
     /// Accepts on one listener for ever; dropped at shutdown.

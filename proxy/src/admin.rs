@@ -94,6 +94,7 @@ impl Admin {
             (!config.virtual_topics.is_empty(), "virtual_topics"),
             (config.listen.tls.is_some(), "tls"),
             (config.listen.sni.is_some(), "sni"),
+            (config.listen.passthrough.is_some(), "passthrough"),
             (config.cluster.tls.is_some(), "tls_to_brokers"),
             (config.listen.sasl.is_some(), "sasl"),
             (config.cluster.sasl.is_some(), "sasl_to_brokers"),

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::StoreEnv;
 use crate::config::raw::Flags;
+use crate::store::lifecycle::ColdClass;
 
 /// A Kafka-protocol proxy: clients change bootstrap.servers and nothing else.
 #[derive(Debug, Parser)]
@@ -61,6 +62,42 @@ pub enum Command {
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
+    /// Copy a topic to another one with its values in it, to be read without the proxy. Goes on
+    /// where it ended.
+    #[command(
+        after_help = "Example:\n  firebreak rehydrate satellite-images --config firebreak.toml"
+    )]
+    Rehydrate {
+        /// The topic.
+        topic: String,
+        /// Name of the copy [default: that of the topic and "-rehydrated"].
+        #[arg(long, value_name = "NAME")]
+        to: Option<String>,
+        /// Copy records whose values are gone without them, marked by a header; else it ends there.
+        #[arg(long)]
+        mark_missing: bool,
+        /// The configuration and the form of what is printed.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
+    /// Rules that a bucket keeps by itself: a cheaper class for old objects, an end for uploads
+    /// that were broken off.
+    #[command(after_help = "Example:\n  firebreak lifecycle apply --config firebreak.toml")]
+    Lifecycle {
+        /// Print the rules, or set them beside those that the bucket has.
+        #[arg(value_enum)]
+        action: LifecycleAction,
+        /// Days after which objects change their class.
+        #[arg(long, value_name = "N", default_value = "90",
+            value_parser = clap::value_parser!(u16).range(30..))]
+        after_days: u16,
+        /// The class; all of these are read at once.
+        #[arg(long, value_enum, default_value = "standard-ia")]
+        class: ColdClass,
+        /// The configuration.
+        #[command(flatten)]
+        upkeep: UpkeepArgs,
+    },
     /// Virtual topics with days: list, describe, roll.
     #[command(after_help = "Example:\n  firebreak topic roll wildfire-detections")]
     Topic {
@@ -85,6 +122,15 @@ pub enum Command {
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
+}
+
+/// What to do with a bucket's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LifecycleAction {
+    /// Print them.
+    Print,
+    /// Set them.
+    Apply,
 }
 
 /// What to do with virtual topics.

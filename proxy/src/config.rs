@@ -16,11 +16,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocol_ext::lost::Lost;
+use protocol_ext::part::Policy;
 use protocol_ext::sasl::Mechanism;
 
-use protocol_ext::part::Policy;
-
 use crate::accept::origin::Net;
+use crate::fault;
 use crate::limits::Limits;
 use crate::route::region::{Region, Rule};
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
@@ -61,6 +62,10 @@ pub struct Listen {
     pub sasl: Option<ListenSasl>,
     /// Load balancers whose connections begin with a PROXY header.
     pub balancers: Vec<Net>,
+    /// Where clients read what lies in the logs as it is.
+    pub passthrough: Option<Box<Listen>>,
+    /// Nothing is written there: so it is where values are not restored.
+    pub read_only: bool,
 }
 
 /// SASL that ends at the proxy.
@@ -194,6 +199,9 @@ pub struct OffloadRule {
     pub codec: Policy,
     /// What becomes of a request whose values cannot be stored.
     pub on_store_failure: OnStoreFailure,
+    /// What becomes of a record whose value is gone from the store; `None`: its partition answers
+    /// an error there, until the value is back.
+    pub on_missing: Option<Lost>,
 }
 
 /// What becomes of a request whose values cannot be stored.
@@ -261,6 +269,18 @@ impl Config {
             })?,
         };
         Self::parse(&text, flags)
+    }
+
+    /// That of the listeners behind which nothing is restored nor written; `None` if there are
+    /// none. Virtual topics are what they are elsewhere. They have an eighth of the bounds besides.
+    pub fn passthrough(&self) -> Option<Self> {
+        let mut beside = Self { listen: *self.listen.passthrough.clone()?, ..self.clone() };
+        if !fault::on("passthrough-restores") {
+            beside.store = None;
+            beside.offload.clear();
+        }
+        beside.limits = beside.limits.beside();
+        Some(beside)
     }
 
     /// Checks the text of a file with `flags` laid over it.

@@ -11,6 +11,7 @@ mod carriers;
 mod forced;
 pub mod frames;
 pub mod handle;
+mod partition_bytes;
 mod peek;
 pub mod queue;
 mod refusals;

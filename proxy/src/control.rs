@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod files;
 pub mod owner;
 pub mod physical_topics;
+pub mod probe;
 pub mod versions;

@@ -51,6 +51,8 @@ pub struct DataPlane {
     pub offload: Option<Offload>,
     /// Topics over several physical ones; `None` without any.
     pub routed: Option<VirtualTopics>,
+    /// Whether clients may only read: what they read is not what others wrote.
+    pub read_only: bool,
     /// Whether brokers may see clients as others than the proxy, so that legs must ask first.
     pub clients_differ: bool,
     /// Opens batches within a bound.
@@ -94,6 +96,7 @@ impl DataPlane {
             directory,
             topics,
             routed,
+            read_only: config.listen.read_only && !fault::on("passthrough-writes"),
             clients_differ,
             pool,
             tls,
@@ -126,8 +129,9 @@ impl DataPlane {
             _ => api::servable_range(key, min, max)?,
         };
         let range = match key {
-            // Values of share groups are not restored, so nobody may read references by them.
-            SHARE_FIRST..=SHARE_LAST if self.offload.is_some() || self.routed.is_some() => None,
+            key if self.read_only && !READS.contains(&key) => None,
+            // Share groups are on partitions of carriers, which hold no records.
+            SHARE_FIRST..=SHARE_LAST if self.routed.is_some() => None,
             // Later versions ask for offsets that segments cannot answer.
             api::LIST_OFFSETS if self.routed.is_some() => Some((min, max.min(LIST_OFFSETS_MAX))),
             key if self.routed.is_some() && opened_for_carriers(key).is_some() => {
@@ -144,8 +148,8 @@ impl DataPlane {
         range.filter(|(min, max)| min <= max)
     }
 
-    /// Bytes that a Fetch request may ask for where its answer is held whole: half of the longest
-    /// answer taken, so that one batch more has room.
+    /// Bytes that a Fetch or ShareFetch request may ask for where its answer is held whole: half of
+    /// the longest answer taken, so that one batch more has room.
     pub fn fetch_bytes_max(&self) -> usize {
         if fault::on("fetch-unbounded") { usize::MAX } else { self.limits.buffered_bytes_max / 4 }
     }
@@ -186,6 +190,13 @@ impl DataPlane {
             && known.is_some_and(|(min, max)| (min..=max).contains(&version))
     }
 }
+
+/// What consumers and those who look ask for: Fetch, ListOffsets, Metadata, offsets and
+/// coordinators of groups (8 to 10), classic groups (11 to 16), SASL and ApiVersions,
+/// OffsetForLeaderEpoch, DescribeConfigs, SaslAuthenticate, DescribeCluster, consumer groups,
+/// DescribeTopicPartitions. Of it only groups and their offsets are written.
+const READS: [i16; 21] =
+    [1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 23, 32, 36, 60, 68, 69, 75];
 
 /// APIs of share groups (KIP-932).
 const SHARE_FIRST: i16 = 76;

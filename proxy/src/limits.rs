@@ -211,6 +211,19 @@ impl Limits {
             ..wanted.clone()
         }
     }
+
+    /// Those of listeners beside the main ones, of which little is asked: an eighth of connections
+    /// and bytes, and no frame that these have no room for.
+    pub fn beside(&self) -> Self {
+        let buffered_bytes_max = self.buffered_bytes_max / 8;
+        Self {
+            connections_max: (self.connections_max / 8).max(1),
+            unproven_max: (self.unproven_max / 8).max(1),
+            frame_bytes_max: self.frame_bytes_max.min(buffered_bytes_max / 2),
+            buffered_bytes_max,
+            ..self.clone()
+        }
+    }
 }
 
 /// Keys of `renewed`.

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use firebreak::cli::{Cli, Command, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
+use firebreak::cli::{Cli, Command, LifecycleAction, LogFormat, RunArgs, TopicCommand, UpkeepArgs};
 use firebreak::config::raw::Flags;
 use firebreak::config::{Config, ConfigError, StoreEnv};
 use firebreak::placement::command;
-use firebreak::upkeep::{self, Task};
+use firebreak::store::lifecycle::Lifecycle;
+use firebreak::upkeep::{self, Order, Task};
 use firebreak::{run, telemetry};
 
 /// Wrong usage or configuration.
@@ -23,6 +24,13 @@ fn main() -> ExitCode {
         Some(Command::Fsck { deep, upkeep }) => tend(&upkeep, &Task::Fsck { deep }),
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
+        }
+        Some(Command::Rehydrate { topic, to, mark_missing, upkeep }) => {
+            tend(&upkeep, &Task::Rehydrate(Order { topic, to, mark_missing }))
+        }
+        Some(Command::Lifecycle { action, after_days, class, upkeep }) => {
+            let rules = Lifecycle { cold_after_days: after_days, class };
+            tend(&upkeep, &Task::Lifecycle { apply: action == LifecycleAction::Apply, rules })
         }
         Some(Command::Topic { command }) => topics(&command),
         Some(Command::Analyse { topic, threshold_bytes, prices, upkeep }) => {

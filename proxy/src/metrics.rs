@@ -91,10 +91,16 @@ pub enum OffloadOp {
     Failed,
     /// A batch that inflates to more than is opened: it passes as it came.
     Unopened,
+    /// A value that is gone, and whose record was left out or marked.
+    Lost,
+    /// A reference of a version that is not known here: passed as it is.
+    Unknown,
 }
 
-const OFFLOAD_OPS: [&str; 9] =
-    ["store", "restore", "refused", "damaged", "get", "put", "inline", "failed", "unopened"];
+const OFFLOAD_OPS: [&str; 11] = [
+    "store", "restore", "refused", "damaged", "get", "put", "inline", "failed", "unopened", "lost",
+    "unknown",
+];
 
 /// Where a value to restore is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,9 @@ pub fn raise(config: &Config) {
     }
     let Some(limit) = getrlimit(Resource::Nofile).current else { return };
     let of_client = if config.virtual_topics.is_empty() { 2 } else { 3 };
-    let needed = OTHERS.saturating_add(config.limits.connections_max as u64 * of_client);
+    let beside = config.passthrough().map_or(0, |beside| beside.limits.connections_max);
+    let clients = config.limits.connections_max.saturating_add(beside) as u64;
+    let needed = OTHERS.saturating_add(clients * of_client);
     if limit < needed {
         tracing::warn!(
             limit,

@@ -30,11 +30,11 @@ pub async fn at(
     mut signal: Signal,
     load: Load,
     config: Arc<RwLock<Config>>,
-    clients: Arc<Clients>,
-    files: Arc<Notify>,
+    clients: Vec<Arc<Clients>>,
+    files: Vec<Arc<Notify>>,
 ) {
     while signal.recv().await.is_some() {
-        files.notify_one();
+        files.iter().for_each(|files| files.notify_one());
         match load() {
             Ok(wanted) => take(&mut config.write(), &wanted, &clients),
             Err(error) => {
@@ -47,7 +47,7 @@ pub async fn at(
     }
 }
 
-fn take(config: &mut Config, wanted: &Config, clients: &Clients) {
+fn take(config: &mut Config, wanted: &Config, clients: &[Arc<Clients>]) {
     let mut differences = changes(&config.effective(), &wanted.effective());
     if let (Some(own), Some(other)) = (&config.store, &wanted.store)
         && !own.has_secret_of(other)
@@ -65,7 +65,7 @@ fn take(config: &mut Config, wanted: &Config, clients: &Clients) {
         }
     }
     config.limits = config.limits.renewed(&wanted.limits);
-    clients.adopt(&config.limits);
+    clients.iter().for_each(|clients| clients.adopt(&config.limits));
     tracing::info!(changed = taken, need_restart = differences.len() - taken, "reloaded");
 }
 

@@ -15,7 +15,7 @@ use crate::admin::{self, Admin};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::control::cluster::{self, Known};
-use crate::control::{self, owner, physical_topics, versions};
+use crate::control::{self, owner, physical_topics, probe, versions};
 use crate::data_plane::DataPlane;
 use crate::metrics::Metrics;
 use crate::net::Listener;
@@ -72,7 +72,9 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     };
     let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
 
-    let mut serving = Serving::start(&config, doors, of_clients)?;
+    let metrics = Arc::new(Metrics::new());
+    let mut serving = Serving::beside(&config, doors, of_clients, metrics.clone())?;
+    let raw = raw(&config, of_clients, metrics)?;
     let (draining_to, draining) = watch::channel(false);
     let in_force = Arc::new(RwLock::new(config));
     let admin = Admin {
@@ -89,17 +91,14 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     tracing::info!(bootstrap = %bootstrap, admin = %in_force.read().admin,
         "started: give this bootstrap address to clients");
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
-    let clients = serving.clients.clone();
-    serving.jobs.spawn_until_cut(reload::at(
-        hangup,
-        load,
-        in_force.clone(),
-        clients,
-        serving.look.clone(),
-    ));
+    let both = || std::iter::once(&serving).chain(&raw);
+    let clients = both().map(|serving| serving.clients.clone()).collect();
+    let look = both().map(|serving| serving.look.clone()).collect();
+    serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients, look));
     let directory = serving.plane.directory.clone();
     let ready = async {
-        if serving.known.wait_for(|known| matches!(known, Known::Yes { .. })).await.is_ok() {
+        let is_known = |known: &Known| matches!(known, Known::Yes { .. });
+        if serving.known.wait_for(is_known).await.is_ok() {
             tracing::info!(brokers = directory.brokers().len(), "ready");
         }
         std::future::pending::<()>().await;
@@ -113,8 +112,32 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
 
     draining_to.send_replace(true);
     let drain = in_force.read().limits.drain;
-    serving.drain(drain).await;
+    let beside = async {
+        if let Some(raw) = &raw {
+            raw.drain(drain).await;
+        }
+    };
+    tokio::join!(serving.drain(drain), beside);
     Ok(())
+}
+
+/// Listeners for those who want what lies in the logs as it is, with brokers of their own to talk
+/// to; `None` if there are none.
+fn raw(
+    config: &Config,
+    of_clients: &Handle,
+    metrics: Arc<Metrics>,
+) -> Result<Option<Serving>, RunError> {
+    let Some(config) = config.passthrough() else { return Ok(None) };
+    let doors = {
+        let _within = of_clients.enter();
+        accept::bind(&config.listen)
+            .map_err(|(address, error)| RunError::Bind { address, error })?
+    };
+    let raw = Serving::beside(&config, doors, of_clients, metrics)?;
+    let bootstrap = raw.plane.directory.bootstrap_address();
+    tracing::info!(bootstrap, "passthrough: nothing is restored there, nor written");
+    Ok(Some(raw))
 }
 
 /// A process that serves, whoever looks after its signals and its admin port.
@@ -143,7 +166,16 @@ impl Serving {
         doors: Vec<(Door, Listener)>,
         of_clients: &Handle,
     ) -> Result<Self, RunError> {
-        let metrics = Arc::new(Metrics::new());
+        Self::beside(config, doors, of_clients, Arc::new(Metrics::new()))
+    }
+
+    /// The same, beside others that count in the same metrics.
+    fn beside(
+        config: &Config,
+        doors: Vec<(Door, Listener)>,
+        of_clients: &Handle,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, RunError> {
         let pool = Pool::default();
         let Secrets { access, tls, sasl, watched } = secrets(config, &pool)?;
         let directory = Arc::new(Directory::new(&config.listen, &config.cluster, access));
@@ -155,14 +187,18 @@ impl Serving {
         let limits = config.limits.clone();
         let topics = plane.topics.clone();
         jobs.spawn_until_cut(async move { topics.serve().await });
-        jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
         let (placed_to, placed) = watch::channel(tail::Read::default());
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
         jobs.spawn_until_cut(tail::follow(plane.clone(), placed_to));
-        let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
-        jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
-        let name = config.cluster.name.clone();
-        jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        // What a process decides or writes it does once.
+        if !config.listen.read_only {
+            jobs.spawn_until_cut(physical_topics::ensure(plane.clone()));
+            let who = Who { id: hex(random::id()), admin: config.admin.to_string() };
+            jobs.spawn_until_cut(leader::run(plane.clone(), who, placed.clone(), commanded));
+            let name = config.cluster.name.clone();
+            jobs.spawn_until_cut(probe::ask(plane.clone()));
+            jobs.spawn_until_cut(owner::claim(plane.clone(), name, known.clone()));
+        }
         let look = Arc::new(Notify::new());
         let files = control::files::watch(watched, limits.refresh, metrics.clone(), look.clone());
         jobs.spawn_until_cut(files);

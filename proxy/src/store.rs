@@ -7,6 +7,7 @@
 mod attempts;
 pub mod cache;
 mod hedge;
+pub mod lifecycle;
 mod local;
 mod memory;
 pub mod owner;
@@ -21,6 +22,7 @@ use crate::fault;
 use attempts::Breaker;
 pub use attempts::Failures;
 use hedge::Hedge;
+use lifecycle::Lifecycle;
 use local::Local;
 use memory::Memory;
 #[cfg(feature = "sim")]
@@ -156,13 +158,28 @@ impl ObjectStore {
         attempts::get(self, key, offset, length).await
     }
 
+    /// The same, asked once at a time: never again beside while the first read takes long.
+    pub async fn get_alone(
+        &self,
+        key: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, StoreError> {
+        attempts::get_alone(self, key, offset, length).await
+    }
+
+    /// What a listing would show of one object.
+    pub async fn look(&self, key: &str) -> Result<Listed, StoreError> {
+        match &self.kind {
+            Kind::Local(local) => local.look(key).await,
+            Kind::Memory(memory) => memory.look(key),
+            Kind::S3(s3) => s3.look(key).await,
+        }
+    }
+
     /// Bytes of an object.
     pub async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        match &self.kind {
-            Kind::Local(local) => local.size(key).await,
-            Kind::Memory(memory) => memory.size(key),
-            Kind::S3(s3) => s3.size(key).await,
-        }
+        Ok(self.look(key).await?.bytes)
     }
 
     /// Objects below `prefix` whose keys come after `after`, in order, as many as come at once;
@@ -184,6 +201,17 @@ impl ObjectStore {
                 Ok(())
             }
             Kind::S3(s3) => s3.delete(key).await,
+        }
+    }
+
+    /// Sets the rules that a bucket keeps by itself.
+    pub async fn set_lifecycle(&self, wanted: Lifecycle) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::S3(s3) => s3.set_lifecycle(wanted).await,
+            Kind::Local(_) | Kind::Memory(_) => {
+                let text = "only a store of kind \"s3\" keeps rules by itself";
+                Err(StoreError::Refused(text.to_owned()))
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Upkeep of stored values, from the command line: `fsck` says what fits, `gc` removes what
-//! nothing refers to any more, `analyse` says what offload would save.
+//! nothing refers to any more, `rehydrate` copies a topic with its values in it, `analyse` says
+//! what offload would save.
 //!
 //! The first two list the store first and read the logs of the cluster afterwards, so whatever is
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
@@ -9,15 +10,19 @@
 mod analyse;
 mod log;
 mod prices;
+mod rehydrate;
 mod scope;
 mod sweep;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::{Config, OffloadRule, StoreKind};
-use crate::filters::offload::{glob, keys};
+use crate::filters::offload::{PartFailure, glob, keys};
+use crate::store::lifecycle::Lifecycle;
 use crate::store::{Failures, ObjectStore, StoreError};
+pub use rehydrate::Order;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -35,6 +40,15 @@ pub enum Task {
         deleted_topics: bool,
         /// Hours between the two passes, and an object's least age.
         grace_hours: u64,
+    },
+    /// Copy a topic to another one, with the values in it.
+    Rehydrate(Order),
+    /// Rules that a bucket keeps by itself.
+    Lifecycle {
+        /// Set them; else they are only shown.
+        apply: bool,
+        /// The rules.
+        rules: Lifecycle,
     },
     /// What offload would save for a topic.
     Analyse {
@@ -116,6 +130,66 @@ pub enum UpkeepError {
         /// What the broker says.
         why: String,
     },
+    /// A topic cannot be a copy.
+    #[error("{0}")]
+    NoCopy(String),
+    /// A copy cannot be gone on with.
+    #[error("the copy {topic}/{partition} cannot be written: {why}")]
+    Copy {
+        /// Its topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Whether the same may succeed a moment later.
+        passes: bool,
+        /// The broker's error; 0 if it is another one's.
+        code: i16,
+        /// What is wrong.
+        why: String,
+    },
+    /// A value is gone, so nothing can be written in its place.
+    #[error(
+        "{topic}/{partition} offset {offset}: {object} is missing or not what was stored; what \
+         was copied before stays, and the same command goes on there once it is back"
+    )]
+    Value {
+        /// The topic of the reference.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+        /// The object.
+        object: String,
+    },
+    /// The store may be another one than values were written to.
+    #[error("nothing is called lost: {0}")]
+    Doubted(PartFailure),
+    /// The store does not give a value.
+    #[error(transparent)]
+    Asked(Arc<StoreError>),
+}
+
+impl UpkeepError {
+    /// Whether the same may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Cluster(_) | Self::Log { .. } | Self::Unshown(_) => true,
+            Self::Copy { passes, .. } => *passes,
+            Self::Store(error) => error.is_transient(),
+            Self::Asked(error) => error.is_transient(),
+            Self::NoStore
+            | Self::Absent(_)
+            | Self::NoTopic(_)
+            | Self::NoCopy(_)
+            | Self::Prices { .. }
+            | Self::Nameless
+            | Self::Foreign { .. }
+            | Self::Topic { .. }
+            | Self::Doubted(_)
+            | Self::Value { .. } => false,
+        }
+    }
 }
 
 /// Does it, prints what came of it, and tells whether all is well.
@@ -136,7 +210,21 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Err(UpkeepError::Absent(folder.clone()));
     }
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
+    let store = Arc::new(store);
+    if let Task::Lifecycle { apply, rules } = task {
+        println!("{:#}", rules.json());
+        if *apply {
+            store.set_lifecycle(*rules).await?;
+        }
+        return Ok(true);
+    }
     let keys = keys::ring(settings).map_err(StoreError::Io)?;
+    if let Task::Rehydrate(order) = task {
+        let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order).await?;
+        let text = if json { done.json().to_string() } else { done.to_string() };
+        println!("{}", text.trim_end());
+        return Ok(done.is_whole());
+    }
     let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());

@@ -33,6 +33,9 @@ pub(super) fn create_topics(
             return row.with_error_code(TOPIC_ALREADY_EXISTS);
         }
         cluster.add_topic(&topic.name, usize::try_from(topic.num_partitions).unwrap_or(1));
+        for config in &topic.configs {
+            cluster.configure(&topic.name, &config.name, config.value.as_deref().unwrap_or(""));
+        }
         row
     });
     let answer = CreateTopicsResponse::default().with_topics(told.collect());

@@ -13,13 +13,17 @@ use crate::wire::WireError;
 
 const BROKER: i8 = 4;
 const TOPIC: i8 = 2;
+/// Where a value comes from, as Kafka numbers it.
+const DYNAMIC_TOPIC: i8 = 1;
+const STATIC: i8 = 4;
+const DEFAULT: i8 = 5;
 /// What a broker sets for topics that say nothing.
 const DEFAULTS: [(&str, &str); 1] = [("max.message.bytes", "1048588")];
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: DescribeConfigsRequest = request.decode()?;
     let with_synonyms = asked.include_synonyms;
-    let entry = |(name, value): &(String, String)| {
+    let of = |source: i8, (name, value): &(String, String)| {
         let synonym = DescribeConfigsSynonym::default()
             .with_name(text(name))
             .with_value(Some(text(value)))
@@ -27,14 +31,17 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         DescribeConfigsResourceResult::default()
             .with_name(text(name))
             .with_value(Some(text(value)))
+            .with_config_source(source)
             .with_synonyms(if with_synonyms { vec![synonym] } else { Vec::new() })
     };
     let results = asked.resources.into_iter().map(|resource| {
         let configs = match resource.resource_type {
-            BROKER => cluster.configs.iter().map(entry).collect(),
+            BROKER => cluster.configs.iter().map(|entry| of(STATIC, entry)).collect(),
             TOPIC => match cluster.topic_by_name(&resource.resource_name) {
-                Some(_) if cluster.is_behind() => defaults(&[]).iter().map(entry).collect(),
-                Some(topic) => topic_configs(topic).iter().map(entry).collect(),
+                Some(topic) => topic_configs(topic, cluster.is_behind())
+                    .iter()
+                    .map(|(source, entry)| of(*source, entry))
+                    .collect(),
                 None => Vec::new(),
             },
             _ => Vec::new(),
@@ -48,11 +55,13 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
     reply::frame(request.head, &answer)
 }
 
-fn topic_configs(topic: &FakeTopic) -> Vec<(String, String)> {
-    let own = topic.configs.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let own: Vec<_> = own.collect();
-    let defaults = defaults(&own);
-    own.into_iter().chain(defaults).collect()
+/// What holds for a topic, and where that comes from; who is behind knows of defaults only.
+fn topic_configs(topic: &FakeTopic, is_behind: bool) -> Vec<(i8, (String, String))> {
+    let own = topic.configs.iter().filter(|_| !is_behind);
+    let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let defaults = defaults(&own).into_iter().map(|entry| (DEFAULT, entry));
+    let defaults: Vec<_> = defaults.collect();
+    own.into_iter().map(|entry| (DYNAMIC_TOPIC, entry)).chain(defaults).collect()
 }
 
 /// What holds where nothing else is set.

@@ -32,7 +32,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
                 None => answer.with_error_code(UNKNOWN_TOPIC_OR_PARTITION),
                 Some(log) if asked.timestamp == EARLIEST => answer.with_offset(log.start()),
                 Some(log) if asked.timestamp == LATEST && committed => {
-                    answer.with_offset(log.stable_end())
+                    answer.with_offset(log.stable_end().min(log.high_watermark()))
                 }
                 Some(log) if asked.timestamp == LATEST && replica => answer.with_offset(log.end()),
                 Some(log) if asked.timestamp == LATEST => answer.with_offset(log.high_watermark()),

@@ -84,6 +84,11 @@ fn partition(
     if let Some((_, _, code)) = cluster.refusing.iter().find(named) {
         return failed(*code);
     }
+    let once = cluster.erring.iter().position(|one| named(&&(one.0.clone(), one.1, one.2)));
+    let once = once.map(|at| cluster.erring.remove(at));
+    if let Some((_, _, code, false)) = once {
+        return failed(code);
+    }
     let Some(found) = found else {
         return failed(if version >= 13 { UNKNOWN_TOPIC_ID } else { UNKNOWN_TOPIC_OR_PARTITION });
     };
@@ -107,7 +112,11 @@ fn partition(
     let Some(log) = cluster.topics[found].logs.get_mut(index) else {
         return failed(UNKNOWN_TOPIC_OR_PARTITION);
     };
-    match append(log, strict, data.records.as_deref().unwrap_or_default()) {
+    let appended = append(log, strict, data.records.as_deref().unwrap_or_default());
+    match appended {
+        Ok(Sequenced::New(_) | Sequenced::Duplicate(_)) if once.is_some() => {
+            failed(once.map_or(0, |(_, _, code, _)| code))
+        }
         Ok(Sequenced::New(base)) => answer.with_base_offset(base).with_log_append_time_ms(-1),
         // As a broker shows duplicates: with the time of the batch that is there.
         Ok(Sequenced::Duplicate(base)) => answer.with_base_offset(base).with_log_append_time_ms(1),

@@ -15,6 +15,8 @@ use crate::wire::WireError;
 pub struct FakeSession {
     /// Who it is, once it proved it.
     pub user: Option<String>,
+    /// Which connection it is; 0 before its first request.
+    pub(super) holder: u64,
     chosen: Option<Mechanism>,
     proof: Option<(String, ServerWaits)>,
 }

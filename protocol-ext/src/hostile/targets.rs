@@ -55,11 +55,12 @@ pub const FRAMES: [(&str, OfFrames); 9] = [
 ];
 
 /// Readers of records fields, by name.
-pub const SECTIONS: [(&str, OfSections); 4] = [
+pub const SECTIONS: [(&str, OfSections); 5] = [
     ("batches", records::batches),
     ("rewrite", records::rewrite),
     ("split", records::split_by_key),
     ("producer", records::producer),
+    ("lost", records::lost),
 ];
 
 /// Reads a mutated compressed body: name and function.

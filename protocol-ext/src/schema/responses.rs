@@ -384,8 +384,10 @@ const SHARE_PARTITION: &[Field] = &[
     string("AcknowledgeErrorMessage").role(Role::ErrorText),
     structure("CurrentLeader", LEADER),
     records("Records"),
-    array("AcquiredRecords", &[i64f("FirstOffset"), i64f("LastOffset"), i16f("DeliveryCount")]),
+    array("AcquiredRecords", ACQUIRED).role(Role::Acquired),
 ];
+
+const ACQUIRED: &[Field] = &[i64f("FirstOffset"), i64f("LastOffset"), i16f("DeliveryCount")];
 
 /// ShareAcknowledgeResponse.
 pub const SHARE_ACKNOWLEDGE: Message = Message {

@@ -124,7 +124,13 @@ fn written(body: &Body) -> Vec<(Role, Seen)> {
             out.push((role, Seen::Int(n)));
         }
         Tree::Content { bytes, .. } => out.push((role, Seen::Bytes(bytes.clone()))),
-        Tree::Integers { .. } | Tree::Struct(_) | Tree::Array(_) => {}
+        // Only messages of the flexible format have a marked array.
+        Tree::Array(_) => {
+            let mut raw = Vec::new();
+            tree.write(true, &mut raw);
+            out.push((role, Seen::Bytes(Some(raw))));
+        }
+        Tree::Integers { .. } | Tree::Struct(_) => {}
     });
     out
 }
@@ -177,7 +183,7 @@ proptest! {
         let mut set = |role, value: Value<'_>| {
             n += 1;
             let wanted = chosen[usize::try_from(n).unwrap_or(0) % chosen.len()];
-            let kept = matches!(value, Value::Uuid(_));
+            let kept = matches!(value, Value::Uuid(_)) || role == Role::Acquired;
             count += usize::from(wanted && !kept);
             (wanted && !kept).then(|| other(role, n))
         };
@@ -228,7 +234,9 @@ proptest! {
             frame[at] = byte;
         }
         let frame = Bytes::from(frame);
-        let mut erase = |_: Role, value: Value<'_>| match value {
+        let mut erase = |role: Role, value: Value<'_>| match value {
+            // In the place of an array only an array is one.
+            Value::Bytes(..) if role == Role::Acquired => None,
             Value::Bytes(..) => Some(Replace::Bytes(Some(Bytes::from_static(b"y")))),
             Value::Int(_) | Value::Uuid(_) => None,
         };

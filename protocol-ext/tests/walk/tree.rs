@@ -250,15 +250,17 @@ impl Body {
                 Tree::Array(Some(bodies)) => {
                     bodies.iter_mut().for_each(|body| body.change(change));
                 }
-                _ if role != Role::None => change(role, tree),
                 _ => {}
+            }
+            if role != Role::None {
+                change(role, tree);
             }
         }
     }
 }
 
 impl Tree {
-    fn write(&self, flexible: bool, out: &mut Vec<u8>) {
+    pub fn write(&self, flexible: bool, out: &mut Vec<u8>) {
         match self {
             Tree::Fixed(bytes) => out.extend_from_slice(bytes),
             Tree::Content { bytes: None, wide } => null(flexible, *wide, out),

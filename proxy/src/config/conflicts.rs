@@ -60,6 +60,16 @@ fn places(listen: &Listen, admin: SocketAddr) -> Vec<Place> {
             places.push(place(ip, *port, "listen.broker_ports", what));
         }
     }
+    if let Some(beside) = &listen.passthrough {
+        let key = "listen.passthrough";
+        let (ip, ports) = (beside.bootstrap.ip(), &beside.ports);
+        let what = "the passthrough listener (listen.passthrough)".to_owned();
+        places.push(place(ip, beside.bootstrap.port(), key, what));
+        for (port, node) in (ports.first..=ports.last).zip(0..) {
+            let what = format!("broker {node} (listen.passthrough)");
+            places.push(place(ip, port, key, what));
+        }
+    }
     let what = "the admin port (admin.address)".to_owned();
     places.push(place(admin.ip(), admin.port(), "admin.address", what));
     places

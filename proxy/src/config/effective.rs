@@ -33,6 +33,10 @@ impl Config {
                     },
                     "session_ms": sasl.session.map_or(0, |session| session.as_millis()),
                 })),
+                "passthrough": listen.passthrough.as_ref().map(|beside| json!({
+                    "bootstrap": beside.bootstrap.to_string(),
+                    "ports": format!("{}-{}", beside.ports.first, beside.ports.last),
+                })),
                 "sni": listen.sni.as_ref().map(|names| format!(
                     "{}{{node}}{}", names.before, names.after,
                 )),

@@ -160,7 +160,37 @@ fn listen(p: &mut Problems, raw: raw::Listen, flags: &Flags, cluster: Option<&st
     let ports = Ports { first: ports.0, last: ports.1, mapped };
     let sasl = raw.sasl.as_ref().and_then(|sasl| security::client_sasl(p, sasl));
     let balancers = security::balancers(p, &raw.proxy_protocol_from);
-    Listen { bootstrap, advertise, ports, tls, sni, sasl, balancers }
+    let mut listen = Listen {
+        bootstrap,
+        advertise,
+        ports,
+        tls,
+        sni,
+        sasl,
+        balancers,
+        passthrough: None,
+        read_only: false,
+    };
+    let passthrough = raw.passthrough.as_ref();
+    listen.passthrough = passthrough.and_then(|raw| self::passthrough(p, raw, &listen));
+    listen
+}
+
+/// Listeners beside the others: with ports, and else like them.
+fn passthrough(p: &mut Problems, raw: &raw::Passthrough, like: &Listen) -> Option<Box<Listen>> {
+    let key = "listen.passthrough";
+    let text = raw.bootstrap.clone().unwrap_or_default();
+    let Ok(bootstrap) = text.parse::<SocketAddr>() else {
+        p.add(key, format!("bootstrap \"{text}\" is not ADDRESS:PORT, such as 0.0.0.0:19300"));
+        return None;
+    };
+    let Some(ports) = &raw.ports else {
+        p.add(key, "has no ports for the brokers: write ports = \"19301-19400\"");
+        return None;
+    };
+    let (first, last) = range(p, ports);
+    let ports = Ports { first, last, mapped: Vec::new() };
+    Some(Box::new(Listen { bootstrap, ports, sni: None, read_only: true, ..like.clone() }))
 }
 
 fn admin(p: &mut Problems, flags: &Flags, raw: Option<raw::Admin>) -> SocketAddr {
@@ -265,7 +295,9 @@ fn offload(p: &mut Problems, n: usize, raw: &raw::Offload) -> OffloadRule {
     let threshold_bytes = p.number(&key, Some(threshold), 0, least);
     let codec = store::codec(p, &format!("offload[{n}].codec"), raw.codec.as_deref());
     let on_store_failure = store::on_failure(p, &format!("offload[{n}]"), raw);
-    OffloadRule { topics: raw.topics.clone(), threshold_bytes, codec, on_store_failure }
+    let on_missing = store::on_missing(p, &format!("offload[{n}].on_missing"), raw);
+    let topics = raw.topics.clone();
+    OffloadRule { topics, threshold_bytes, codec, on_store_failure, on_missing }
 }
 
 fn limits(p: &mut Problems, raw: &raw::Limits) -> Limits {

@@ -57,6 +57,14 @@ pub(super) struct Listen {
     #[serde(default)]
     pub proxy_protocol_from: Vec<String>,
     pub sasl: Option<ListenSasl>,
+    pub passthrough: Option<Passthrough>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Passthrough {
+    pub bootstrap: Option<String>,
+    pub ports: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -130,6 +138,7 @@ pub(super) struct Offload {
     pub codec: Option<String>,
     pub on_store_failure: Option<String>,
     pub inline_bytes_max: Option<i64>,
+    pub on_missing: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol_ext::lost::Lost;
 use protocol_ext::part::{Codec, Policy};
 use protocol_ext::reference::MacKey;
 
@@ -284,6 +285,19 @@ pub(super) fn on_failure(p: &mut Problems, rule: &str, raw: &raw::Offload) -> On
     }
 }
 
+/// What a rule does where a value is gone from the store.
+pub(super) fn on_missing(p: &mut Problems, key: &str, raw: &raw::Offload) -> Option<Lost> {
+    match raw.on_missing.as_deref() {
+        None | Some("error") => None,
+        Some("skip") => Some(Lost::LeftOut),
+        Some("placeholder") => Some(Lost::Marked),
+        Some(other) => {
+            p.add(key, format!("is \"{other}\": write \"error\", \"skip\" or \"placeholder\""));
+            None
+        }
+    }
+}
+
 impl Store {
     /// The keys in force, the secret masked.
     pub fn effective(&self) -> serde_json::Value {
@@ -327,8 +341,14 @@ impl OffloadRule {
             OnStoreFailure::Fail => ("fail", None),
             OnStoreFailure::Inline { batch_bytes_max } => ("inline", Some(batch_bytes_max)),
         };
+        let on_missing = match self.on_missing {
+            None => "error",
+            Some(Lost::LeftOut) => "skip",
+            Some(Lost::Marked) => "placeholder",
+        };
         serde_json::json!({
             "topics": self.topics, "threshold_bytes": self.threshold_bytes, "codec": codec,
+            "on_missing": on_missing,
             "on_store_failure": on_store_failure, "inline_bytes_max": inline_bytes_max,
         })
     }

@@ -54,13 +54,19 @@ pub fn produce(
     })
 }
 
-/// The bytes a Fetch request asks for at most, and where it says so (before version 3 nowhere);
-/// `None` if more of the frame must be read.
-pub fn fetch_bytes_max(
-    head: Head,
-    held: &[u8],
-    frame_bytes: usize,
-) -> Result<Option<(usize, Option<usize>)>, WireError> {
+/// The bounds that a Fetch request sets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchPeek {
+    /// Bytes asked for at most.
+    pub bytes_max: usize,
+    /// Where that is said; before version 3 nowhere.
+    pub at: Option<usize>,
+    /// The same of the first partition named, if any is. Clients ask alike of all.
+    pub partition_bytes_max: Option<usize>,
+}
+
+/// Peeks into a Fetch request; `None` if more of the frame must be read.
+pub fn fetch(head: Head, held: &[u8], frame_bytes: usize) -> Result<Option<FetchPeek>, WireError> {
     peek(held, frame_bytes, |frame| {
         let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
         if head.version <= 14 {
@@ -71,8 +77,66 @@ pub fn fetch_bytes_max(
         let at = read.pos();
         let said = head.version >= 3;
         let bytes_max = if said { read.i32()? } else { i32::MAX };
-        Ok((usize::try_from(bytes_max).unwrap_or(0), said.then_some(at)))
+        let partition = match first_partition_bytes(head, &mut read) {
+            // What is malformed there is the broker's to refuse.
+            Err(_) if frame.len() >= frame_bytes.min(PEEK_BYTES_MAX) => None,
+            partition => partition?,
+        };
+        Ok(FetchPeek {
+            bytes_max: usize::try_from(bytes_max).unwrap_or(0),
+            at: said.then_some(at),
+            partition_bytes_max: partition.map(|bytes| usize::try_from(bytes).unwrap_or(0)),
+        })
     })
+}
+
+/// Reads on from behind the bytes asked for to what the first partition says of itself.
+fn first_partition_bytes(head: Head, read: &mut Reader<'_>) -> Result<Option<i32>, WireError> {
+    let version = head.version;
+    let flexible = api::is_flexible(head.api, version);
+    // Isolation level, id and epoch of the session.
+    read.take(usize::from(version >= 4) + if version >= 7 { 8 } else { 0 })?;
+    if read.length(flexible, true)?.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    match version {
+        13.. => read.take(16).map(drop)?,
+        _ => read.bytes(flexible, false).map(drop)?,
+    }
+    if read.length(flexible, true)?.unwrap_or(0) == 0 {
+        return Ok(None);
+    }
+    // Index, leader epoch, offset, epoch of the last batch, start of a follower's log.
+    let before = [(0, 4), (9, 4), (0, 8), (12, 4), (5, 8)];
+    let before = before.iter().filter(|(since, _)| version >= *since).map(|(_, bytes)| bytes);
+    read.take(before.sum())?;
+    read.i32().map(Some)
+}
+
+/// The bounds that a ShareFetch request sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareFetchPeek {
+    /// The group that asks.
+    pub group: Box<[u8]>,
+    /// Bytes asked for at most.
+    pub bytes_max: usize,
+    /// Records asked for at most.
+    pub records_max: i32,
+    /// Where both are said, the bytes first.
+    pub at: usize,
+}
+
+/// Peeks into a whole ShareFetch request.
+pub fn share_fetch(head: Head, frame: &[u8]) -> Result<ShareFetchPeek, WireError> {
+    let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
+    let flexible = api::is_flexible(head.api, head.version);
+    let group = read.bytes(flexible, false)?.unwrap_or_default().into();
+    // Member; epoch of the session, time to wait, least bytes.
+    read.bytes(flexible, false)?;
+    read.take(12)?;
+    let at = read.pos();
+    let bytes_max = usize::try_from(read.i32()?).unwrap_or(0);
+    Ok(ShareFetchPeek { group, bytes_max, records_max: read.i32()?, at })
 }
 
 fn peek<T>(
@@ -121,6 +185,30 @@ mod tests {
         assert!(produce(HEAD, &frame[..14], 14, false).is_err());
     }
 
+    #[test]
+    fn the_bounds_of_a_fetch_request_are_read_in_every_version() {
+        use kafka_protocol::messages::FetchRequest;
+        use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+        use kafka_protocol::protocol::Encodable;
+        for version in 4..=18 {
+            let partition = FetchPartition::default().with_partition_max_bytes(4321);
+            let topic = FetchTopic::default().with_partitions(vec![partition]);
+            for (topics, expected) in [(vec![topic], Some(4321)), (Vec::new(), None)] {
+                let request = FetchRequest::default().with_max_bytes(1234).with_topics(topics);
+                let mut frame = bytes::BytesMut::from(&[0, 1, 0, 0, 0, 0, 0, 1, 0xff, 0xff][..]);
+                frame[3] = u8::try_from(version).expect("small");
+                if api::is_flexible(api::FETCH, version) {
+                    frame.extend_from_slice(&[0]);
+                }
+                request.encode(&mut frame, version).expect("a request");
+                let head = Head { api: api::FETCH, version, correlation: 1 };
+                let peeked = fetch(head, &frame, frame.len()).expect("a peek").expect("whole");
+                let got = (peeked.bytes_max, peeked.partition_bytes_max);
+                assert_eq!(got, (1234, expected), "version {version}");
+            }
+        }
+    }
+
     /// Mutants of captured requests, in parts of every length: a part never gives another answer
     /// than the whole, and a whole one is never called incomplete.
     #[test]
@@ -151,8 +239,8 @@ mod tests {
                 Ok(None) => {}
                 Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),
             }
-            let asked = fetch_bytes_max(head, &bytes, bytes.len());
-            match fetch_bytes_max(head, &bytes[..held], bytes.len()) {
+            let asked = fetch(head, &bytes, bytes.len());
+            match fetch(head, &bytes[..held], bytes.len()) {
                 Ok(Some(part)) => assert_eq!(asked, Ok(Some(part))),
                 Ok(None) => {}
                 Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use protocol_ext::schema::Message;
 use tokio::sync::oneshot;
 
+use super::partition_bytes::PartitionBytes;
 use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
+use crate::filters::offload::{Sharing, Wanted};
 use crate::limits::PENDING_EXCHANGES_MAX;
 use crate::route::legs::metadata::Asked;
 
@@ -30,8 +32,10 @@ pub enum Answer {
     Tail(&'static Message),
     /// The next frame, read whole: the table of versions.
     Versions,
-    /// The next frame, read whole: values restored, so many bytes at most, addresses patched.
-    Restore(&'static Message, usize),
+    /// The next frame, read whole: values restored, as many as are wanted, addresses patched.
+    Restore(&'static Message, Wanted),
+    /// The same for what a share consumer acquired with it.
+    Shared(Sharing),
     /// The next frame, read whole: virtual topics merged in, addresses patched.
     Metadata(Box<Asked>),
     /// The next frame, read whole: the answer to a question of the proxy's own.
@@ -85,17 +89,21 @@ impl Inner {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub struct Queue(Mutex<Inner>);
+pub struct Queue {
+    inner: Mutex<Inner>,
+    /// Bytes of a partition that the client said last that it wants.
+    pub partition_bytes: PartitionBytes,
+}
 
 impl Queue {
     /// Whether another exchange may be opened.
     pub fn has_room(&self) -> bool {
-        self.0.lock().open.len() < PENDING_EXCHANGES_MAX
+        self.inner.lock().open.len() < PENDING_EXCHANGES_MAX
     }
 
     /// Opens an exchange.
     pub fn push(&self, exchange: Exchange) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let local = matches!(exchange.answer, Answer::Local(..));
         if local && fault::on("reorder-answers") {
             inner.open.push_front(exchange);
@@ -106,7 +114,7 @@ impl Queue {
 
     /// Takes the oldest exchange.
     pub fn pop(&self) -> Option<Exchange> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.freed |= inner.open.len() >= PENDING_EXCHANGES_MAX;
         let popped = inner.open.pop_front();
         let streams =
@@ -118,22 +126,22 @@ impl Queue {
 
     /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
     pub fn front_is_local(&self) -> Option<bool> {
-        self.0.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
+        self.inner.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
     }
 
     /// Whether an answer is being made here that is not in the queue yet.
     pub fn is_working(&self) -> bool {
-        self.0.lock().working
+        self.inner.lock().working
     }
 
     /// An answer may be made here, or is not any more.
     pub fn work(&self, working: bool) {
-        self.0.lock().working = working;
+        self.inner.lock().working = working;
     }
 
     /// The answer of the exchange taken last is written.
     pub fn answered(&self) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.answering = false;
         inner.free_turn();
     }
@@ -141,7 +149,7 @@ impl Queue {
     /// Waits until all exchanges so far are answered; the join polls again when they are.
     pub async fn turn(&self) {
         poll_fn(|_| {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             inner.turn_wanted = !inner.is_even();
             if inner.turn_wanted { Poll::Pending } else { Poll::Ready(()) }
         })
@@ -150,17 +158,17 @@ impl Queue {
 
     /// No exchange will be opened any more.
     pub fn close(&self) {
-        self.0.lock().closed = true;
+        self.inner.lock().closed = true;
     }
 
     /// Whether nothing is open nor will be.
     pub fn is_finished(&self) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         inner.closed && inner.open.is_empty()
     }
 
     /// Whether a full queue got room since the last call, or one whose end is waited for is empty.
     pub fn take_freed(&self) -> bool {
-        std::mem::take(&mut self.0.lock().freed)
+        std::mem::take(&mut self.inner.lock().freed)
     }
 }

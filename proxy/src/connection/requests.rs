@@ -24,7 +24,7 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
-use crate::filters::offload::TopicRef;
+use crate::filters::offload::{TopicRef, Wanted};
 use crate::limits::{AUTHENTICATION_FRAME_BYTES_MAX, WHOLE_REQUEST_BYTES_MAX};
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
@@ -284,6 +284,9 @@ impl<'a> Requests<'a> {
             }
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
+            api::SHARE_FETCH if self.plane.offload.is_some() => {
+                Ok(Opened::Whole(head, frame_bytes))
+            }
             api::METADATA | api::LIST_OFFSETS if self.plane.routed.is_some() => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
@@ -376,16 +379,22 @@ impl<'a> Requests<'a> {
         }
         let (mut answer, mut class) = treatment(head);
         if self.plane.offload.is_some() && batches {
-            let Some((bytes_max, at)) = peek::fetch_bytes_max(head, held, frame_bytes)? else {
+            let Some(asked) = peek::fetch(head, held, frame_bytes)? else {
                 return Ok(Opened::More);
             };
-            if at.is_some() && bytes_max > self.plane.fetch_bytes_max() {
+            if asked.at.is_some() && asked.bytes_max > self.plane.fetch_bytes_max() {
                 return Ok(Opened::Whole(head, frame_bytes));
             }
-            (answer, class) = (Answer::Restore(&responses::FETCH, bytes_max), Class::Full);
+            let wanted = self.wanted(asked.bytes_max, asked.partition_bytes_max);
+            (answer, class) = (Answer::Restore(&responses::FETCH, wanted), Class::Full);
         }
         self.push(head, answer, class);
         Ok(Opened::Pass(frame_bytes))
+    }
+
+    /// What a Fetch request wants, of a partition what it or one before says.
+    pub(super) fn wanted(&self, bytes: usize, partition_bytes: Option<usize>) -> Wanted {
+        Wanted { bytes, partition_bytes: self.queue.partition_bytes.of(partition_bytes) }
     }
 
     pub(super) fn push(&self, head: Head, answer: Answer, class: Class) {

@@ -1,5 +1,7 @@
 //! Home broker -> client: closes exchanges in order, patches addresses, passes the rest.
 
+mod restored;
+
 use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
@@ -10,6 +12,7 @@ use protocol_ext::batch::HEADER_BYTES;
 use protocol_ext::reference::REFERENCE_BYTES;
 use protocol_ext::scan::{Scan, Scanned};
 use protocol_ext::schema::Message;
+use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
@@ -167,7 +170,11 @@ impl<'a> Responses<'a> {
             Answer::Restore(message, _) if n < REFERRING_BYTES_MIN => {
                 self.tail(message, &exchange, n).await
             }
-            Answer::Restore(message, budget) => self.restored(message, &exchange, n, budget).await,
+            Answer::Restore(message, wanted) => self.restored(message, &exchange, n, wanted).await,
+            Answer::Shared(_) if n < REFERRING_BYTES_MIN => {
+                self.tail(&SHARE_FETCH, &exchange, n).await
+            }
+            Answer::Shared(ref sharing) => self.shared(&exchange, n, sharing).await,
             Answer::Metadata(ref asked) => {
                 let frame = self.whole(&exchange, n, PATCHED_RESPONSE_BYTES_MAX).await?;
                 let Some(ways) = self.plane.ways() else {
@@ -197,26 +204,6 @@ impl<'a> Responses<'a> {
                 Err(ConnectionError::Filter("an answer of this kind is not special".to_owned()))
             }
         }
-    }
-
-    /// A response whose records may refer to stored values.
-    async fn restored(
-        &mut self,
-        message: &'static Message,
-        exchange: &Exchange,
-        n: usize,
-        budget: usize,
-    ) -> Result<(), ConnectionError> {
-        let limit = self.plane.limits.buffered_bytes_max / 2;
-        let frame = self.whole(exchange, n, limit).await?;
-        let Some(offload) = &self.plane.offload else {
-            return Err(ConnectionError::Filter("no filter for a response".to_owned()));
-        };
-        let addresses = &*self.plane.directory;
-        let restored = offload.restore(message, exchange.version, &frame, budget, addresses).await;
-        let restored = restored.map_err(|error| response_error(exchange.api, error))?;
-        let _values = restored.room;
-        self.write(&framed(restored.frame)).await
     }
 
     /// A response with addresses behind its records: whole if it is small, else streamed.

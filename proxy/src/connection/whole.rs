@@ -24,7 +24,7 @@ use super::requests::{Requests, is_too_new, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::filters::offload::Produced;
+use crate::filters::offload::{Produced, Sharing, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
@@ -47,6 +47,7 @@ impl<'a> Requests<'a> {
             _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
+            api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
             api::API_VERSIONS if is_too_new(head.version) => {
                 self.answer(head, versions::unsupported(head)).await
@@ -210,22 +211,43 @@ impl<'a> Requests<'a> {
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         self.learn_ids(head, &frame).await?;
-        let asked = peek::fetch_bytes_max(head, &frame, frame.len()).map_err(wrong)?;
-        let (budget, frame) = self.bounded(frame, asked.unwrap_or_default());
+        let asked = peek::fetch(head, &frame, frame.len()).map_err(wrong)?.unwrap_or_default();
+        let (bytes, frame) = self.bounded(frame, (asked.bytes_max, asked.at));
+        let wanted = self.wanted(bytes, asked.partition_bytes_max);
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
             let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
-            return self.read(ways, head, (&request, rest), budget).await;
+            return self.read(ways, head, (&request, rest), wanted).await;
         }
         let answer = match &self.plane.offload {
-            Some(_) => Answer::Restore(&responses::FETCH, budget),
+            Some(_) => Answer::Restore(&responses::FETCH, wanted),
             None => treatment(head).0,
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
+    }
+
+    /// A request of a share consumer. It asks for no more than is held whole of its answer, and for
+    /// as many records as their values fit one.
+    async fn share_fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let asked = peek::share_fetch(head, &frame).map_err(|e| request_error(head.api, e))?;
+        let bytes_max = asked.bytes_max.min(self.plane.fetch_bytes_max());
+        let Some(offload) = &self.plane.offload else {
+            return Err(ConnectionError::Filter("no filter for a request".to_owned()));
+        };
+        let pace = offload.pace(&asked.group);
+        let most = if fault::on("share-pace-ignored") { i32::MAX } else { pace.records_max() };
+        let records_max = asked.records_max.min(most);
+        let mut bounded = BytesMut::from(&frame[..]);
+        let bytes = i32::try_from(bytes_max).unwrap_or(i32::MAX);
+        bounded[asked.at..asked.at + 4].copy_from_slice(&bytes.to_be_bytes());
+        bounded[asked.at + 4..asked.at + 8].copy_from_slice(&records_max.to_be_bytes());
+        let sharing = Sharing { bytes: bytes_max, records: records_max, pace };
+        self.push(head, Answer::Shared(sharing), Class::Full);
+        self.forward(vec![bounded.freeze()]).await
     }
 
     /// A Fetch request that asks for no more than is held whole of its answer, and how much that
@@ -249,7 +271,7 @@ impl<'a> Requests<'a> {
         ways: Ways<'_>,
         head: Head,
         (request, rest): (&FetchRequest, Option<Bytes>),
-        budget: usize,
+        wanted: Wanted,
     ) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         if !fault::on("read-out-of-turn") {
@@ -266,7 +288,7 @@ impl<'a> Requests<'a> {
         };
         let message = &responses::FETCH;
         let restored =
-            offload.restore(message, head.version, &answer, budget, ways.directory).await;
+            offload.restore(message, head.version, &answer, wanted, ways.directory).await;
         let restored = restored.map_err(wrong)?;
         let held = room.into_iter().chain(restored.room).collect();
         self.push(head, Answer::Local(framed(restored.frame), held), Class::Full);

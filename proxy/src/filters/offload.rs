@@ -7,10 +7,14 @@
 
 mod fetch;
 pub mod keys;
+mod losses;
+mod pace;
 mod packs;
 mod parts;
 mod produce;
 mod sections;
+mod share;
+mod spent;
 
 use std::io;
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use protocol_ext::reference::{Binding, KeyRing};
 
 use crate::budget::Budget;
 use crate::config::{Config, OffloadRule};
+use crate::fault;
 use crate::inflate::Inflate;
 use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::{Metrics, OffloadOp};
@@ -28,12 +33,24 @@ use crate::route::topics::{TopicId, Topics};
 use crate::store::owner::{self, Owner};
 use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
-use parts::Parts;
+pub use losses::Losses;
+use pace::Paces;
+pub use parts::{PartFailure, Parts, Want};
 pub use produce::Produced;
 pub use sections::{TopicRef, produce_sections};
+pub use share::{Longest, NotRestored, Sharing};
 
 /// Tenant that references are bound to while there is one virtual cluster.
 pub const TENANT: &str = "";
+
+/// The bytes that a client wants at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// In one answer.
+    pub bytes: usize,
+    /// Of one partition.
+    pub partition_bytes: usize,
+}
 
 /// The filter.
 #[derive(Debug)]
@@ -50,6 +67,8 @@ pub struct Offload {
     caps: Caps,
     inflate: Arc<Inflate>,
     restored: Budget,
+    losses: Losses,
+    paces: Paces,
 }
 
 impl Offload {
@@ -74,6 +93,8 @@ impl Offload {
             cluster: config.cluster.name.clone(),
             keys,
             parts: Parts::new(object_store.clone(), store.cache_bytes, eighth, metrics.clone()),
+            losses: Losses::new(object_store.clone(), &config.cluster.name),
+            paces: Paces::default(),
             store: object_store,
             topics,
             metrics,
@@ -104,6 +125,14 @@ impl Offload {
     /// Sees whose objects lie below the name of this cluster, which has this id.
     pub async fn claim(&self, cluster_id: &str) -> Result<Owner, StoreError> {
         owner::claim(&self.store, &self.cluster, cluster_id).await
+    }
+
+    /// Asks the store for something that it must be able to answer.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        match fault::on("store-unprobed") {
+            true => Ok(()),
+            false => owner::probe(&self.store, &self.cluster).await,
+        }
     }
 
     /// Room for restored values.

@@ -110,6 +110,16 @@ pub async fn get(
     .await
 }
 
+/// The same, each attempt asked once.
+pub async fn get_alone(
+    store: &ObjectStore,
+    key: &str,
+    offset: u64,
+    length: usize,
+) -> Result<Bytes, StoreError> {
+    again(store, StoreOp::Get, length, || store.get_once(key, offset, length)).await
+}
+
 /// Whether the object under a taken key is the one that was sent: an attempt whose answer was
 /// lost. The footer decides: it holds a checksum of everything in the pack.
 async fn is_there(

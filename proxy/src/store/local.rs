@@ -90,11 +90,12 @@ impl Local {
         .await
     }
 
-    pub(super) async fn size(&self, key: &str) -> Result<u64, StoreError> {
+    pub(super) async fn look(&self, key: &str) -> Result<Listed, StoreError> {
         let (path, key) = (self.root.join(key), key.to_owned());
         self.blocking(move || {
             let metadata = fs::metadata(&path).map_err(|error| missing(&key, error))?;
-            Ok(metadata.len())
+            let written_at_ms = clock::ms_of(metadata.modified()?);
+            Ok(Listed { key, bytes: metadata.len(), written_at_ms })
         })
         .await
     }

@@ -40,10 +40,12 @@ impl Memory {
         }
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<u64, StoreError> {
+    pub(super) fn look(&self, key: &str) -> Result<Listed, StoreError> {
         let objects = self.0.read();
         let missing = || StoreError::Missing(key.to_owned());
-        objects.get(key).map(|(object, _)| object.len() as u64).ok_or_else(missing)
+        let (object, written_at_ms) = objects.get(key).ok_or_else(missing)?;
+        let (bytes, written_at_ms) = (object.len() as u64, *written_at_ms);
+        Ok(Listed { key: key.to_owned(), bytes, written_at_ms })
     }
 
     pub(super) fn list(&self, prefix: &str, after: &str) -> Vec<Listed> {

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::{ObjectStore, StoreError};
+use crate::limits::STORE_ATTEMPT;
 
 /// Who owns the objects of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +46,24 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
     }
 }
 
+/// Asks a store for a byte of who owns a name; that there is no owner yet is an answer too. What
+/// packs are read with is enough for it.
+pub async fn probe(store: &ObjectStore, name: &str) -> Result<(), StoreError> {
+    let key = key(name);
+    let got = tokio::time::timeout(STORE_ATTEMPT, store.get_once(&key, 0, 1)).await;
+    match got.unwrap_or(Err(StoreError::Late)) {
+        Ok(_) | Err(StoreError::Missing(_) | StoreError::Short { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The object that says who owns a cluster name.
 pub fn key(name: &str) -> String {
-    format!("upkeep/v1/owner/{name}")
+    format!("{OWNERS}{name}")
 }
+
+/// Where owners are said.
+const OWNERS: &str = "upkeep/v1/owner/";
 
 /// Longest id that is compared; Kafka's have 22 bytes.
 const ID_BYTES_MAX: usize = 1024;

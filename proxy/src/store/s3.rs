@@ -4,6 +4,8 @@
 //! `attempts` has the budget. Invariant: a range is given out only if the service says that it is
 //! the one asked for and all its bytes came; never more is read than was asked for.
 
+mod lifecycle;
+
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Listed, StoreError};
 use crate::config::S3 as Config;
+use crate::fault;
 use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
 
 /// Time to reach the service.
@@ -182,10 +185,15 @@ impl S3 {
         Ok(object.freeze())
     }
 
-    pub(super) async fn size(&self, key: &str) -> Result<u64, StoreError> {
+    pub(super) async fn look(&self, key: &str) -> Result<Listed, StoreError> {
         let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
-        let head = head.map_err(|error| failed(key, error))?;
-        Ok(head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
+        let head = head.map_err(|error| match status(&error) {
+            // Answers to HEAD have no body that would say what is not there.
+            Some(404) => StoreError::Missing(key.to_owned()),
+            _ => failed(key, error),
+        })?;
+        let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        Ok(Listed { key: key.to_owned(), bytes, written_at_ms: ms(head.last_modified()) })
     }
 
     pub(super) async fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
@@ -195,11 +203,7 @@ impl S3 {
         let listed = page.contents.unwrap_or_default().into_iter().map(|object| Listed {
             key: object.key.unwrap_or_default(),
             bytes: object.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
-            written_at_ms: object
-                .last_modified
-                .and_then(|at| at.to_millis().ok())
-                .and_then(|at| u64::try_from(at).ok())
-                .unwrap_or(0),
+            written_at_ms: ms(object.last_modified.as_ref()),
         });
         Ok(listed.collect())
     }
@@ -210,13 +214,26 @@ impl S3 {
     }
 }
 
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// A time in milliseconds since 1970; 0 where none is told.
+fn ms(at: Option<&aws_sdk_s3::primitives::DateTime>) -> u64 {
+    let ms = at.and_then(|at| at.to_millis().ok());
+    ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0)
+}
+
+/// What the service says of an object that is not there.
+const NO_SUCH_KEY: &str = "NoSuchKey";
+
 /// What an error of the service or of the way to it means.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn failed<E>(key: &str, error: SdkError<E>) -> StoreError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
-    let status = error.raw_response().map(|response| response.status().as_u16());
+    let status = status(&error);
     let code = error.code().unwrap_or_default().to_owned();
     let text = match status {
         Some(status) => format!("{status} {code} for {key}"),
@@ -224,7 +241,10 @@ where
     };
     match (status, code.as_str()) {
         (Some(404), "NoSuchBucket") => StoreError::Refused(text),
-        (Some(404), _) => StoreError::Missing(key.to_owned()),
+        (Some(404), NO_SUCH_KEY) => StoreError::Missing(key.to_owned()),
+        (Some(404), _) if fault::on("any-404-is-missing") => StoreError::Missing(key.to_owned()),
+        // Something else answers in the service's place, such as a gateway that has lost it.
+        (Some(404), _) => StoreError::Busy(text),
         (Some(412), _) => StoreError::Taken(key.to_owned()),
         (Some(416), _) => StoreError::Short { key: key.to_owned(), end: 0 },
         // A clock that is off is put right by the SDK for the next attempt.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{
     BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -37,7 +38,19 @@ pub struct Partition {
     pub topic_id: TopicId,
     /// Its number.
     pub partition: i32,
-    leader: i32,
+    /// Brokers that keep a copy of it.
+    pub replicas: usize,
+    /// The broker that leads it.
+    pub leader: i32,
+}
+
+/// Batches of a log, for who reads what was committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// The batches.
+    pub records: Bytes,
+    /// Transactions among them that came to nothing: producer id and first offset.
+    pub aborted: Vec<(i64, i64)>,
 }
 
 /// What the cluster shows.
@@ -87,8 +100,7 @@ impl Cluster {
 
     /// All topics that the cluster shows, its own apart.
     pub async fn shown(&mut self) -> io::Result<Shown> {
-        let stream = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
-        let mut broker = BrokerConnection::new(stream);
+        let mut broker = self.any().await?;
         let mut request = MetadataRequest::default();
         request.topics = None;
         request.allow_auto_topic_creation = false;
@@ -111,6 +123,7 @@ impl Cluster {
                 topic: name.clone(),
                 topic_id: *topic.topic_id.as_bytes(),
                 partition: partition.partition_index,
+                replicas: partition.replica_nodes.len(),
                 leader: partition.leader_id.0,
             }));
         }
@@ -140,15 +153,12 @@ impl Cluster {
         at: &Partition,
         take: &mut impl FnMut(i64, &[u8]),
     ) -> Result<(), UpkeepError> {
-        let failed = |why: String| UpkeepError::Log {
-            topic: at.topic.clone(),
-            partition: at.partition,
-            why,
-        };
-        let mut next = self.offset(at, EARLIEST).await?.map_err(failed)?;
-        let end = self.offset(at, LATEST).await?.map_err(failed)?;
+        let failed = |why| unreadable(at, why);
+        let mut next = self.offset(at, EARLIEST, UNCOMMITTED).await?.map_err(failed)?;
+        let end = self.high_watermark(at).await?;
         while next < end {
-            let records = self.fetch(at, next).await?.map_err(failed)?;
+            let read = self.fetch(at, next, UNCOMMITTED.1).await?.map_err(failed)?;
+            let records = read.records.unwrap_or_default();
             let after = self.read(&records, next, take).map_err(failed)?;
             if after <= next {
                 return Err(failed(format!("nothing readable at offset {next}")));
@@ -192,7 +202,46 @@ impl Cluster {
         Ok(next)
     }
 
-    async fn broker(&mut self, node: i32) -> io::Result<&mut BrokerConnection> {
+    /// First offset of a log, and the offset behind what was committed for good.
+    pub async fn bounds(&mut self, at: &Partition) -> Result<(i64, i64), UpkeepError> {
+        let failed = |why| unreadable(at, why);
+        let first = self.offset(at, EARLIEST, COMMITTED).await?.map_err(failed)?;
+        Ok((first, self.offset(at, LATEST, COMMITTED).await?.map_err(failed)?))
+    }
+
+    /// The offset behind what every replica in sync has.
+    pub async fn high_watermark(&mut self, at: &Partition) -> Result<i64, UpkeepError> {
+        let end = self.offset(at, LATEST, UNCOMMITTED).await?;
+        end.map_err(|why| unreadable(at, why))
+    }
+
+    /// The offset behind all that its leader has, whoever else has it.
+    pub async fn log_end(&mut self, at: &Partition) -> Result<i64, UpkeepError> {
+        let end = self.offset(at, LATEST, AS_DEBUGGER).await?;
+        end.map_err(|why| unreadable(at, why))
+    }
+
+    /// Batches from an offset on, as who reads committed records gets them.
+    pub async fn committed(&mut self, at: &Partition, from: i64) -> Result<Committed, UpkeepError> {
+        let read = self.fetch(at, from, COMMITTED.1).await?.map_err(|why| unreadable(at, why))?;
+        let aborted = read.aborted_transactions.unwrap_or_default();
+        let aborted = aborted.into_iter().map(|one| (one.producer_id.0, one.first_offset));
+        Ok(Committed { records: read.records.unwrap_or_default(), aborted: aborted.collect() })
+    }
+
+    /// Closes all connections: whatever went wrong on one of them, the next has none of it.
+    pub fn hang_up(&mut self) {
+        self.brokers.clear();
+    }
+
+    /// A connection to any broker.
+    pub async fn any(&mut self) -> io::Result<BrokerConnection> {
+        let stream = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
+        Ok(BrokerConnection::new(stream))
+    }
+
+    /// The connection to one broker.
+    pub async fn broker(&mut self, node: i32) -> io::Result<&mut BrokerConnection> {
         if !self.brokers.contains_key(&node) {
             let stream =
                 self.directory.connect(Door::Node(node), &self.limits, &Login::Proxy).await?;
@@ -201,7 +250,12 @@ impl Cluster {
         self.brokers.get_mut(&node).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    async fn offset(&mut self, at: &Partition, time: i64) -> io::Result<Result<i64, String>> {
+    async fn offset(
+        &mut self,
+        at: &Partition,
+        time: i64,
+        (replica, isolation): (i32, i8),
+    ) -> io::Result<Result<i64, String>> {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(at.partition)
             .with_current_leader_epoch(-1)
@@ -209,8 +263,10 @@ impl Cluster {
         let topic = ListOffsetsTopic::default()
             .with_name(topic_name(&at.topic))
             .with_partitions(vec![partition]);
-        let request =
-            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(replica))
+            .with_isolation_level(isolation)
+            .with_topics(vec![topic]);
         let broker = self.broker(at.leader).await?;
         let answer: ListOffsetsResponse =
             broker.call(api::LIST_OFFSETS, LIST_OFFSETS_VERSION, &request).await?;
@@ -222,7 +278,12 @@ impl Cluster {
         })
     }
 
-    async fn fetch(&mut self, at: &Partition, from: i64) -> io::Result<Result<Bytes, String>> {
+    async fn fetch(
+        &mut self,
+        at: &Partition,
+        from: i64,
+        isolation: i8,
+    ) -> io::Result<Result<PartitionData, String>> {
         let partition = FetchPartition::default()
             .with_partition(at.partition)
             .with_current_leader_epoch(-1)
@@ -236,22 +297,26 @@ impl Cluster {
             .with_max_wait_ms(FETCH_WAIT_MS)
             .with_min_bytes(1)
             .with_max_bytes(FETCH_BYTES)
+            .with_isolation_level(isolation)
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
         let broker = self.broker(at.leader).await?;
         let answer: FetchResponse = broker.call(api::FETCH, FETCH_VERSION, &request).await?;
         let found = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
         Ok(match found {
-            Some(partition) if partition.error_code == 0 => {
-                Ok(partition.records.unwrap_or_default())
-            }
+            Some(partition) if partition.error_code == 0 => Ok(partition),
             Some(partition) => Err(format!("error {}", partition.error_code)),
             None => Err("no answer".to_owned()),
         })
     }
 }
 
-fn topic_name(name: &str) -> TopicName {
+fn unreadable(at: &Partition, why: String) -> UpkeepError {
+    UpkeepError::Log { topic: at.topic.clone(), partition: at.partition, why }
+}
+
+/// A name as the codec crate wants it.
+pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
@@ -262,5 +327,10 @@ const FETCH_VERSION: i16 = 11;
 /// Timestamps of ListOffsets that stand for ends of the log.
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
+/// Who asks, and of which records: replica id and isolation level. The last is no replica either,
+/// and is shown all that a leader has.
+const UNCOMMITTED: (i32, i8) = (-1, 0);
+const COMMITTED: (i32, i8) = (-1, 1);
+const AS_DEBUGGER: (i32, i8) = (-2, 0);
 const FETCH_BYTES: i32 = 8 * 1024 * 1024;
 const FETCH_WAIT_MS: i32 = 500;

@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 
+use protocol_ext::reference::{Binding, KeyRing, Reference};
+
 use super::UpkeepError;
 use super::log::{Partition, Shown};
 use crate::config::{Config, VirtualTopic};
 use crate::fault;
-use crate::filters::offload::glob;
+use crate::filters::offload::{TENANT, glob};
 
 /// The topics that count.
 pub struct Scope<'a> {
@@ -80,6 +82,14 @@ pub fn parents<'a>(config: &'a Config, topic: &'a str) -> impl Iterator<Item = &
         topic.strip_prefix(&parent.name).is_some_and(|rest| rest.starts_with('-'))
     };
     config.virtual_topics.iter().filter(part_of)
+}
+
+/// What a value in the log of a topic refers to, if its signature fits a name that clients know
+/// the topic by.
+pub fn opened(config: &Config, keys: &KeyRing, topic: &str, value: &[u8]) -> Option<Reference> {
+    let parents = parents(config, topic).map(|parent| parent.name.as_str());
+    let mut names = std::iter::once(topic).chain(parents);
+    names.find_map(|topic| keys.open(value, &Binding { topic, tenant: TENANT }).ok())
 }
 
 /// The topic id in the key of a pack.

@@ -8,13 +8,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use protocol_ext::pack;
-use protocol_ext::reference::{Binding, KeyRing, Reference};
+use protocol_ext::reference::{KeyRing, Reference};
 
 use super::log::{Cluster, Found, Partition, Shown};
-use super::scope::{Scope, hex, parents, topic_of};
+use super::scope::{Scope, hex, opened, topic_of};
 use super::{Progress, Task, UpkeepError};
 use crate::config::Config;
-use crate::filters::offload::{TENANT, object_key};
+use crate::filters::offload::object_key;
 use crate::store::owner::{self, Owner};
 use crate::store::{Listed, ObjectStore, StoreError};
 use crate::{clock, fault};
@@ -140,7 +140,9 @@ pub async fn sweep(
     let shown = cluster.shown().await?;
     owned(name, store, &shown, task).await?;
     let (grace_hours, deleted_topics) = match task {
-        Task::Fsck { .. } | Task::Analyse { .. } => (GRACE_HOURS, false),
+        Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => {
+            (GRACE_HOURS, false)
+        }
         Task::Gc { grace_hours, deleted_topics, .. } => (*grace_hours, *deleted_topics),
     };
     let scope = Scope::new(config, stored.keys(), deleted_topics);
@@ -169,7 +171,10 @@ pub async fn sweep(
     }
     match task {
         Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
-        Task::Fsck { deep: false } | Task::Analyse { .. } => {}
+        Task::Fsck { deep: false }
+        | Task::Analyse { .. }
+        | Task::Rehydrate(_)
+        | Task::Lifecycle { .. } => {}
         Task::Gc { dry_run, .. } => {
             report.dry_run = *dry_run;
             collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
@@ -219,9 +224,11 @@ async fn owned(
     let own = shown.cluster_id.as_deref().ok_or(UpkeepError::Nameless)?;
     let owner = match task {
         Task::Gc { dry_run: false, .. } => owner::claim(store, name, own).await?,
-        Task::Gc { .. } | Task::Fsck { .. } | Task::Analyse { .. } => {
-            owner::of(store, name, own).await?
-        }
+        Task::Gc { .. }
+        | Task::Fsck { .. }
+        | Task::Analyse { .. }
+        | Task::Rehydrate(_)
+        | Task::Lifecycle { .. } => owner::of(store, name, own).await?,
     };
     match owner {
         Owner::Other(owner) if !fault::on("owner-unasked") => {
@@ -262,9 +269,7 @@ impl Sought<'_> {
 
     /// Whether clients of that topic would be given the value that a reference stands for.
     fn is_signed(&self, at: &Partition, value: &[u8]) -> bool {
-        let parents = parents(self.config, &at.topic).map(|parent| parent.name.as_str());
-        let mut names = std::iter::once(at.topic.as_str()).chain(parents);
-        names.any(|topic| self.keys.open(value, &Binding { topic, tenant: TENANT }).is_ok())
+        opened(self.config, self.keys, &at.topic, value).is_some()
             || fault::on("look-alikes-trusted")
     }
 

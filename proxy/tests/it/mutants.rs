@@ -8,9 +8,9 @@ use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, many_batches, offload, order,
-    origin, overstay, permissions, reach, refused, room, routed, sasl, segments, store, tails, tls,
-    upkeep, versions,
+    addresses, brokers, budget, exact, holders, hostile, lifecycle, lost, many_batches, offload,
+    order, origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed,
+    sasl, segments, share, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -187,6 +187,61 @@ fn mutants_of_upkeep() -> Vec<Mutant> {
         mutant!("away-looks-closed", sasl::clients_that_read_nothing_are_reset, "in good order"),
         mutant!("away-looks-closed", tls::a_drain_resets_who_shakes_hands, "in good order"),
         mutant!("look-alikes-trusted", upkeep::look_alikes_are_no_loss, "a forged reference"),
+    ]
+}
+
+fn mutants_of_losses() -> Vec<Mutant> {
+    vec![
+        mutant!("copy-keeps-references", rehydrate::a_copy_is_what_was_read_before, "SHA-256"),
+        mutant!("copy-takes-aborted", rehydrate::a_copy_is_what_was_read_before, "records, not"),
+        mutant!("copy-begins-anew", rehydrate::a_copy_goes_on_where_it_ended, "records, not"),
+        mutant!(
+            "left-out-but-acquired",
+            share::what_is_acquired_is_there,
+            "acquired offsets there"
+        ),
+        mutant!("share-pace-ignored", share::requests_ask_for_what_fits, "records asked for"),
+        mutant!("pace-forgets", share::requests_ask_for_what_fits, "no answer"),
+        mutant!("crowds-are-deliveries", share::requests_ask_for_what_fits, "has no room"),
+        mutant!("whole-batches-read", share::only_what_is_acquired_is_read, "values read"),
+        mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),
+        mutant!("lost-at-first-sight", lost::what_is_whole_is_given, "beside a cut"),
+        mutant!("any-store-is-ours", lost::another_store_is_no_loss, "the volume"),
+        mutant!("any-404-is-missing", lost::a_gateway_is_no_loss, "behind a gateway"),
+        mutant!("bursts-pass", lost::a_burst_is_no_loss, "were passed over"),
+        mutant!(
+            "always-another-producer",
+            rehydrate::a_batch_that_waits_for_replicas_is_there_once,
+            "behind an append"
+        ),
+        mutant!(
+            "replicas-unasked",
+            rehydrate::a_batch_that_waits_for_replicas_is_there_once,
+            "before the replicas"
+        ),
+        mutant!("held-back-untold", rehydrate::an_open_transaction_is_told, "exit code with"),
+        mutant!(
+            "any-copy-taken",
+            rehydrate::a_copy_is_no_part_of_a_virtual_topic,
+            "taken for a copy"
+        ),
+        mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store"),
+        mutant!("lost-batches-removed", share::readers_go_on_without_a_lost_value, "ends of"),
+        mutant!(
+            "versions-are-forgeries",
+            offload::later_versions_are_no_forgeries,
+            "unknown versions"
+        ),
+        mutant!("store-unprobed", store::a_store_that_refuses_is_told_at_the_start, "a line about"),
+        mutant!("foreign-rules-dropped", upkeep::rules_of_others_stay, "theirs"),
+        mutant!("all-uploads-ended", upkeep::rules_of_others_stay, "<Prefix>"),
+        mutant!("passthrough-writes", passthrough::nothing_is_written, "told, answered"),
+        mutant!("passthrough-restores", passthrough::references_are_given_raw, "restores values"),
+        mutant!(
+            "partition-bytes-ignored",
+            offload::restored_values_keep_to_what_partitions_want,
+            "bytes wanted"
+        ),
     ]
 }
 
@@ -518,6 +573,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut survived = Vec::new();
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
+    mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());

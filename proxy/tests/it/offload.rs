@@ -479,3 +479,58 @@ pub async fn batches_beyond_an_answer_are_split(faults: Faults) -> Checked {
 async fn a_batch_whose_values_no_answer_can_hold_is_refused() -> Checked {
     batches_beyond_an_answer_are_split(None).await
 }
+
+/// A reference of a later version passes as it is and is counted apart from forgeries; of both a
+/// line is written.
+pub async fn later_versions_are_no_forgeries(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.take(0, &single(noise(1, 40_000))).await?;
+    let signed = read(&scene.stored("t", 0)).remove(0).value.unwrap_or_default();
+    let mut later = signed.clone();
+    later[4] = 9;
+    let mut forged = signed;
+    forged[111] ^= 1;
+    let planted = batch(Codec::None, Framing::Plain, &records(&[later.clone(), forged.clone()]));
+    scene.put_directly("t", 0, &planted);
+    let (error, section) = scene.client.fetch(11, "t", 0, 1, ALL).await?;
+    ensure_eq!(error, 0, "error of Fetch");
+    let got: Vec<_> = read(&section).into_iter().filter_map(|record| record.value).collect();
+    ensure!(got == [later, forged], "values that are not followed were changed");
+    ensure_eq!(scene.count("unknown").await?, 1.0, "references of unknown versions");
+    ensure_eq!(scene.count("refused").await?, 1.0, "references refused");
+    for why in ["unknown reference version 9", "the signature does not fit"] {
+        until(why, async || (scene.proxy.logged(why) > 0).then_some(())).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn references_of_later_versions_are_told_apart_from_forgeries() -> Checked {
+    later_versions_are_no_forgeries(None).await
+}
+
+/// Of a partition no more is restored than is wanted of it, but for its first batch, also where a
+/// request of a session does not say it again.
+pub async fn restored_values_keep_to_what_partitions_want(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    for partition in 0..2 {
+        for n in 0..3 {
+            scene.take(partition, &single(noise(n, 500_000))).await?;
+        }
+    }
+    let mut asked = fetch(11, "t", &[(0, 0), (1, 0)], ALL);
+    for (wanted, values) in [(1_200_000, 2), (700_000, 1), (1000, 1), (i32::MAX, 3)] {
+        let partitions = &mut asked.topics[0].partitions;
+        partitions.iter_mut().for_each(|one| one.partition_max_bytes = wanted);
+        let answer: FetchResponse = scene.client.call(1, 11, &asked).await?;
+        let counts = fetched(answer)?.into_iter().map(|(_, error, s)| (error, read(&s).len()));
+        let counts: Vec<_> = counts.collect();
+        ensure_eq!(counts, [(0, values); 2], "errors and values with {wanted} bytes wanted");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn restored_values_are_cut_where_a_partition_has_enough() -> Checked {
+    restored_values_keep_to_what_partitions_want(None).await
+}

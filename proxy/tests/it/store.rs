@@ -398,3 +398,36 @@ pub async fn pipelined_uploads_overlap_in_order(faults: Faults) -> Checked {
 async fn uploads_of_pipelined_requests_overlap_and_are_forwarded_in_order() -> Checked {
     pipelined_uploads_overlap_in_order(None).await
 }
+
+/// A store that cannot be asked is told at the start, and what is not stored is served all the
+/// same.
+pub async fn a_store_that_refuses_is_told_at_the_start(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let s3 = S3::start().await;
+    s3.refuse(true);
+    let proxy = Setup::new(&brokers, faults).offload_s3(&s3, 1000).start().await;
+    until("a line about the store", async || {
+        (proxy.logged("the object store cannot be asked") > 0).then_some(())
+    })
+    .await?;
+    let (code, why) = proxy.admin("/readyz").await?;
+    ensure_eq!(code, 200, "code of /readyz: {why}");
+    let mut client = Client::connect(proxy.port).await?;
+    let (error, _) = client.produce(9, "t", 0, &single(noise(1, 100))).await?;
+    ensure_eq!(error, 0, "error of Produce with a small value");
+    // Who may only read and write objects is answered.
+    s3.refuse(false);
+    s3.always(Kind::Other, Fault::Status(403, "AccessDenied"));
+    until("an answer of the store", async || {
+        (proxy.logged("the object store answers") > 0).then_some(())
+    })
+    .await?;
+    let (error, _) = client.produce(9, "t", 0, &single(noise(2, 20_000))).await?;
+    ensure_eq!(error, 0, "error of Produce with a large value");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_is_told_and_stops_no_small_values() -> Checked {
+    a_store_that_refuses_is_told_at_the_start(None).await
+}

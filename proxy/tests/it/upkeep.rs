@@ -56,7 +56,7 @@ async fn scene_of(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checke
 }
 
 /// Runs a command of upkeep: its exit code, what it printed and what it said.
-async fn upkeep(args: &[&str], config: &Path, faults: Faults) -> Checked<(i32, Value, String)> {
+pub async fn upkeep(args: &[&str], config: &Path, faults: Faults) -> Checked<(i32, Value, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));
     command.args(args).arg("--json").arg("--config").arg(config).stdin(Stdio::null());
     command.env("MINIO_ACCESS_KEY", "tester").env("MINIO_SECRET_KEY", "tester-secret");
@@ -137,7 +137,8 @@ impl Scene {
     }
 }
 
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+/// All files below a folder.
+pub fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("an entry").path();
@@ -418,6 +419,40 @@ async fn values_that_only_look_like_references_are_told_apart() -> Checked {
     look_alikes_are_no_loss(None).await
 }
 
+/// Rules of ours are set, rules of others stay, and no class is taken that cannot be read at once.
+pub async fn rules_of_others_stay(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let s3 = S3::start().await;
+    let proxy = Setup::new(&brokers, None).offload_s3(&s3, 1000).start().await;
+    let file = proxy.config_file();
+    let (code, _, said) = upkeep(&["lifecycle", "print"], &file, faults).await?;
+    ensure_eq!((code, s3.lifecycle().len()), (0, 0), "exit code and rules of print: {said}");
+    s3.set_lifecycle(
+        "<LifecycleConfiguration><Rule><ID>theirs</ID><Status>Enabled</Status><Filter><Prefix>x/\
+         </Prefix></Filter><Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>",
+    );
+    for class in ["glacier-ir", "standard-ia"] {
+        let args = ["lifecycle", "apply", "--after-days", "30", "--class", class];
+        let (code, _, said) = upkeep(&args, &file, faults).await?;
+        ensure_eq!(code, 0, "exit code: {said}");
+    }
+    let rules = s3.lifecycle();
+    for (text, times) in [
+        ("<ID>theirs</ID>", 1),
+        ("<ID>firebreak-cold-packs</ID>", 1),
+        ("<ID>firebreak-broken-off-uploads</ID>", 1),
+        ("<StorageClass>STANDARD_IA</StorageClass>", 1),
+        ("<Expiration>", 1),
+        ("<Prefix>v1/</Prefix>", 2),
+    ] {
+        ensure_eq!(rules.matches(text).count(), times, "{text} in {rules}");
+    }
+    let args = ["lifecycle", "apply", "--class", "deep-archive"];
+    let (code, _, said) = upkeep(&args, &file, faults).await?;
+    ensure!(code == 2 && said.contains("deep-archive"), "{code}: {said}");
+    Ok(())
+}
+
 /// Values of a segment that was deleted after its days go; those of the next one stay.
 pub async fn values_go_with_their_segment(faults: Faults) -> Checked {
     let store = Folder::new();
@@ -447,6 +482,11 @@ pub async fn values_go_with_their_segment(faults: Faults) -> Checked {
     let value = read(&section).remove(0).value;
     ensure!(value == Some(noise(2, 50_000)), "the value of the open segment differs");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_gets_our_rules_beside_its_own() -> Checked {
+    rules_of_others_stay(None).await
 }
 
 #[tokio::test]

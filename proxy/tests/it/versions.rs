@@ -162,12 +162,17 @@ async fn versions_told_before_a_login_are_those_of_all_brokers() -> Checked {
 }
 
 #[tokio::test]
-async fn share_groups_are_hidden_where_values_are_restored() -> Checked {
+async fn share_groups_are_hidden_only_beside_virtual_topics() -> Checked {
     let brokers = Brokers::start(1).await;
     let store = Folder::new();
-    let proxy = Setup::new(&brokers, None).offload(&store, 1000).start().await;
-    let rows = rows(&proxy, 3).await?;
-    ensure!(!rows.iter().any(|(key, ..)| (76..=79).contains(key)), "share APIs among {rows:?}");
-    ensure!(rows.iter().any(|(key, ..)| *key == 1), "no Fetch among {rows:?}");
+    let is_shown = async |setup: Setup| {
+        let rows = rows(&setup.start().await, 3).await?;
+        ensure!(rows.iter().any(|(key, ..)| *key == 1), "no Fetch among {rows:?}");
+        Ok(rows.iter().any(|(key, ..)| (76..=79).contains(key)))
+    };
+    let setup = || Setup::new(&brokers, None);
+    ensure_eq!(is_shown(setup()).await?, true, "without anything");
+    ensure_eq!(is_shown(setup().offload(&store, 1000)).await?, true, "with a store");
+    ensure_eq!(is_shown(setup().virtual_topic()).await?, false, "with virtual topics");
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod kcat;
 pub mod librdkafka;
 #[cfg(feature = "failpoints")]
 pub mod mutants;
+pub mod offload;
 pub mod old;
 pub mod records;
 pub mod rolling;

@@ -112,8 +112,8 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, aged, by_hand, everything, exact, groups, kcat, librdkafka, old, records,
-    rolling, security, segments, stamped, tools, trouble, virtual_topics,
+    addresses, admin, aged, by_hand, everything, exact, groups, kcat, librdkafka, offload, old,
+    records, rolling, security, segments, stamped, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -128,6 +128,12 @@ on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
     detections_by_their_days => stamped::detections_by_their_days,
     a_month_later => aged::a_month_later,
+]);
+
+on_kafka!(offload_4_3_1, KAFKA_4_3, [
+    share_group_beside_a_store => offload::share_group,
+    the_way_out => offload::the_way_out,
+    lost_values_stop_nobody => offload::lost_values,
 ]);
 
 on_kafka!(exact_4_3_1, KAFKA_4_3, [

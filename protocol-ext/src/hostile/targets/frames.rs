@@ -5,6 +5,7 @@ use kafka_protocol::messages as m;
 use kafka_protocol::protocol::Decodable;
 
 use super::{Checked, PROXY_HOST, Proxy, UPSTREAM, Verdict, ensure, wire};
+use crate::acquired;
 use crate::address::Rewrite;
 use crate::api::{self, Answer};
 use crate::header::{self, Head};
@@ -67,7 +68,12 @@ pub fn walk_all(frame: &Frame, _: &mut Random) -> Checked {
         Err(error) => return Ok(wire(&error)),
     };
     ensure(edits.apply(bytes).as_ptr() == bytes.as_ptr(), "a walk without edits copied")?;
-    let mut change = |_: Role, value: Value<'_>| match value {
+    let mut change = |role: Role, value: Value<'_>| match value {
+        Value::Bytes(raw, _) if role == Role::Acquired => {
+            // What is shown of an array is an array.
+            let read = acquired::read(raw.unwrap_or_default()).unwrap_or_default();
+            Some(Replace::Bytes(Some(acquired::write(&acquired::without(&read, &[])))))
+        }
         Value::Bytes(..) => Some(Replace::Bytes(Some(Bytes::from_static(b"yy")))),
         Value::Int(n) => Some(Replace::Int(!n)),
         Value::Uuid(_) => None,

@@ -9,8 +9,10 @@ use crate::batch::{
 };
 use crate::codec::{Codec, compress, decompress};
 use crate::hostile::random::Random;
+use crate::lost::Lost;
 use crate::reference::{Binding, KeyRing, MacKey, REFERENCE_BYTES, Reference, ReferenceError};
-use crate::replace::{RewriteError, RewriteOptions, Rewritten, replace_values};
+use crate::replace::{Replacement, RewriteError, RewriteOptions, Rewritten, replace_values};
+use crate::resend::{Resent, resend};
 use crate::split::{ProducerFields, SplitError, SplitOptions, split, with_producer};
 
 /// Bounds of a batch: small, so that reaching them is common.
@@ -141,6 +143,50 @@ fn replaced(old: &Bytes, new: &Bytes, value: impl Fn(u32) -> Vec<u8>) -> Result<
     let attributes = old.attributes & !7 | new.attributes & 7;
     let (batch_length, crc) = (new.batch_length, new.crc);
     ensure(new == BatchHeader { attributes, batch_length, crc, ..old }, "the head changed")
+}
+
+/// Some values lost: the batch stays readable, with its offsets; and the same records as a producer
+/// would send them.
+pub fn lost(section: &Bytes, random: &mut Random) -> Checked {
+    let raw = match first(section) {
+        Ok(raw) => raw,
+        Err(verdict) => return Ok(verdict),
+    };
+    let open = match OpenBatch::open(raw, &CAPS) {
+        Ok(open) => open,
+        Err(error) => return Ok(batch(&error)),
+    };
+    let all: Vec<_> = open.records().filter_map(Result::ok).map(|record| record.at).collect();
+    let gone: Vec<_> = all.iter().filter(|_| random.below(2) == 0).collect();
+    let values: Vec<_> = gone.iter().map(|at| Replacement { at: **at, value: Err(7) }).collect();
+    let how = if random.below(2) == 0 { Lost::LeftOut } else { Lost::Marked };
+    let new = match open.rewrite_without(&values, how, WIDE.rewritten_bytes_max) {
+        Ok(new) => new,
+        Err(error) => return Ok(rewriting(&error)),
+    };
+    verify_crc(&new).map_err(|error| format!("with values lost: {error}"))?;
+    let new = OpenBatch::open(new, &WIDE).map_err(|error| error.to_string())?;
+    let (before, after) = (open.header(), new.header());
+    let place = |head: &BatchHeader| (head.base_offset, head.last_offset_delta);
+    ensure(place(before) == place(after), "offsets moved")?;
+    let left = if how == Lost::LeftOut { all.len() - gone.len() } else { all.len() };
+    ensure(new.records().filter_map(Result::ok).count() == left, "another number of records")?;
+    let resent = all.iter().map(|at| Resent { source: &open, at: *at, value: None });
+    let resent: Vec<_> = resent.collect();
+    let producer = ProducerFields { id: 5, epoch: 6, base_sequence: 7 };
+    let sent = match resend(&resent, producer) {
+        Ok(sent) => OpenBatch::open(sent, &WIDE).map_err(|error| error.to_string())?,
+        Err(_) if all.is_empty() => return Ok(Verdict::Taken),
+        Err(error) => return Err(format!("not sent again: {error}")),
+    };
+    for (before, after) in open.records().zip(sent.records()) {
+        let (before, after) =
+            (before.map_err(|e| e.to_string())?, after.map_err(|e| e.to_string())?);
+        let same = (before.key, before.value, before.headers_raw)
+            == (after.key, after.value, after.headers_raw);
+        ensure(same, "a record that was sent again differs")?;
+    }
+    Ok(Verdict::Taken)
 }
 
 /// What was made under `CAPS` may be read with a little more.

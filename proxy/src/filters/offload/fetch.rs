@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol_ext::acquired::{self, Acquired};
 use protocol_ext::address::Rewrite;
 use protocol_ext::batch::{BatchHeader, Batches, Entry};
 use protocol_ext::codec::Codec;
@@ -15,42 +16,43 @@ use protocol_ext::replace::{Replacement, RewriteOptions};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 
-use super::Offload;
 use super::parts::{PartFailure, Value, Want};
 use super::sections::{Change, Section, TopicRef, change, sections};
+use super::spent::Spent;
+use super::{Offload, Wanted};
 use crate::budget::Room;
 use crate::fault;
 use crate::inflate::Opened;
-use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX, RESTORING_BYTES};
+use crate::limits::{ANSWERED_SECTIONS_MAX, RESTORED_BYTES_MAX};
 use crate::metrics::OffloadOp;
 use crate::route::addresses::Directory;
 use crate::store::cache::PartKey;
 use crate::tasks::busy;
 
 /// KAFKA_STORAGE_ERROR: retriable, and what a broker says whose disk fails.
-const STORAGE_ERROR: i16 = 56;
+pub(super) const STORAGE_ERROR: i16 = 56;
 /// UNKNOWN_TOPIC_ID: retriable, what a broker says that has not heard of a topic yet.
-const UNKNOWN_TOPIC_ID: i16 = 100;
+pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;
 
 /// Values by part.
-type Values = HashMap<PartKey, Value>;
+pub(super) type Values = HashMap<PartKey, Value>;
 
 /// A batch whose values must be restored.
-struct Referring {
-    open: Opened,
-    references: Vec<(RecordAt, Want)>,
-    original_bytes: usize,
+pub(super) struct Referring {
+    pub open: Opened,
+    pub references: Vec<(RecordAt, Want)>,
+    pub original_bytes: usize,
 }
 
 /// A piece of a partition's records.
-enum Piece {
+pub(super) enum Piece {
     /// Batches that stay, however many follow each other.
     Same(Bytes),
     Refer(Box<Referring>),
 }
 
 /// What a batch is.
-enum Found {
+pub(super) enum Found {
     Stays,
     Refers(Box<Referring>),
     /// It needs room that this answer cannot wait for.
@@ -58,7 +60,7 @@ enum Found {
 }
 
 /// What to do with a partition's records.
-enum Plan {
+pub(super) enum Plan {
     /// No batch refers: they pass.
     Pass,
     /// Batch by batch.
@@ -77,24 +79,25 @@ pub struct Restored {
 }
 
 impl Offload {
-    /// Restores the values of a Fetch response, `budget` bytes of them at most but always those
-    /// of the first batch; cuts each partition at a batch boundary where the budget ends.
+    /// Restores the values of a Fetch response, as many bytes as are wanted at most but always
+    /// those of the first batch; cuts each partition at a batch boundary where that ends. A
+    /// partition gives one batch beyond what is wanted of it, as long as the answer has room.
     /// Addresses in the tail are rewritten on the way.
     pub async fn restore(
         &self,
         message: &'static Message,
         version: i16,
         frame: &Bytes,
-        budget: usize,
+        wanted: Wanted,
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
-        let all = budget.min(RESTORED_BYTES_MAX);
-        let mut spent = Spent { left: all, all, ..Spent::default() };
+        let mut spent = Spent::new(wanted.bytes.min(RESTORED_BYTES_MAX));
         let mut planned = Vec::with_capacity(found.len());
         for section in &found {
             let topic = self.topic_name(section).await;
+            spent.enter(wanted.partition_bytes);
             let plan = self.plan(section, topic.as_deref(), &mut spent).await;
             planned.push((topic, plan));
         }
@@ -104,7 +107,12 @@ impl Offload {
         };
         // The store is waited for, and only so long.
         room.iter_mut().for_each(|room| room.awaits_peer(false));
-        let values = self.parts.read(&wanted(&planned)).await;
+        let wanted = wants(planned.iter().map(|(_, plan)| plan));
+        let mut values = self.parts.read(&wanted).await;
+        let skips =
+            |(topic, _): &&(Option<Arc<str>>, Plan)| self.on_missing(topic.as_deref()).is_some();
+        let doubted = wants(planned.iter().filter(skips).map(|(_, plan)| plan));
+        self.confirm(&doubted, &mut values).await;
         let mut changes = Vec::with_capacity(found.len());
         for (section, (topic, plan)) in found.iter().zip(planned) {
             changes.push(self.fill(section, topic.as_deref(), plan, &values));
@@ -115,7 +123,7 @@ impl Offload {
         Ok(Restored { frame: edits.chain(frame), room })
     }
 
-    async fn topic_name(&self, section: &Section) -> Option<Arc<str>> {
+    pub(super) async fn topic_name(&self, section: &Section) -> Option<Arc<str>> {
         if section.records.is_empty() {
             return None;
         }
@@ -147,7 +155,7 @@ impl Offload {
             let (range, found) = match entry {
                 Ok(Entry::Batch { range, header }) if !header.is_control() => {
                     let batch = records.slice(range.clone());
-                    (range, self.found(batch, topic, spent).await)
+                    (range, self.found(batch, (topic, None), spent).await)
                 }
                 Ok(Entry::Batch { range, .. } | Entry::Partial { range }) => (range, Found::Stays),
                 Ok(Entry::Legacy { range, .. }) => {
@@ -167,8 +175,14 @@ impl Offload {
         run.whole()
     }
 
-    /// What a batch is.
-    async fn found(&self, batch: Bytes, topic: &str, spent: &mut Spent) -> Found {
+    /// What a batch of a topic is; of one that a share consumer reads only records that it acquired
+    /// are looked at.
+    pub(super) async fn found(
+        &self,
+        batch: Bytes,
+        (topic, acquired): (&str, Option<&[Acquired]>),
+        spent: &mut Spent,
+    ) -> Found {
         let codec = BatchHeader::parse(&batch).and_then(|header| Ok(header.codec()?));
         let refers = || memchr::memmem::find(&batch, &REFERENCE_MAGIC).is_some();
         // What cannot be opened is the client's to refuse.
@@ -188,17 +202,28 @@ impl Offload {
             }
             None => return Found::NoRoom,
         };
-        let referring = busy(open.batch.body().len(), || self.referring(open, topic));
+        let referring = busy(open.batch.body().len(), || self.referring(open, topic, acquired));
         referring.map_or(Found::Stays, |referring| Found::Refers(Box::new(referring)))
     }
 
-    fn referring(&self, open: Opened, topic: &str) -> Option<Referring> {
+    fn referring(
+        &self,
+        open: Opened,
+        topic: &str,
+        acquired: Option<&[Acquired]>,
+    ) -> Option<Referring> {
+        let base = open.batch.header().base_offset;
+        let is_read = |delta: i32| {
+            let offset = base.saturating_add(i64::from(delta));
+            let read = |acquired| acquired::touches(acquired, &(offset..offset.saturating_add(1)));
+            acquired.is_none_or(read) || fault::on("whole-batches-read")
+        };
         let mut references = Vec::new();
         let mut original_bytes = 0;
         for record in open.batch.records() {
             let record = record.ok()?;
             let value = record.value.unwrap_or_default();
-            if !Reference::looks_like(value) {
+            if !Reference::looks_like(value) || !is_read(record.offset_delta) {
                 continue;
             }
             let opened = if fault::on("forged-reference-followed") {
@@ -214,14 +239,26 @@ impl Offload {
                     references.push((record.at, Want { object, reference }));
                 }
                 Err(ReferenceError::NotAReference) => {}
-                Err(error) => {
-                    self.metrics.offload(OffloadOp::Refused, value.len());
-                    tracing::debug!(topic, %error, "value that is no reference of ours passes");
-                }
+                Err(error) => self.refused(topic, open.batch.header().base_offset, value, error),
             }
         }
         let refers = !references.is_empty();
         refers.then_some(Referring { open, references, original_bytes })
+    }
+
+    /// Counts and tells of a value that looks like a reference and is not followed.
+    fn refused(&self, topic: &str, batch: i64, value: &[u8], error: ReferenceError) {
+        let (op, kind) = match error {
+            ReferenceError::UnknownVersion(_) if !fault::on("versions-are-forgeries") => {
+                (OffloadOp::Unknown, "offload_unknown")
+            }
+            _ => (OffloadOp::Refused, "offload_refused"),
+        };
+        self.metrics.offload(op, value.len());
+        if let Some(left_out) = self.lines.allows(kind) {
+            let why = "value that looks like a reference is not followed, and passes as it is";
+            tracing::warn!(topic, batch, %error, left_out, "{why}");
+        }
     }
 
     /// The new content of one partition.
@@ -229,7 +266,11 @@ impl Offload {
         let pieces = match plan {
             Plan::Pass => return Change::default(),
             Plan::Nameless => {
-                return Change { records: Some(Vec::new()), error: Some(UNKNOWN_TOPIC_ID) };
+                return Change {
+                    records: Some(Vec::new()),
+                    error: Some(UNKNOWN_TOPIC_ID),
+                    acquired: None,
+                };
             }
             Plan::Pieces(pieces) => pieces,
         };
@@ -238,7 +279,7 @@ impl Offload {
         for piece in pieces {
             let restored = match piece {
                 Piece::Same(bytes) => Ok(vec![bytes]),
-                Piece::Refer(referring) => self.rewritten(&referring, values),
+                Piece::Refer(referring) => self.rewritten(&referring, topic, values),
             };
             match restored {
                 Ok(batch) => records.extend(batch),
@@ -248,40 +289,73 @@ impl Offload {
                     break;
                 }
                 Err(why) => {
-                    let (topic, partition) = (topic.unwrap_or_default(), section.partition);
-                    if let Some(left_out) = self.lines.allows("offload_restore") {
-                        let text = "value cannot be restored";
-                        tracing::error!(topic, partition, %why, left_out, "{text}");
-                    }
+                    self.unrestored(section, topic, &why);
                     error = records.is_empty().then_some(STORAGE_ERROR);
                     break;
                 }
             }
         }
-        Change { records: Some(records), error }
+        Change { records: Some(records), error, acquired: None }
     }
 
-    fn rewritten(&self, batch: &Referring, values: &Values) -> Result<Vec<Bytes>, RestoreError> {
-        let mut replacements = Vec::with_capacity(batch.references.len());
+    /// Says that a batch cannot be given out.
+    pub(super) fn unrestored(&self, section: &Section, topic: Option<&str>, why: &RestoreError) {
+        let (topic, partition) = (topic.unwrap_or_default(), section.partition);
+        if let Some(left_out) = self.lines.allows("offload_restore") {
+            tracing::error!(topic, partition, %why, left_out, "value cannot be restored");
+        }
+    }
+
+    /// A batch with its values. What is lost for good becomes what the topic's rule says.
+    pub(super) fn rewritten(
+        &self,
+        batch: &Referring,
+        topic: Option<&str>,
+        values: &Values,
+    ) -> Result<Vec<Bytes>, RestoreError> {
+        let lost = self.on_missing(topic);
+        let mut found = Vec::with_capacity(batch.references.len());
+        let (mut bytes, mut gone) = (0, false);
         let open = &batch.open.batch;
         let offset = open.header().base_offset;
-        for (record, want) in &batch.references {
+        for (at, want) in &batch.references {
             let value = values.get(&want.key()).cloned().unwrap_or(Err(PartFailure::Late));
-            let value = value.map_err(|error| RestoreError::At(offset, error))?;
-            self.metrics.offload(OffloadOp::Restore, value.len());
-            replacements.push(Replacement { at: *record, value });
+            let original_bytes = want.reference.original_bytes;
+            let value = match value {
+                Ok(value) => Ok(value),
+                Err(error) if error.is_damage() && lost.is_some() => {
+                    self.lost(topic, offset, &error, original_bytes);
+                    gone = true;
+                    Err(original_bytes)
+                }
+                Err(error) => return Err(RestoreError::At(offset, error)),
+            };
+            bytes += value.as_ref().map_or(0, Bytes::len);
+            found.push(Replacement { at: *at, value });
         }
+        for value in found.iter().filter_map(|found| found.value.as_ref().ok()) {
+            self.metrics.offload(OffloadOp::Restore, value.len());
+        }
+        if let (Some(lost), true) = (lost, gone) {
+            if fault::on("lost-batches-removed") {
+                return Ok(Vec::new());
+            }
+            let most = self.caps.rewritten_bytes_max;
+            return Ok(vec![busy(bytes, || open.rewrite_without(&found, lost, most))?]);
+        }
+        let values = found.into_iter();
+        let values = values.filter_map(|f| Some(Replacement { at: f.at, value: f.value.ok()? }));
+        let values: Vec<_> = values.collect();
         let options = RewriteOptions::default();
-        let rewritten = busy(batch.original_bytes, || {
-            open.rewrite_in_pieces(&replacements, &options, &self.caps)
-        });
+        let rewritten =
+            busy(batch.original_bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
         Ok(rewritten?)
     }
 }
 
 /// Why a value cannot be restored.
 #[derive(Debug, thiserror::Error)]
-enum RestoreError {
+pub(super) enum RestoreError {
     /// In the batch at this offset.
     #[error("batch at offset {0}: {1}")]
     At(i64, PartFailure),
@@ -292,26 +366,32 @@ enum RestoreError {
 
 /// The batches of a partition, in order. Those that stay make one piece between two that refer:
 /// each piece takes memory, and there may be hundreds of thousands of batches.
-struct Run<'a> {
-    records: &'a Bytes,
+pub(super) struct Run<'a> {
+    pub records: &'a Bytes,
     /// What stays and is no piece yet: from there,
-    from: usize,
+    pub from: usize,
     /// to here.
-    end: usize,
-    pieces: Vec<Piece>,
+    pub end: usize,
+    pub pieces: Vec<Piece>,
 }
 
 impl Run<'_> {
-    fn stay(&mut self, range: Range<usize>) {
+    pub fn stay(&mut self, range: Range<usize>) {
         self.end = range.end;
         if fault::on("runs-not-joined") {
             self.close(range.end);
         }
     }
 
-    fn refer(&mut self, range: Range<usize>, batch: Box<Referring>) {
+    pub fn refer(&mut self, range: Range<usize>, batch: Box<Referring>) {
         self.close(range.start);
         self.pieces.push(Piece::Refer(batch));
+        (self.from, self.end) = (range.end, range.end);
+    }
+
+    /// Leaves a batch out.
+    pub fn skip(&mut self, range: Range<usize>) {
+        self.close(range.start);
         (self.from, self.end) = (range.end, range.end);
     }
 
@@ -324,13 +404,19 @@ impl Run<'_> {
     }
 
     /// The answer ends behind the last batch.
-    fn cut(mut self) -> Plan {
+    pub fn cut(mut self) -> Plan {
         self.close(self.end);
         Plan::Pieces(self.pieces)
     }
 
+    /// The same, and what cannot be read behind it.
+    pub fn rest(mut self) -> Plan {
+        self.close(self.records.len());
+        Plan::Pieces(self.pieces)
+    }
+
     /// All of it is in the answer, also what cannot be read behind the last batch.
-    fn whole(mut self) -> Plan {
+    pub fn whole(mut self) -> Plan {
         let refers = self.pieces.iter().any(|piece| matches!(piece, Piece::Refer(_)));
         self.close(self.records.len());
         if refers { Plan::Pieces(self.pieces) } else { Plan::Pass }
@@ -338,9 +424,9 @@ impl Run<'_> {
 }
 
 /// What must be read for the batches of all partitions.
-fn wanted(planned: &[(Option<Arc<str>>, Plan)]) -> Vec<Want> {
+pub(super) fn wants<'a>(plans: impl Iterator<Item = &'a Plan>) -> Vec<Want> {
     let mut wants = Vec::new();
-    for (_, plan) in planned {
+    for plan in plans {
         let Plan::Pieces(pieces) = plan else { continue };
         for piece in pieces {
             if let Piece::Refer(referring) = piece {
@@ -349,49 +435,4 @@ fn wanted(planned: &[(Option<Arc<str>>, Plan)]) -> Vec<Want> {
         }
     }
     wants
-}
-
-/// What the batches of one response take so far.
-#[derive(Default)]
-struct Spent {
-    /// Of the client's budget, and that.
-    left: usize,
-    all: usize,
-    /// Whether any batch is taken.
-    has_any: bool,
-    /// Of memory.
-    room: usize,
-    /// Whether a batch is held that was inflated.
-    holds_opened: bool,
-}
-
-impl Spent {
-    /// Whether a batch that stays as it is still fits, beside values that the broker does not know
-    /// of.
-    fn pass(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= self.left || self.room == 0 || fault::on("plain-bytes-uncounted");
-        if fits && !fault::on("plain-bytes-uncounted") {
-            self.left = self.left.saturating_sub(bytes);
-            self.has_any = true;
-        }
-        fits
-    }
-
-    /// Whether a batch that refers still fits. The first one of the response always does.
-    fn admit(&mut self, batch: &Referring) -> bool {
-        let need = batch.original_bytes;
-        let bytes = need + batch.open.batch.raw().len();
-        // One that never fits comes as the first that refers.
-        let first = self.room == 0 && (!self.has_any || bytes > self.all);
-        if bytes > self.left && !first && !fault::on("budget-ignored") {
-            return false;
-        }
-        self.has_any = true;
-        self.left = self.left.saturating_sub(bytes);
-        // What is compressed is built anew beside its values; else values are not copied.
-        let copies = if batch.open.batch.codec() == Codec::None { 1 } else { 3 };
-        self.room += need * copies + batch.references.len() * RESTORING_BYTES;
-        self.holds_opened |= batch.open.room.is_some();
-        true
-    }
 }

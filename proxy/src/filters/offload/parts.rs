@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{FutureExt, Shared, join, join_all};
@@ -36,6 +38,12 @@ pub enum PartFailure {
     /// The store does not give it.
     #[error(transparent)]
     Store(Arc<StoreError>),
+    /// It is not there, and what would say that it should be is not either.
+    #[error("object {0} is missing, and so is what says that this is its store")]
+    Elsewhere(String),
+    /// It is one of too many that are missing.
+    #[error("object {0} is missing, as many others are, and none is found")]
+    Many(String),
     /// Not in the time that a client waits.
     #[error("value was not read in time")]
     Late,
@@ -43,13 +51,13 @@ pub enum PartFailure {
 
 impl PartFailure {
     /// Whether the object is not there or not what it was; else the store may give it later.
-    fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged(_) | Self::Undecodable(..) => true,
             Self::Store(error) => {
                 matches!(**error, StoreError::Missing(_) | StoreError::Short { .. })
             }
-            Self::Late => false,
+            Self::Elsewhere(_) | Self::Many(_) | Self::Late => false,
         }
     }
 }
@@ -68,6 +76,7 @@ pub struct Parts {
     under_way: Mutex<HashMap<PartKey, Landing>>,
     hot_room: Budget,
     cold_room: Budget,
+    values_read: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -133,6 +142,7 @@ impl Parts {
             under_way: Mutex::default(),
             hot_room: Budget::new(read_bytes / 2),
             cold_room: Budget::new(read_bytes / 2),
+            values_read: AtomicU64::new(0),
             metrics,
         }
     }
@@ -147,12 +157,40 @@ impl Parts {
     /// Reads values, each once, whatever is wanted twice. After the deadline those that are there
     /// are given, and the others are late.
     pub async fn read(&self, wants: &[Want]) -> HashMap<PartKey, Value> {
+        self.read_within(wants, FETCH_DEADLINE).await
+    }
+
+    /// The same with another deadline.
+    pub async fn read_within(&self, wants: &[Want], limit: Duration) -> HashMap<PartKey, Value> {
         let found = Mutex::new(HashMap::with_capacity(wants.len()));
         let all = self.read_all(wants, &found);
-        if tokio::time::timeout(FETCH_DEADLINE, all).await.is_err() {
+        if tokio::time::timeout(limit, all).await.is_err() {
             self.metrics.offload_late.inc();
         }
         found.into_inner()
+    }
+
+    /// Reads one value that was looked for before: by itself, from the store, and asked once.
+    /// Whoever asks has room for it.
+    pub async fn once(&self, want: &Want) -> Value {
+        let Reference { pack_offset, stored_bytes, .. } = want.reference;
+        let read = self.store.get_alone(&want.object, pack_offset, stored_bytes as usize).await;
+        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, Bytes::len));
+        let value = match read {
+            Ok(bytes) => value(want, &bytes, pack_offset, true),
+            Err(error) => Err(PartFailure::Store(Arc::new(error))),
+        };
+        self.note(&value);
+        value
+    }
+
+    /// Values that came from the store so far.
+    pub fn values_read(&self) -> u64 {
+        self.values_read.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, value: &Value) {
+        self.values_read.fetch_add(u64::from(value.is_ok()), Ordering::Relaxed);
     }
 
     async fn read_all(&self, wants: &[Want], found: &Mutex<HashMap<PartKey, Value>>) {
@@ -222,6 +260,7 @@ impl Parts {
                 Ok(bytes) => value(&lead.want, bytes, range.from, alone),
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
+            self.note(&value);
             let bytes = lead.want.reference.original_bytes as usize;
             match &value {
                 Ok(_) => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol_ext::acquired::{self, Acquired};
 use protocol_ext::header::{self, Head};
 use protocol_ext::schema::{Message, Role, requests};
 use protocol_ext::walk::{Edits, Replace, Value, Visit, walk};
@@ -29,6 +30,8 @@ pub struct Section {
     pub partition: i32,
     /// Its records, sharing the frame's memory; empty if null.
     pub records: Bytes,
+    /// What was acquired with them, where it is a share consumer that reads.
+    pub acquired: Vec<Acquired>,
 }
 
 /// Lists the records fields of `frame`, in wire order. A peer decides how many there are: more
@@ -53,7 +56,15 @@ pub fn sections(
             (Role::Records, _) if found.len() == most => too_many = true,
             (Role::Records, Value::Bytes(records, from)) => {
                 let records = frame.slice(from..from + records.map_or(0, <[u8]>::len));
-                found.push(Section { topic: topic.clone(), partition, records });
+                let topic = topic.clone();
+                found.push(Section { topic, partition, records, acquired: Vec::new() });
+            }
+            (Role::Acquired, Value::Bytes(Some(raw), _)) => {
+                // The walk has been over it.
+                let acquired = acquired::read(raw).unwrap_or_default();
+                if let Some(section) = found.last_mut() {
+                    section.acquired = acquired;
+                }
             }
             _ => {}
         }
@@ -76,6 +87,8 @@ pub struct Change {
     pub records: Option<Vec<Bytes>>,
     /// An error code to set in front of the records.
     pub error: Option<i16>,
+    /// The array of what was acquired with them, written anew.
+    pub acquired: Option<Bytes>,
 }
 
 /// Edits `frame` so that its records fields have the content of `changes`, in wire order. Other
@@ -104,6 +117,10 @@ pub fn change(
             next += 1;
             in_partition = false;
             records.map(Replace::Pieces)
+        }
+        Role::Acquired => {
+            let change = changes.get(next.wrapping_sub(1));
+            change.and_then(|change| change.acquired.clone()).map(|a| Replace::Bytes(Some(a)))
         }
         _ => others.field(role, value),
     };

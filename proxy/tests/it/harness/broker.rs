@@ -203,13 +203,14 @@ async fn serve<S>(mut stream: S, id: i32, shared: &Shared, counts: &Counts) -> i
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut session = FakeSession::default();
+    let mut session = Session { session: FakeSession::default(), shared };
     loop {
         let frame = read_frame(&mut stream, counts).await?;
         if counts.frozen.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        let mut receive = |cluster: &mut FakeCluster| cluster.receive_in(&mut session, id, &frame);
+        let mut receive =
+            |cluster: &mut FakeCluster| cluster.receive_in(&mut session.session, id, &frame);
         let steps = receive(&mut shared.cluster.lock().expect("not poisoned"));
         for step in steps {
             match step {
@@ -218,6 +219,20 @@ where
                 Step::Held => shared.gate.acquire().await.expect("never closed").forget(),
                 Step::Close => return Ok(()),
             }
+        }
+    }
+}
+
+/// A connection, which the cluster hears the end of.
+struct Session<'a> {
+    session: FakeSession,
+    shared: &'a Shared,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut cluster) = self.shared.cluster.lock() {
+            cluster.closed(&self.session);
         }
     }
 }

@@ -472,7 +472,7 @@ impl Drop for Folder {
 }
 
 /// The first of enough ports that nobody listens on now.
-fn free_block() -> u16 {
+pub fn free_block() -> u16 {
     let block = NODES + 2;
     let room = (PORTS.end - PORTS.start) / block;
     loop {

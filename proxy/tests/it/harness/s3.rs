@@ -69,6 +69,8 @@ struct State {
     counts: BTreeMap<Kind, usize>,
     connections: usize,
     unlisted: BTreeSet<String>,
+    lifecycle: Option<Vec<u8>>,
+    refusing: bool,
 }
 
 /// The service.
@@ -114,6 +116,22 @@ impl S3 {
         self.state.lock().expect("not poisoned")
     }
 
+    /// The rules of the bucket, as they were written.
+    pub fn lifecycle(&self) -> String {
+        let rules = self.lock().lifecycle.clone().unwrap_or_default();
+        String::from_utf8_lossy(&rules).into_owned()
+    }
+
+    /// From now on nobody may ask anything, or everybody may.
+    pub fn refuse(&self, refusing: bool) {
+        self.lock().refusing = refusing;
+    }
+
+    /// Gives the bucket rules.
+    pub fn set_lifecycle(&self, rules: &str) {
+        self.lock().lifecycle = Some(rules.as_bytes().to_vec());
+    }
+
     /// What happens to the next requests of a kind, one after the other.
     pub fn script(&self, kind: Kind, faults: &[Fault]) {
         self.lock().script.entry(kind).or_default().extend(faults);
@@ -134,6 +152,11 @@ impl S3 {
         let mut objects = self.lock().objects.clone();
         objects.retain(|key, _| !key.starts_with(OWNERS));
         objects
+    }
+
+    /// Whether a start has said whose objects these are.
+    pub fn has_owner(&self) -> bool {
+        self.lock().objects.keys().any(|key| key.starts_with(OWNERS))
     }
 
     /// Leaves an object out of listings, as if it had been stored behind them.
@@ -191,7 +214,11 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             "GET" if !request.key.is_empty() => Kind::Get,
             _ => Kind::Other,
         };
-        let fault = if request.key.starts_with(OWNERS) {
+        let owners = request.query.get("prefix").is_some_and(|prefix| prefix == OWNERS);
+        let refusing = state.lock().expect("not poisoned").refusing;
+        let fault = if refusing {
+            Fault::Status(403, "AccessDenied")
+        } else if request.key.starts_with(OWNERS) || owners {
             Fault::None
         } else {
             let mut state = state.lock().expect("not poisoned");
@@ -267,6 +294,14 @@ fn answer(request: &Request, state: &mut State) -> Answer {
     let Request { method, key, query, range, body } = request;
     let missing = || Answer::error(404, "NoSuchKey");
     match (method.as_str(), query.contains_key("uploads"), query.get("uploadId")) {
+        ("GET", ..) if query.contains_key("lifecycle") => match &state.lifecycle {
+            Some(rules) => Answer::of(200, rules.clone()),
+            None => Answer::error(404, "NoSuchLifecycleConfiguration"),
+        },
+        ("PUT", ..) if query.contains_key("lifecycle") => {
+            state.lifecycle = Some(body.clone());
+            Answer::of(200, "")
+        }
         ("POST", true, _) => Answer::of(
             200,
             "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",

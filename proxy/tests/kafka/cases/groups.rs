@@ -30,6 +30,7 @@ pub fn share_group(rig: &mut Rig) {
         expect(&outcome, "/accepted", 98);
         expect(&outcome, "/released", 2);
         expect(&outcome, "/rejected", 2);
+        expect(&outcome, "/wrong values", 0);
         Some(outcome)
     });
 }

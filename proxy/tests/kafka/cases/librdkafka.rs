@@ -254,7 +254,7 @@ pub fn producer(bootstrap: &str, settings: &[(&str, &str)]) -> ThreadedProducer<
 
 /// Records with null keys, empty values and doubled headers among them; partition = number of
 /// partitions' turn.
-fn send(
+pub fn send(
     producer: &ThreadedProducer<Reports>,
     topic: &str,
     records: std::ops::Range<usize>,
@@ -291,7 +291,7 @@ fn value(seed: usize, size: usize) -> Vec<u8> {
 
 /// Reads all partitions from the start until `count` records came, and a little longer for any too
 /// many.
-fn read(place: &Place, settings: &[(&str, &str)], count: usize) -> Vec<String> {
+pub fn read(place: &Place, settings: &[(&str, &str)], count: usize) -> Vec<String> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &place.bootstrap).set("group.id", "reads-alone");
     config.set("enable.partition.eof", "true");
@@ -337,4 +337,4 @@ fn in_words(message: &BorrowedMessage<'_>) -> String {
     format!("{} {key:?} {value} {:?} {headers:?}", place_of(message), message.timestamp())
 }
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);

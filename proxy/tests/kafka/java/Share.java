@@ -9,7 +9,9 @@ import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -23,6 +25,8 @@ final class Share {
         String topic = in.get("topic").asText();
         String group = topic + "-share";
         int count = 100;
+        int size = Cases.number(in, "size", 100);
+        int wrong = 0;
         Map<String, Object> out = new TreeMap<>();
         try (Admin admin = Admin.create(Cases.properties(in))) {
             var earliest =
@@ -38,7 +42,7 @@ final class Share {
         }
         try (var producer = Records.producer(in)) {
             for (int i = 0; i < count; i++) {
-                producer.send(Records.record(topic, 2, i, 100));
+                producer.send(Records.record(topic, 2, i, size));
             }
         }
         TreeSet<String> accepted = new TreeSet<>();
@@ -55,6 +59,10 @@ final class Share {
                     for (ConsumerRecord<byte[], byte[]> record :
                             consumer.poll(Duration.ofMillis(200))) {
                         String name = record.partition() + "@" + record.offset();
+                        byte[] n = record.headers().lastHeader("n").value();
+                        int i = Integer.parseInt(new String(n, StandardCharsets.UTF_8));
+                        byte[] sent = Records.record(topic, 2, i, size).value();
+                        wrong += Arrays.equals(record.value(), sent) ? 0 : 1;
                         if (record.offset() == 5 && released.add(name)) {
                             consumer.acknowledge(record, AcknowledgeType.RELEASE);
                         } else if (record.offset() == 7) {
@@ -81,6 +89,7 @@ final class Share {
         }
         out.put("accepted", accepted.size());
         out.put("released", released.size());
+        out.put("wrong values", wrong);
         out.put("rejected", rejected.size());
         out.put("redelivered at least the released", redelivered >= released.size());
         return out;

@@ -1,0 +1,186 @@
+//! The topic that a copy is written to: made with what the other one has, and written straight to
+//! its leaders.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+use protocol_ext::api;
+use protocol_ext::split::ProducerFields;
+
+use crate::upkeep::UpkeepError;
+use crate::upkeep::log::{Cluster, Partition, topic_name};
+
+/// Makes the topic `target` with as many partitions and copies as the source has, what is
+/// configured for it, and room for long batches.
+pub async fn make(
+    cluster: &mut Cluster,
+    source: &[&Partition],
+    target: &str,
+) -> Result<(), UpkeepError> {
+    let name = source.first().map(|at| at.topic.clone()).unwrap_or_default();
+    let mut configs = configured(cluster, &name).await?;
+    let most = (BATCH_BYTES_MAX.to_string(), i64::MAX.to_string());
+    let own = [
+        ("max.message.bytes", most.0),
+        // Records keep their times, however long ago or ahead.
+        ("message.timestamp.type", "CreateTime".to_owned()),
+        ("message.timestamp.before.max.ms", most.1.clone()),
+        ("message.timestamp.after.max.ms", most.1),
+    ];
+    configs.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    let configs = configs.into_iter().map(|(name, value)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    });
+    let copies = source.iter().map(|at| at.replicas).max().unwrap_or(1);
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(target))
+        .with_num_partitions(i32::try_from(source.len()).unwrap_or(i32::MAX))
+        .with_replication_factor(i16::try_from(copies).unwrap_or(-1))
+        .with_configs(configs.collect());
+    let request =
+        CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
+    let mut broker = cluster.any().await?;
+    let answer: CreateTopicsResponse =
+        broker.call(api::CREATE_TOPICS, CREATE_TOPICS_VERSION, &request).await?;
+    match answer.topics.first().map(|topic| (topic.error_code, &topic.error_message)) {
+        Some((0, _)) => Ok(()),
+        answered => {
+            let (code, text) = answered.map_or((-1, None), |(code, text)| (code, text.as_ref()));
+            let text = text.map(ToString::to_string).unwrap_or_default();
+            Err(UpkeepError::NoCopy(format!("{target} cannot be made: error {code} {text}")))
+        }
+    }
+}
+
+/// What is configured for a topic and must hold for its copy too.
+async fn configured(
+    cluster: &mut Cluster,
+    topic: &str,
+) -> Result<Vec<(String, String)>, UpkeepError> {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(TOPIC)
+        .with_resource_name(text(topic.to_owned()))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let mut broker = cluster.any().await?;
+    let answer: DescribeConfigsResponse =
+        broker.call(api::DESCRIBE_CONFIGS, DESCRIBE_CONFIGS_VERSION, &request).await?;
+    let found = answer.results.into_iter().next().unwrap_or_default();
+    if found.error_code != 0 {
+        return Err(UpkeepError::Topic { topic: topic.to_owned(), code: found.error_code });
+    }
+    let own = found.configs.into_iter().filter(|config| config.config_source == OF_THE_TOPIC);
+    let kept = own.filter_map(|config| Some((config.name.to_string(), config.value?.to_string())));
+    Ok(kept.filter(|(name, _)| KEPT.contains(&name.as_str())).collect())
+}
+
+/// An id of a producer of its own.
+pub async fn producer(cluster: &mut Cluster) -> Result<ProducerFields, UpkeepError> {
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(TIMEOUT_MS);
+    let mut broker = cluster.any().await?;
+    let answer: InitProducerIdResponse =
+        broker.call(api::INIT_PRODUCER_ID, INIT_PRODUCER_ID_VERSION, &request).await?;
+    match answer.error_code {
+        0 => Ok(ProducerFields {
+            id: answer.producer_id.0,
+            epoch: answer.producer_epoch,
+            base_sequence: 0,
+        }),
+        code => Err(io::Error::other(format!("no producer id: error {code}")).into()),
+    }
+}
+
+/// Appends a batch and gives its offset, once every copy in sync has it.
+pub async fn write(
+    cluster: &mut Cluster,
+    at: &Partition,
+    batch: Bytes,
+) -> Result<i64, UpkeepError> {
+    let bytes = batch.len();
+    let partition =
+        PartitionProduceData::default().with_index(at.partition).with_records(Some(batch));
+    let topic = TopicProduceData::default()
+        .with_name(topic_name(&at.topic))
+        .with_partition_data(vec![partition]);
+    let request = ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(TIMEOUT_MS)
+        .with_topic_data(vec![topic]);
+    let broker = cluster.broker(at.leader).await?;
+    let answer = broker.call(api::PRODUCE, PRODUCE_VERSION, &request);
+    let late = |_| UpkeepError::from(io::Error::from(io::ErrorKind::TimedOut));
+    let answer: ProduceResponse = tokio::time::timeout(ANSWER, answer).await.map_err(late)??;
+    let told = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+    let failed = |code: i16, why: String| UpkeepError::Copy {
+        topic: at.topic.clone(),
+        partition: at.partition,
+        passes: PASSING.contains(&code) || OF_THE_PRODUCER.contains(&code),
+        code,
+        why,
+    };
+    match told {
+        Some(told) if told.error_code == 0 => Ok(told.base_offset),
+        Some(told) if told.error_code == MESSAGE_TOO_LARGE => {
+            let why = format!(
+                "a batch of {bytes} bytes is longer than the topic's max.message.bytes: raise it \
+                 and begin again where this ended"
+            );
+            Err(failed(MESSAGE_TOO_LARGE, why))
+        }
+        Some(told) => {
+            let code = told.error_code;
+            let text = told.error_message.as_ref().map(ToString::to_string).unwrap_or_default();
+            Err(failed(code, format!("the broker answers error {code} {text}")))
+        }
+        None => Err(failed(0, "the broker says nothing of it".to_owned())),
+    }
+}
+
+fn text(text: String) -> StrBytes {
+    StrBytes::from_string(text)
+}
+
+/// What a copy has of its topic's configuration. Not the format of times, since records keep those
+/// that consumers see; not how many bytes may stay, since values now count.
+const KEPT: [&str; 8] = [
+    "cleanup.policy",
+    "retention.ms",
+    "min.insync.replicas",
+    "delete.retention.ms",
+    "min.compaction.lag.ms",
+    "max.compaction.lag.ms",
+    "segment.ms",
+    "compression.type",
+];
+/// The longest request that brokers take unless they were told otherwise.
+const BATCH_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// Time a broker may take, and a little more.
+const TIMEOUT_MS: i32 = 30_000;
+const ANSWER: Duration = Duration::from_secs(60);
+/// Versions that every broker from 3.9 to 4.3 has; the last Produce that names topics is 12.
+const CREATE_TOPICS_VERSION: i16 = 4;
+const DESCRIBE_CONFIGS_VERSION: i16 = 1;
+const INIT_PRODUCER_ID_VERSION: i16 = 1;
+const PRODUCE_VERSION: i16 = 9;
+/// A topic, as DescribeConfigs numbers resources, and what is set for it alone.
+const TOPIC: i8 = 2;
+const OF_THE_TOPIC: i8 = 1;
+const MESSAGE_TOO_LARGE: i16 = 10;
+/// Errors of Produce after which the same may succeed: leaders move, replicas come back, a batch
+/// that was lost on the way was not.
+const PASSING: [i16; 8] = [3, 5, 6, 7, 19, 20, 46, 56];
+/// Errors by which a broker says that it will take nothing of this producer any more: its sequence
+/// is out of order, its epoch is old, its id is not known. After any other one the batch may be in
+/// the log, where only its producer's sequences have it known again.
+pub const OF_THE_PRODUCER: [i16; 3] = [45, 47, 59];

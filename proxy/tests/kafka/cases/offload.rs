@@ -1,0 +1,170 @@
+//! Large values in a store, by clients that know nothing of it, on a real Kafka.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rdkafka::producer::Producer;
+use serde_json::{Value, json};
+
+use super::librdkafka::{TIMEOUT, producer, read, send};
+use super::{command, expect};
+use crate::process::Scratch;
+use crate::proxy::{HOST, Proxy, Tables};
+use crate::rig::{Place, Rig, tell};
+
+const PARTITIONS: usize = 2;
+
+/// A proxy with a store, and a topic whose values above 1,000 bytes go there, by a rule with this
+/// line.
+fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
+    let topic = format!("stored-{}", uuid::Uuid::new_v4().simple());
+    rig.create_topic(&topic, PARTITIONS);
+    let brokers = rig.cluster.bootstrap();
+    let brokers: Vec<&str> = brokers.split(',').collect();
+    let more = format!(
+        "[store]\nkind = \"local\"\npath = {:?}\n\
+         [[offload]]\ntopics = [{topic:?}]\nthreshold_bytes = 1000\n{rule}\n",
+        store.path().join("objects"),
+    );
+    let (advertise, listen) = (HOST.to_owned(), String::new());
+    let cluster = format!("bootstrap = {brokers:?}");
+    let tables = Tables { advertise, listen, cluster, more };
+    let proxy = Proxy::configured(tables, rig.faults.as_deref());
+    let mut place = Place::proxied(proxy.port, &rig.cluster.brokers(), &topic);
+    place.bootstrap = format!("{HOST}:{}", proxy.port);
+    (proxy, place)
+}
+
+/// A share group of two Java consumers: every value is what was sent, each accepted once, one
+/// released and one rejected on the way.
+pub fn share_group(rig: &mut Rig) {
+    let store = Scratch::new("store");
+    let (proxy, place) = start(rig, &store, "");
+    let Some(outcome) = rig.java.run("share", command(&place, &json!({"size": 30_000}))) else {
+        return rig.skip("share group beside a store");
+    };
+    expect(&outcome, "/accepted", 98);
+    expect(&outcome, "/released", 2);
+    expect(&outcome, "/rejected", 2);
+    expect(&outcome, "/wrong values", 0);
+    let restored = proxy.metric("firebreak_offload_objects_total{op=\"restore\"}");
+    assert!(restored > 80.0, "{restored} values restored");
+    rig.executed();
+}
+
+/// The way out: a topic is copied, the command killed again and again on the way, the proxy ended,
+/// and the copy read without it is what was read before, record for record.
+pub fn the_way_out(rig: &mut Rig) {
+    let store = Scratch::new("store");
+    let (mut proxy, place) = start(rig, &store, "");
+    for (codec, records) in [("zstd", 0..60), ("none", 60..120), ("lz4", 120..180)] {
+        let settings = [("compression.type", codec), ("enable.idempotence", "true")];
+        let producer = producer(&place.bootstrap, &settings);
+        send(&producer, &place.topic, records, 60_000);
+        producer.flush(TIMEOUT).unwrap();
+    }
+    let id = format!("{}-id", place.topic);
+    let transactional = producer(&place.bootstrap, &[("transactional.id", &id)]);
+    transactional.init_transactions(TIMEOUT).unwrap();
+    for (records, commit) in [(180..190, true), (190..200, false), (200..210, true)] {
+        transactional.begin_transaction().unwrap();
+        send(&transactional, &place.topic, records, 20_000);
+        transactional.flush(TIMEOUT).unwrap();
+        match commit {
+            true => transactional.commit_transaction(TIMEOUT).unwrap(),
+            false => transactional.abort_transaction(TIMEOUT).unwrap(),
+        }
+    }
+    let before = in_order(&read(&place, &COMMITTED, 200));
+    let config = proxy.config_file();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_firebreak"));
+    run.args(["rehydrate", &place.topic, "--json", "--config"]).arg(&config);
+    let mut ended = 0;
+    for n in 1..6 {
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(120 * n));
+        ended += i32::from(child.try_wait().unwrap().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let done = run.stderr(Stdio::piped()).stdout(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "rehydrate: {said}");
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let rows = report["partitions"].as_array().unwrap();
+    let in_copy: u64 = rows.iter().map(|row| row["in_copy"].as_u64().unwrap()).sum();
+    assert_eq!(in_copy, 200, "records in the copy: {report}");
+    assert!(proxy.terminate().success(), "end of the proxy");
+    let copy = rig.place(false, &format!("{}-rehydrated", place.topic));
+    let after = in_order(&read(&copy, &COMMITTED, 200));
+    assert!(before == after, "the copy differs:\n{before:#?}\n{after:#?}");
+    tell(&format!("the way out: 200 records, 5 kills ({ended} runs were over before)"));
+    rig.executed();
+}
+
+/// Values are gone at the end of the log and in its middle: by the rule of their topic clients read
+/// what is left, get to the end, and do not ask again and again on the way.
+pub fn lost_values(rig: &mut Rig) {
+    for (policy, left) in [("skip", 20), ("placeholder", 25)] {
+        let store = Scratch::new("store");
+        let (mut proxy, place) = start(rig, &store, &format!("on_missing = {policy:?}"));
+        let producer = producer(&place.bootstrap, &[("linger.ms", "0")]);
+        send(&producer, &place.topic, 0..20, 60_000);
+        producer.flush(TIMEOUT).unwrap();
+        let before = files(&store.path().join("objects/v1"));
+        send(&producer, &place.topic, 20..25, 60_000);
+        producer.flush(TIMEOUT).unwrap();
+        let lost = files(&store.path().join("objects/v1"));
+        let lost: Vec<_> = lost.difference(&before).collect();
+        assert!(!lost.is_empty(), "nothing was stored");
+        lost.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        // Without what it remembers.
+        proxy.kill();
+        proxy.restart();
+        let asked = "firebreak_requests_total{api=\"Fetch\",class=\"full\"}";
+        assert_eq!(read(&place, &[], left).len(), left, "records read by librdkafka, {policy}");
+        let times = proxy.metric(asked);
+        assert!(times < 100.0, "{times} Fetch requests of librdkafka, {policy}");
+        let command = command(&place, &json!({"at_least": left}));
+        let outcome = rig.java.must("consume", command);
+        expect(&outcome, "/records", left);
+        let ends: u64 = (0..PARTITIONS)
+            .map(|n| outcome[format!("partition {n}")]["position"].as_u64().unwrap())
+            .sum();
+        assert_eq!(ends, 25, "positions of Java, {policy}: {outcome}");
+        let times = proxy.metric(asked) - times;
+        assert!(times < 100.0, "{times} Fetch requests of Java, {policy}");
+        tell(&format!("{policy}: {} objects gone, {left} records read", lost.len()));
+        rig.executed();
+    }
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path);
+        }
+    }
+    found
+}
+
+/// Records by partition in their order, without their offsets: those of a copy have no gaps.
+fn in_order(read: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, BTreeMap<u64, String>> = BTreeMap::new();
+    for line in read {
+        let (place, rest) = line.split_once(' ').unwrap();
+        let (partition, offset) = place.split_once('@').unwrap();
+        let of = found.entry(partition.to_owned()).or_default();
+        of.insert(offset.parse().unwrap(), rest.to_owned());
+    }
+    found.into_iter().map(|(name, records)| (name, records.into_values().collect())).collect()
+}
+
+const COMMITTED: [(&str, &str); 1] = [("isolation.level", "read_committed")];
