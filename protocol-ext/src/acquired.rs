@@ -21,7 +21,8 @@ pub struct Acquired {
     pub deliveries: i16,
 }
 
-/// Reads an array, its length in front. All versions have the flexible format.
+/// Reads an array, its length in front, into the order of offsets. All versions have the flexible
+/// format.
 pub fn read(raw: &[u8]) -> Result<Vec<Acquired>, WireError> {
     let mut read = Reader::new(raw, 0);
     let mut found = Vec::new();
@@ -34,6 +35,7 @@ pub fn read(raw: &[u8]) -> Result<Vec<Acquired>, WireError> {
         }
         found.push(Acquired { first, last, deliveries });
     }
+    found.sort_unstable_by_key(|one| one.first);
     Ok(found)
 }
 
@@ -50,9 +52,10 @@ pub fn write(acquired: &[Acquired]) -> Bytes {
     out.into()
 }
 
-/// Whether any of `offsets` was acquired.
+/// Whether any of `offsets` was acquired by what is in order and does not overlap, as brokers answer.
 pub fn touches(acquired: &[Acquired], offsets: &Range<i64>) -> bool {
-    acquired.iter().any(|one| one.first < offsets.end && offsets.start <= one.last)
+    let at = acquired.partition_point(|one| one.last < offsets.start);
+    acquired.get(at).is_some_and(|one| one.first < offsets.end)
 }
 
 /// What stays acquired without some offsets, which do not overlap and are in order.
@@ -60,7 +63,9 @@ pub fn without(acquired: &[Acquired], left_out: &[Range<i64>]) -> Vec<Acquired> 
     let mut stays = Vec::with_capacity(acquired.len());
     for one in acquired {
         let mut from = one.first;
-        for gap in left_out.iter().filter(|gap| touches(&[*one], gap)) {
+        let behind = left_out.partition_point(|gap| gap.end <= one.first);
+        let gaps = left_out.get(behind..).unwrap_or_default().iter();
+        for gap in gaps.take_while(|gap| gap.start <= one.last) {
             if from < gap.start {
                 stays.push(Acquired { first: from, last: gap.start - 1, ..*one });
             }

@@ -40,7 +40,10 @@ impl OpenBatch {
             return Err(RewriteError::Control);
         }
         self.ensure_crc()?;
-        let (mut body, mut count) = (Vec::new(), 0);
+        let found = values.iter().filter_map(|found| found.value.as_ref().ok());
+        // References are longer than what records grow by besides values: it never grows.
+        let bytes = self.body().len() + found.map(Bytes::len).sum::<usize>();
+        let (mut body, mut count) = (Vec::with_capacity(bytes.min(bytes_max)), 0);
         let mut left = values.iter().enumerate().peekable();
         for record in self.records() {
             let record = record?;

@@ -124,6 +124,7 @@ impl Offload {
 
     /// Sees whose objects lie below the name of this cluster, which has this id.
     pub async fn claim(&self, cluster_id: &str) -> Result<Owner, StoreError> {
+        self.losses.belongs_to(cluster_id);
         owner::claim(&self.store, &self.cluster, cluster_id).await
     }
 

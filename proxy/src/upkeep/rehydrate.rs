@@ -5,11 +5,13 @@
 //! log -> batches, noted in the store -> values -> Produce with acks=all. Invariant: however often
 //! it ends and begins again, every record is in the copy once and in order.
 
+mod aborted;
 mod copy;
 mod journal;
 mod target;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use serde::Serialize;
 use self::copy::Copy;
 use super::log::{Cluster, Partition, Shown};
 use super::scope::parents;
-use super::{Progress, UpkeepError};
+use super::{Progress, UpkeepError, sweep};
 use crate::config::Config;
 use crate::fault;
 use crate::route::virtual_topics::PLACEMENT_TOPIC;
@@ -72,6 +74,9 @@ pub struct Copied {
     unsigned: u64,
     /// Offsets whose records the log lost before they were copied.
     lost_before: i64,
+    /// Offset behind the last of these.
+    #[serde(skip)]
+    lost_up_to: i64,
     /// Offsets behind the start of a transaction that is open: not copied yet.
     held_back: i64,
 }
@@ -89,6 +94,12 @@ impl Copied {
                 None => self.lost += 1,
             }
         }
+    }
+
+    /// Counts offsets that the log lost, each once.
+    fn lose(&mut self, offsets: Range<i64>) {
+        self.lost_before += (offsets.end - offsets.start.max(self.lost_up_to)).max(0);
+        self.lost_up_to = self.lost_up_to.max(offsets.end);
     }
 }
 
@@ -162,6 +173,8 @@ pub async fn rehydrate(
     Order { topic, to, mark_missing }: &Order,
 ) -> Result<Report, UpkeepError> {
     let shown = cluster.shown().await?;
+    // What another cluster's store does not have is not lost.
+    let own = sweep::owned(&config.cluster.name, &store, &shown, false).await?;
     let mut report = Report::default();
     for name in sources(config, &shown, topic)? {
         let target = match to {
@@ -180,7 +193,7 @@ pub async fn rehydrate(
                 return Err(UpkeepError::NoCopy(why));
             }
         }
-        let mut copy = Copy::new(config, store.clone(), keys, cluster, *mark_missing);
+        let mut copy = Copy::new(config, store.clone(), keys, (cluster, own), *mark_missing);
         topic_to(&mut copy, &source, &target, &mut report).await?;
     }
     Ok(report)
@@ -269,12 +282,14 @@ async fn partition_to(
             Err(error) => error,
         };
         failures = if copied.records > before { 1 } else { failures + 1 };
-        let code = if let UpkeepError::Copy { code, .. } = &error { *code } else { 0 };
-        // What waits for replicas waits as another one still.
-        as_another = match (target::OF_THE_PRODUCER.contains(&code), code) {
-            (true, _) => failures >= NEW_PRODUCER,
-            (false, 0) => as_another,
-            (false, _) => fault::on("always-another-producer") && failures >= NEW_PRODUCER,
+        as_another = match &error {
+            UpkeepError::Copy { code, .. } if target::OF_THE_PRODUCER.contains(code) => {
+                failures >= NEW_PRODUCER
+            }
+            // What waits for replicas has written nothing, and waits as another one still.
+            UpkeepError::Copy { code: 0, passes: true, .. } => as_another,
+            // The batch may be on its way: only its own producer has it known again.
+            _ => fault::on("always-another-producer") && failures >= NEW_PRODUCER,
         };
         if !error.may_pass() || failures > FAILURES_MAX {
             return Err(error);

@@ -138,7 +138,8 @@ pub async fn sweep(
     let mut report = Report::default();
     let stored = stored(store, name, &mut report).await?;
     let shown = cluster.shown().await?;
-    owned(name, store, &shown, task).await?;
+    let claims = matches!(task, Task::Gc { dry_run: false, .. });
+    owned(name, store, &shown, claims).await?;
     let (grace_hours, deleted_topics) = match task {
         Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => {
             (GRACE_HOURS, false)
@@ -214,28 +215,25 @@ async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreErro
     }
 }
 
-/// Fails unless the objects are this cluster's, and makes them so for `gc` if they are nobody's.
-async fn owned(
+/// The cluster's id. Fails if the objects are another one's; where they are nobody's, they are this
+/// one's from now on if it `claims` them.
+pub async fn owned<'a>(
     name: &str,
     store: &ObjectStore,
-    shown: &Shown,
-    task: &Task,
-) -> Result<(), UpkeepError> {
+    shown: &'a Shown,
+    claims: bool,
+) -> Result<&'a str, UpkeepError> {
     let own = shown.cluster_id.as_deref().ok_or(UpkeepError::Nameless)?;
-    let owner = match task {
-        Task::Gc { dry_run: false, .. } => owner::claim(store, name, own).await?,
-        Task::Gc { .. }
-        | Task::Fsck { .. }
-        | Task::Analyse { .. }
-        | Task::Rehydrate(_)
-        | Task::Lifecycle { .. } => owner::of(store, name, own).await?,
+    let owner = match claims {
+        true => owner::claim(store, name, own).await?,
+        false => owner::of(store, name, own).await?,
     };
     match owner {
         Owner::Other(owner) if !fault::on("owner-unasked") => {
             let (name, own, object) = (name.to_owned(), own.to_owned(), owner::key(name));
             Err(UpkeepError::Foreign { name, owner, own, object })
         }
-        Owner::Us | Owner::Nobody | Owner::Other(_) => Ok(()),
+        Owner::Us | Owner::Nobody | Owner::Other(_) => Ok(own),
     }
 }
 

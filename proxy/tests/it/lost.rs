@@ -95,11 +95,17 @@ pub async fn another_store_is_no_loss(faults: Faults) -> Checked {
     let file = std::fs::OpenOptions::new().write(true).open(&owner).map_err(failure)?;
     file.set_modified(in_an_hour()).map_err(failure)?;
     let other = fetched(&mut scene.client, 0).await;
+    // Another cluster's, and older than the value.
+    std::fs::write(&owner, "elsewhere").map_err(failure)?;
+    let file = std::fs::OpenOptions::new().write(true).open(&owner).map_err(failure)?;
+    file.set_modified(std::time::UNIX_EPOCH).map_err(failure)?;
+    let elsewhere = fetched(&mut scene.client, 0).await;
     std::fs::remove_dir_all(&volume).map_err(failure)?;
     std::fs::rename(&away, &volume).map_err(failure)?;
     let expected = (STORAGE_ERROR, Vec::new(), 0);
     ensure_eq!(unmounted?, expected, "error, offsets and end without the volume");
     ensure_eq!(other?, expected, "error, offsets and end with another volume");
+    ensure_eq!(elsewhere?, expected, "error, offsets and end with another cluster's volume");
     ensure_eq!(fetched(&mut scene.client, 0).await?, (0, vec![0], 1), "the same once it is back");
     Ok(())
 }

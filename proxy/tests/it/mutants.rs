@@ -207,12 +207,13 @@ fn mutants_of_losses() -> Vec<Mutant> {
         mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),
         mutant!("lost-at-first-sight", lost::what_is_whole_is_given, "beside a cut"),
         mutant!("any-store-is-ours", lost::another_store_is_no_loss, "the volume"),
+        mutant!("any-owner-is-us", lost::another_store_is_no_loss, "another cluster's volume"),
         mutant!("any-404-is-missing", lost::a_gateway_is_no_loss, "behind a gateway"),
         mutant!("bursts-pass", lost::a_burst_is_no_loss, "were passed over"),
         mutant!(
             "always-another-producer",
             rehydrate::a_batch_that_waits_for_replicas_is_there_once,
-            "behind an append"
+            "producers"
         ),
         mutant!(
             "replicas-unasked",

@@ -2,6 +2,7 @@
 //! while it was made.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol_ext::batch::crc32c;
@@ -284,6 +285,25 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     scene.is_copy(0, &expected)
 }
 
+/// A wrong bucket or name: what it does not have is another cluster's, and nothing is copied without.
+pub async fn another_clusters_store_is_refused(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.send(0, &single(noise(1, 20_000))).await?;
+    let owner = scene.store.path().join("upkeep/v1/owner/fake");
+    until("an owner", async || owner.is_file().then_some(())).await?;
+    std::fs::write(&owner, "elsewhere").map_err(failure)?;
+    let (code, _, said) = scene.run(&["rehydrate", "t", "--mark-missing"]).await?;
+    let told = code == 1 && said.contains("are those of the cluster elsewhere");
+    ensure!(told, "another cluster's store: {code}: {said}");
+    ensure!(copied_to(&scene.brokers, COPY, 0).is_empty(), "records in the copy");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_copied_by_another_clusters_store() -> Checked {
+    another_clusters_store_is_refused(None).await
+}
+
 /// A batch that is in the leader's log and not in all of its replicas' is answered with an error,
 /// again and again: no other producer writes it once more.
 pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Checked {
@@ -292,26 +312,32 @@ pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Ch
     let expected = scene.through_proxy(0).await?;
     scene.brokers.cluster().add_topic(COPY, 3);
     scene.brokers.cluster().strict = true;
-    scene.replicate(Some(0));
-    let appended = (COPY.to_owned(), 0, NOT_ENOUGH_REPLICAS_AFTER_APPEND, true);
-    scene.brokers.cluster().erring = vec![appended.clone(); 4];
+    let few = (COPY.to_owned(), 0, NOT_ENOUGH_REPLICAS, false);
+    scene.brokers.cluster().erring = vec![few; 4];
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
-    ensure_eq!(code, 0, "exit code behind an append without replicas: {said}");
+    ensure_eq!(code, 0, "exit code once there are enough replicas: {said}");
     // One for each partition.
     ensure_eq!(scene.brokers.cluster().count(INIT_PRODUCER_ID), 3, "producers");
     scene.is_copy(0, &expected)?;
 
-    // The same, and then the producer is not known any more: another one waits for the replicas.
+    // The last batch is in the leader's log alone, and the log grows meanwhile by what would have
+    // been in that batch: it waits for the replicas.
     scene.brokers.cluster().strict = false;
-    scene.send_many(0, 100).await?;
-    let expected = scene.through_proxy(0).await?;
+    scene.send(0, &single(noise(100, 20_000))).await?;
     scene.brokers.cluster().strict = true;
     let end = scene.brokers.cluster().log(COPY, 0).expect("a log").end();
     scene.replicate(Some(end));
-    let unknown = (COPY.to_owned(), 0, UNKNOWN_PRODUCER_ID, false);
-    scene.brokers.cluster().erring = [&[appended][..], &vec![unknown; 3]].concat();
-    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
-    ensure!(code == 1 && said.contains("and its leader"), "before the replicas: {code}: {said}");
+    let appended = (COPY.to_owned(), 0, NOT_ENOUGH_REPLICAS_AFTER_APPEND, true);
+    scene.brokers.cluster().erring = vec![appended; 7];
+    for seed in 101..103 {
+        let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+        ensure!(code == 1 && said.contains("and its leader"), "before the replicas: {said}");
+        scene.brokers.cluster().erring.clear();
+        scene.brokers.cluster().strict = false;
+        scene.send(0, &single(noise(seed, 100))).await?;
+        scene.brokers.cluster().strict = true;
+    }
+    let expected = scene.through_proxy(0).await?;
     scene.replicate(None);
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure_eq!(code, 0, "exit code once the replicas have it: {said}");
@@ -325,6 +351,11 @@ pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Ch
     let producers = scene.brokers.cluster().count(INIT_PRODUCER_ID);
     let unknown = (COPY.to_owned(), 0, UNKNOWN_PRODUCER_ID, false);
     scene.brokers.cluster().erring = vec![unknown; 3];
+    // What the new one writes may be on its way while its answer is lost: it writes that again.
+    for _ in 0..3 {
+        scene.brokers.cluster().script(0, Fault::Delay(Duration::ZERO));
+    }
+    scene.brokers.cluster().script(0, Fault::CloseAfter(0));
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure_eq!(code, 0, "exit code with a producer that is not known: {said}");
     // Of partitions that hold nothing none is noted.

@@ -149,6 +149,7 @@ impl Offload {
             return Plan::Pass;
         }
         let Some(topic) = topic else { return Plan::Nameless };
+        let without = self.on_missing(Some(topic)).is_some();
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
         for entry in Batches::new(records) {
@@ -168,7 +169,7 @@ impl Offload {
             // Where nothing refers, the broker has kept to what the client wants.
             match found {
                 Found::Stays if spent.pass(range.len()) => run.stay(range),
-                Found::Refers(batch) if spent.admit(&batch) => run.refer(range, batch),
+                Found::Refers(batch) if spent.admit(&batch, without) => run.refer(range, batch),
                 Found::Stays | Found::Refers(_) | Found::NoRoom => return run.cut(),
             }
         }

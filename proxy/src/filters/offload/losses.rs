@@ -3,11 +3,11 @@
 //! What is missing or damaged at first sight may be there: it was read together with others, or
 //! damaged on the way, or the store is another one than it was. So a value counts as lost only if
 //! it is read once more, alone, and is not what was stored; if it is missing, then only beside the
-//! object that says whose store this is, and that is no newer than the value. Invariant: where many
+//! object that says that this store is this cluster's, and that is no newer than the value. Invariant: where many
 //! values are lost and none is found, nothing is called lost any more for a while.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::FutureExt;
@@ -22,13 +22,16 @@ use crate::clock::{self, Tick};
 use crate::fault;
 use crate::limits::{RANGES_AT_ONCE, STORE_ATTEMPT};
 use crate::metrics::OffloadOp;
-use crate::store::{ObjectStore, StoreError, owner};
+use crate::store::owner::{self, Owner};
+use crate::store::{ObjectStore, StoreError};
 
 /// Judges what cannot be read.
 #[derive(Debug)]
 pub struct Losses {
     store: Arc<ObjectStore>,
     cluster: String,
+    /// Kafka's id of the cluster; what is missing before it is known is not lost.
+    id: OnceLock<String>,
     burst: Mutex<Burst>,
 }
 
@@ -43,7 +46,13 @@ struct Burst {
 impl Losses {
     /// That of the store of a cluster.
     pub fn new(store: Arc<ObjectStore>, cluster: &str) -> Self {
-        Self { store, cluster: cluster.to_owned(), burst: Mutex::default() }
+        let (cluster, id) = (cluster.to_owned(), OnceLock::new());
+        Self { store, cluster, id, burst: Mutex::default() }
+    }
+
+    /// Learns Kafka's id of the cluster, which stays what it is.
+    pub fn belongs_to(&self, id: &str) {
+        self.id.get_or_init(|| id.to_owned());
     }
 
     /// Looks once more for a value that is missing or damaged. What stays so is lost.
@@ -62,10 +71,15 @@ impl Losses {
 
     /// Whether the store is the one that a value was written to.
     async fn is_ours(&self, want: &Want) -> bool {
+        let Some(id) = self.id.get() else { return false };
         let key = owner::key(&self.cluster);
-        let owner = tokio::time::timeout(STORE_ATTEMPT, self.store.look(&key)).await;
         let latest = want.reference.written_at_ms.saturating_add(CLAIM_MS);
-        owner.is_ok_and(|owner| owner.is_ok_and(|owner| owner.written_at_ms <= latest))
+        let asked = async {
+            let is_older = self.store.look(&key).await?.written_at_ms <= latest;
+            let of_us = owner::of(&self.store, &self.cluster, id).await? == Owner::Us;
+            Ok::<bool, StoreError>(is_older && (of_us || fault::on("any-owner-is-us")))
+        };
+        tokio::time::timeout(STORE_ATTEMPT, asked).await.is_ok_and(|ours| ours.unwrap_or(false))
     }
 
     /// Counts a loss of a pack; whether readers may go on without its value. `found` values were

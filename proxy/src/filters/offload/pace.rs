@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use super::Longest;
 use crate::clock::Tick;
@@ -19,13 +20,19 @@ use crate::limits::RESTORED_BYTES_MAX;
 
 /// What is known of each share group.
 #[derive(Debug, Default)]
-pub struct Paces(Mutex<HashMap<Box<[u8]>, Arc<Pace>>>);
+pub struct Paces(Mutex<HashMap<GroupHash, Arc<Pace>>>);
+
+/// The first bytes of the SHA-256 of a group's name, which may be as long as a request, and which
+/// nobody has looked at yet.
+type GroupHash = [u8; 16];
 
 impl Paces {
     /// That of a group. Of too many groups those that ask nothing now are forgotten.
     pub fn of(&self, group: &[u8]) -> Arc<Pace> {
+        let mut hash = GroupHash::default();
+        hash.copy_from_slice(&Sha256::digest(group)[..16]);
         let mut all = self.0.lock();
-        if let Some(pace) = all.get(group) {
+        if let Some(pace) = all.get(&hash) {
             return pace.clone();
         }
         if all.len() >= GROUPS_MAX {
@@ -33,7 +40,7 @@ impl Paces {
         }
         let pace = Arc::new(Pace::default());
         if all.len() < GROUPS_MAX {
-            all.insert(group.into(), pace.clone());
+            all.insert(hash, pace.clone());
         }
         pace
     }

@@ -147,6 +147,7 @@ impl Offload {
             return share;
         };
         share.longest = Longest::Plain;
+        let without = self.on_missing(Some(topic)).is_some();
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
         let mut readable = true;
@@ -181,7 +182,7 @@ impl Offload {
                     let longest = batch.references.iter().map(|(_, want)| want);
                     let longest = longest.map(|want| want.reference.original_bytes as usize).max();
                     share.longest = share.longest.or(Longest::Stored(longest.unwrap_or(0)));
-                    if spent.admit(&batch) {
+                    if spent.admit(&batch, without) {
                         run.refer(range, batch);
                     } else {
                         share.crowded = true;

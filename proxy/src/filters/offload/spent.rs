@@ -57,8 +57,9 @@ impl Spent {
         fits
     }
 
-    /// Whether a batch that refers still fits. The first one of the response always does.
-    pub fn admit(&mut self, batch: &Referring) -> bool {
+    /// Whether a batch that refers still fits. The first one of the response always does. One whose
+    /// topic has readers go on `without` values may be built anew.
+    pub fn admit(&mut self, batch: &Referring, without: bool) -> bool {
         let need = batch.original_bytes;
         let bytes = need + batch.open.batch.raw().len();
         // One that never fits comes as the first that refers.
@@ -69,7 +70,8 @@ impl Spent {
         }
         self.take(bytes);
         // What is compressed is built anew beside its values; else values are not copied.
-        let copies = if batch.open.batch.codec() == Codec::None { 1 } else { 3 };
+        let whole = batch.open.batch.codec() == Codec::None && !without;
+        let copies = if whole { 1 } else { 3 };
         self.room += need * copies + batch.references.len() * RESTORING_BYTES;
         self.holds_opened |= batch.open.room.is_some();
         true

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol_ext::batch::{BatchHeader, Batches, Caps, Entry, OpenBatch};
+use protocol_ext::batch::{Batches, Caps, Entry, OpenBatch};
 use protocol_ext::records::{RecordAt, RecordView};
 use protocol_ext::reference::{KeyRing, Reference};
 use protocol_ext::resend::{Resent, resend};
 use sha2::{Digest, Sha256};
 
+use super::aborted::Aborted;
 use super::journal::{Journal, Note};
 use super::{Copied, Place, target};
 use crate::config::Config;
@@ -47,7 +48,7 @@ struct Taken {
     batch: usize,
     at: RecordAt,
     offset: i64,
-    want: Option<Want>,
+    want: Option<Box<Want>>,
 }
 
 /// Records that become one batch.
@@ -56,6 +57,8 @@ struct Chunk {
     records: Vec<Taken>,
     /// Bytes that it will have, nearly.
     bytes: usize,
+    /// Values that look like references and are none.
+    unsigned: u64,
 }
 
 impl Chunk {
@@ -68,7 +71,7 @@ impl Chunk {
     }
 
     fn wants(&self) -> impl Iterator<Item = &Want> {
-        self.records.iter().filter_map(|record| record.want.as_ref())
+        self.records.iter().filter_map(|record| record.want.as_deref())
     }
 }
 
@@ -78,23 +81,25 @@ struct Stretch {
     opened: Vec<OpenBatch>,
     opened_bytes: usize,
     chunks: Vec<Chunk>,
+    /// Records in the chunks.
+    records: usize,
     /// Offset behind all that was looked at.
     next: i64,
-    unsigned: u64,
 }
 
 impl<'a> Copy<'a> {
-    /// A copy of topics of `cluster` by the keys of its store.
+    /// A copy of topics of `cluster`, whose id is `own`, by the keys of its store.
     pub fn new(
         config: &'a Config,
         store: Arc<ObjectStore>,
         keys: &'a KeyRing,
-        cluster: &'a mut Cluster,
+        (cluster, own): (&'a mut Cluster, &str),
         marks_lost: bool,
     ) -> Self {
         // Each value is read once, so none is kept.
         let parts = Parts::new(store.clone(), 0, READ_BYTES * 3, Arc::new(Metrics::new()));
         let losses = Losses::new(store.clone(), &config.cluster.name);
+        losses.belongs_to(own);
         Self { config, keys, store, parts, losses, marks_lost, cluster }
     }
 
@@ -108,17 +113,17 @@ impl<'a> Copy<'a> {
     ) -> Result<(), UpkeepError> {
         let store = self.store.clone();
         let mut journal = Journal::new(&store, &self.config.cluster.name, source, target);
+        // First: what comes meanwhile is behind no transaction.
+        let written = self.cluster.high_watermark(source).await?;
         let (first, end) = self.cluster.bounds(source).await?;
-        copied.held_back = (self.cluster.high_watermark(source).await? - end).max(0);
+        copied.held_back = (written - end).max(0);
+        self.has_all(target).await?;
         let mut place = self.resume(&mut journal, first, target).await?;
-        if as_another {
-            self.has_all(target).await?;
-        }
         if as_another || place.producer.id < 0 {
             place.producer = target::producer(self.cluster).await?;
         }
         if place.source < first {
-            copied.lost_before += first - place.source;
+            copied.lose(place.source..first);
             place.source = first;
         }
         while place.source < end {
@@ -128,7 +133,6 @@ impl<'a> Copy<'a> {
                 let why = format!("nothing readable at offset {}", place.source);
                 return Err(unreadable(source, why));
             }
-            copied.unsigned += stretch.unsigned;
             if !stretch.chunks.is_empty() {
                 let batches = stretch.chunks.iter().map(|chunk| (chunk.count(), chunk.next()));
                 if !journal.put(&Note::new(&place, batches.collect())).await? {
@@ -144,6 +148,7 @@ impl<'a> Copy<'a> {
                         return Err(meddled(target, offset, place.target));
                     }
                     place.pass(chunk.count(), chunk.next());
+                    copied.unsigned += chunk.unsigned;
                     copied.count(chunk.records.len(), chunk.wants().map(|w| values.get(&w.key())));
                     show(place.source - first);
                 }
@@ -155,8 +160,9 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Fails while the leader has batches of the copy that are not in it yet: another producer
-    /// would write them once more.
+    /// Fails while the leader has batches of the copy that are not in it yet: its end does not tell
+    /// of them, others might be made in their place, and another producer would write them once
+    /// more.
     async fn has_all(&mut self, target: &Partition) -> Result<(), UpkeepError> {
         let there = self.cluster.high_watermark(target).await?;
         match self.cluster.log_end(target).await? {
@@ -211,7 +217,7 @@ impl<'a> Copy<'a> {
                     return Err(unreadable(at, why));
                 }
             };
-            if stretch.opened_bytes > OPENED_BYTES {
+            if stretch.opened_bytes > OPENED_BYTES || stretch.records >= RECORDS_MAX {
                 break;
             }
             stretch.next = header.base_offset + i64::from(header.last_offset_delta) + 1;
@@ -242,7 +248,13 @@ impl<'a> Copy<'a> {
             if offset < from {
                 continue;
             }
-            let want = self.want(at, &record, &mut stretch.unsigned);
+            if stretch.records >= RECORDS_MAX {
+                stretch.next = offset;
+                break;
+            }
+            stretch.records += 1;
+            let mut unsigned = 0;
+            let want = self.want(at, &record, &mut unsigned);
             let value = record.value.map_or(0, <[u8]>::len);
             let value = want.as_ref().map_or(value, |w| w.reference.original_bytes as usize);
             let rest = record.key.map_or(0, <[u8]>::len) + record.headers_raw.len();
@@ -252,13 +264,14 @@ impl<'a> Copy<'a> {
                 first.is_none_or(|first| first.codec() == open.codec())
             };
             let last = stretch.chunks.last_mut().filter(same);
-            let taken = Taken { batch, at: record.at, offset, want };
+            let taken = Taken { batch, at: record.at, offset, want: want.map(Box::new) };
             match last.filter(|chunk| chunk.bytes + bytes <= CHUNK_BYTES) {
                 Some(chunk) => {
                     chunk.records.push(taken);
                     chunk.bytes += bytes;
+                    chunk.unsigned += unsigned;
                 }
-                None => stretch.chunks.push(Chunk { records: vec![taken], bytes }),
+                None => stretch.chunks.push(Chunk { records: vec![taken], bytes, unsigned }),
             }
         }
         stretch.opened_bytes += open.body().len();
@@ -283,11 +296,13 @@ impl<'a> Copy<'a> {
         let wants: Vec<Want> = chunks.iter().flat_map(Chunk::wants).cloned().collect();
         let mut values = HashMap::with_capacity(wants.len());
         let mut read = self.parts.read_within(&wants, READ_TIME).await;
+        let mut looked = HashSet::new();
         for want in &wants {
             let value = match read.remove(&want.key()) {
                 Some(Err(error)) if error.is_damage() => self.losses.look(&self.parts, want).await,
                 Some(value) => value,
-                None if values.contains_key(&want.key()) => continue,
+                // Wanted before, and there or gone.
+                None if looked.contains(&want.key()) => continue,
                 None => Err(PartFailure::Late),
             };
             match value {
@@ -301,6 +316,7 @@ impl<'a> Copy<'a> {
                 Err(PartFailure::Late) => return Err(io::Error::from(ErrorKind::TimedOut).into()),
                 Err(error) => return Err(UpkeepError::Doubted(error)),
             }
+            looked.insert(want.key());
         }
         Ok(values)
     }
@@ -337,36 +353,6 @@ impl<'a> Copy<'a> {
         }
         let batch = resend(&records, place.producer);
         batch.map_err(|error| unreadable(source, error.to_string()))
-    }
-}
-
-/// Transactions that came to nothing.
-struct Aborted {
-    /// First offset and producer id, the next one last.
-    coming: Vec<(i64, i64)>,
-    open: HashSet<i64>,
-}
-
-impl Aborted {
-    fn new(read: &Committed) -> Self {
-        let mut coming: Vec<_> = read.aborted.iter().map(|(id, first)| (*first, *id)).collect();
-        coming.sort_unstable_by(|a, b| b.cmp(a));
-        Self { coming, open: HashSet::new() }
-    }
-
-    /// Whether no consumer sees the records of the next batch.
-    fn leaves_out(&mut self, header: &BatchHeader) -> bool {
-        let last = header.base_offset + i64::from(header.last_offset_delta);
-        while self.coming.last().is_some_and(|(first, _)| *first <= last) {
-            self.open.extend(self.coming.pop().map(|(_, id)| id));
-        }
-        if header.is_control() {
-            self.open.remove(&header.producer_id);
-            return true;
-        }
-        !fault::on("copy-takes-aborted")
-            && header.is_transactional()
-            && self.open.contains(&header.producer_id)
     }
 }
 
@@ -421,5 +407,76 @@ const RECORD_BYTES: usize = 32;
 const READ_BYTES: usize = 32 * 1024 * 1024;
 /// Opened batches that are held at once, but for the last of them.
 const OPENED_BYTES: usize = 64 * 1024 * 1024;
+/// Records that are held at once; what follows of their batch is read anew.
+const RECORDS_MAX: usize = 200_000;
 /// Longest batch that is opened.
 const BATCH_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use protocol_ext::batch::{BatchHeader, build};
+    use protocol_ext::codec::{Codec, Framing};
+    use protocol_ext::varint::write_varint;
+
+    use super::*;
+    use crate::config::raw::Flags;
+    use crate::filters::offload::keys;
+    use crate::store::Failures;
+
+    fn batch(records: i32) -> Bytes {
+        let mut body = Vec::new();
+        for delta in 0..records {
+            // No attributes, no time, no key, an empty value and no header.
+            let mut record = vec![0, 0];
+            write_varint(&mut record, delta);
+            record.extend_from_slice(&[1, 0, 0]);
+            write_varint(&mut body, record.len() as i32);
+            body.extend_from_slice(&record);
+        }
+        let header = BatchHeader {
+            base_offset: 0,
+            batch_length: 0,
+            partition_leader_epoch: -1,
+            crc: 0,
+            attributes: Codec::Zstd.bits(),
+            last_offset_delta: records - 1,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            records_count: records,
+        };
+        build(header, Framing::Plain, &body).expect("a batch")
+    }
+
+    #[test]
+    fn a_batch_of_many_records_is_copied_in_stretches_without_gaps() {
+        let folder = std::env::temp_dir().join(format!("stretch-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let text = format!(
+            "[[cluster]]\nbootstrap = [\"127.0.0.1:1\"]\n[store]\nkind = \"local\"\npath = {:?}\n",
+            folder.join("objects")
+        );
+        let config = Config::parse(&text, &Flags::default()).expect("valid");
+        let settings = config.store.as_ref().expect("a store");
+        let keys = keys::ring(settings).expect("keys");
+        let store = Arc::new(ObjectStore::open(settings, Failures::default()).expect("a store"));
+        let mut cluster = Cluster::connect(&config).expect("no connection yet");
+        let copy = Copy::new(&config, store, &keys, (&mut cluster, "c"), false);
+        let (topic, topic_id) = ("t".to_owned(), [1; 16]);
+        let at = Partition { topic, topic_id, partition: 0, replicas: 1, leader: 0 };
+        let most = i32::try_from(RECORDS_MAX).expect("small");
+        let read = Committed { records: batch(most + 5), aborted: Vec::new() };
+        let mut from = 0;
+        for records in [RECORDS_MAX, 5] {
+            let stretch = copy.stretch(&at, &read, from).expect("a stretch");
+            let offsets = stretch.chunks.iter().flat_map(|chunk| &chunk.records);
+            let offsets: Vec<i64> = offsets.map(|record| record.offset).collect();
+            assert_eq!(offsets.len(), records);
+            assert!((from..stretch.next).eq(offsets), "a gap behind {from}");
+            from = stretch.next;
+        }
+        std::fs::remove_dir_all(&folder).expect("the folder");
+    }
+}

@@ -108,6 +108,14 @@ pub async fn write(
     batch: Bytes,
 ) -> Result<i64, UpkeepError> {
     let bytes = batch.len();
+    if bytes > WRITTEN_BYTES_MAX {
+        let why = format!(
+            "a batch of {bytes} bytes fits no request that brokers take: a record of that length \
+             cannot be written without the proxy"
+        );
+        let (topic, partition) = (at.topic.clone(), at.partition);
+        return Err(UpkeepError::Copy { topic, partition, passes: false, code: 0, why });
+    }
     let partition =
         PartitionProduceData::default().with_index(at.partition).with_records(Some(batch));
     let topic = TopicProduceData::default()
@@ -165,6 +173,8 @@ const KEPT: [&str; 8] = [
 ];
 /// The longest request that brokers take unless they were told otherwise.
 const BATCH_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// The longest batch that fits one, beside all else that is in it.
+const WRITTEN_BYTES_MAX: usize = BATCH_BYTES_MAX - 64 * 1024;
 /// Time a broker may take, and a little more.
 const TIMEOUT_MS: i32 = 30_000;
 const ANSWER: Duration = Duration::from_secs(60);
