@@ -337,7 +337,9 @@ pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Ch
         scene.send(0, &single(noise(seed, 100))).await?;
         scene.brokers.cluster().strict = true;
     }
+    scene.brokers.cluster().strict = false;
     let expected = scene.through_proxy(0).await?;
+    scene.brokers.cluster().strict = true;
     scene.replicate(None);
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
     ensure_eq!(code, 0, "exit code once the replicas have it: {said}");
