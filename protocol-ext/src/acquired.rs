@@ -52,7 +52,7 @@ pub fn write(acquired: &[Acquired]) -> Bytes {
     out.into()
 }
 
-/// Whether any of `offsets` was acquired by what is in order and does not overlap, as brokers answer.
+/// Whether any of `offsets` was acquired; what was is in order and does not overlap.
 pub fn touches(acquired: &[Acquired], offsets: &Range<i64>) -> bool {
     let at = acquired.partition_point(|one| one.last < offsets.start);
     acquired.get(at).is_some_and(|one| one.first < offsets.end)

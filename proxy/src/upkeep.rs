@@ -220,7 +220,8 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
     }
     let keys = keys::ring(settings).map_err(StoreError::Io)?;
     if let Task::Rehydrate(order) = task {
-        let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order).await?;
+        let done = rehydrate::rehydrate(config, store, &keys, &mut cluster, order);
+        let done = Box::pin(done).await?;
         let text = if json { done.json().to_string() } else { done.to_string() };
         println!("{}", text.trim_end());
         return Ok(done.is_whole());

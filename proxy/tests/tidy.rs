@@ -222,10 +222,12 @@ fn every_fault_has_a_mutant_and_every_mutant_a_fault() {
     let mut faults = BTreeSet::new();
     for (name, text) in all().iter().filter(|(name, _)| name.starts_with("proxy/src/")) {
         faults.extend(quoted(&code(text), "fault::on(\""));
-        // The faults of addresses are named in one table.
+        // The faults of addresses and of hidden APIs are named in tables.
         if name == "proxy/src/fault.rs" {
-            let names = quoted(&code(text), "\"address-");
-            faults.extend(names.into_iter().map(|name| format!("address-{name}")));
+            for table in ["address-", "hidden-"] {
+                let names = quoted(&code(text), &format!("\"{table}"));
+                faults.extend(names.into_iter().map(|name| format!("{table}{name}")));
+            }
         }
     }
     let tests = sources(&["proxy/tests"]);

@@ -285,7 +285,7 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     scene.is_copy(0, &expected)
 }
 
-/// A wrong bucket or name: what it does not have is another cluster's, and nothing is copied without.
+/// A wrong bucket or name: what it does not have is no loss, and nothing is copied without.
 pub async fn another_clusters_store_is_refused(faults: Faults) -> Checked {
     let mut scene = scene(faults).await?;
     scene.send(0, &single(noise(1, 20_000))).await?;

@@ -3,8 +3,9 @@
 //! What is missing or damaged at first sight may be there: it was read together with others, or
 //! damaged on the way, or the store is another one than it was. So a value counts as lost only if
 //! it is read once more, alone, and is not what was stored; if it is missing, then only beside the
-//! object that says that this store is this cluster's, and that is no newer than the value. Invariant: where many
-//! values are lost and none is found, nothing is called lost any more for a while.
+//! object that says that this store is the cluster's, and that is no newer than the value.
+//! Invariant: where many values are lost and none is found, nothing is called lost any more for a
+//! while.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};

@@ -430,7 +430,7 @@ mod tests {
             let mut record = vec![0, 0];
             write_varint(&mut record, delta);
             record.extend_from_slice(&[1, 0, 0]);
-            write_varint(&mut body, record.len() as i32);
+            write_varint(&mut body, i32::try_from(record.len()).expect("short"));
             body.extend_from_slice(&record);
         }
         let header = BatchHeader {
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn a_batch_of_many_records_is_copied_in_stretches_without_gaps() {
         let folder = std::env::temp_dir().join(format!("stretch-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::create_dir_all(folder.join("objects")).expect("a folder");
         let text = format!(
             "[[cluster]]\nbootstrap = [\"127.0.0.1:1\"]\n[store]\nkind = \"local\"\npath = {:?}\n",
             folder.join("objects")
