@@ -175,7 +175,9 @@ async fn whoever_leads_next_ends_what_was_begun() -> Checked {
 async fn a_leader_that_is_fenced_steps_down() -> Checked {
     let (brokers, proxy) = start(None).await?;
     until("a leader", async || (proxy.logged(LEADS) > 0).then_some(())).await?;
-    let mut client = Client::connect(proxy.node(0)).await?;
+    // Not through the proxy, which hides this id.
+    let port = brokers.cluster().nodes[0].port;
+    let mut client = Client::connect_to(&Brokers::host(0), port).await?;
     let id = TransactionalId(StrBytes::from_static_str("firebreak-placement"));
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(id))
