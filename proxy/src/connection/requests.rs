@@ -357,7 +357,7 @@ impl<'a> Requests<'a> {
         let topic = peeked.only_topic.as_ref();
         let named = routed.and_then(|routed| match topic? {
             TopicRef::Name(name) => Some(routed.named(name)),
-            TopicRef::Id(id) => Some(routed.named(&*self.plane.topics.known_name(id)?)),
+            TopicRef::Id(id) => Some(routed.named(&self.plane.topics.known_name(id)?)),
         });
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
         // Nothing is stored for what is refused.
