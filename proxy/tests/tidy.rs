@@ -222,12 +222,10 @@ fn every_fault_has_a_mutant_and_every_mutant_a_fault() {
     let mut faults = BTreeSet::new();
     for (name, text) in all().iter().filter(|(name, _)| name.starts_with("proxy/src/")) {
         faults.extend(quoted(&code(text), "fault::on(\""));
-        // The faults of addresses and of hidden APIs are named in tables.
-        if name == "proxy/src/fault.rs" {
-            for table in ["address-", "hidden-"] {
-                let names = quoted(&code(text), &format!("\"{table}"));
-                faults.extend(names.into_iter().map(|name| format!("{table}{name}")));
-            }
+        // The faults of addresses and those of hidden topics are named in two tables.
+        for kind in ["address", "hidden"].into_iter().filter(|_| name == "proxy/src/fault.rs") {
+            let names = quoted(&code(text), &format!("\"{kind}-"));
+            faults.extend(names.into_iter().map(|name| format!("{kind}-{name}")));
         }
     }
     let tests = sources(&["proxy/tests"]);

@@ -28,12 +28,12 @@ pub struct Client {
 impl Client {
     /// Connects to a port of the proxy.
     pub async fn connect(port: u16) -> Checked<Self> {
-        Self::connect_to("127.0.0.1", port).await
+        Self::connect_to(&format!("127.0.0.1:{port}")).await
     }
 
-    /// Connects to another host, such as a broker's.
-    pub async fn connect_to(host: &str, port: u16) -> Checked<Self> {
-        let stream = within("connect", TcpStream::connect((host, port))).await?;
+    /// The same to an address, as that of a broker.
+    pub async fn connect_to(address: &str) -> Checked<Self> {
+        let stream = within("connect", TcpStream::connect(address)).await?;
         let stream = stream.map_err(failure)?;
         stream.set_nodelay(true).map_err(failure)?;
         Ok(Self { stream: Box::new(stream), correlation: 100 })

@@ -394,6 +394,8 @@ fn denied(operation: &str, what: &Value) -> DescribeAclsRequest {
         .with_resource_name_filter(text(name))
         .with_pattern_type_filter(pattern_type)
         .with_principal_filter(text(&format!("User:{}", ALICE.0)))
+        // The crate's own default is an empty name, which is that of no host.
+        .with_host_filter(None)
         .with_operation(operation)
         .with_permission_type(DENY)
 }
