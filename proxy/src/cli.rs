@@ -76,6 +76,10 @@ pub enum Command {
         /// Copy records whose values are gone without them, marked by a header; else it ends there.
         #[arg(long)]
         mark_missing: bool,
+        /// Copy values that look like references and are not followed as they are; else it ends at
+        /// the first that may be one.
+        #[arg(long)]
+        keep_unsigned: bool,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,

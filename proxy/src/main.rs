@@ -25,8 +25,9 @@ fn main() -> ExitCode {
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
         }
-        Some(Command::Rehydrate { topic, to, mark_missing, upkeep }) => {
-            tend(&upkeep, &Task::Rehydrate(Order { topic, to, mark_missing }))
+        Some(Command::Rehydrate { topic, to, mark_missing, keep_unsigned, upkeep }) => {
+            let order = Order { topic, to, mark_missing, keep_unsigned };
+            tend(&upkeep, &Task::Rehydrate(order))
         }
         Some(Command::Lifecycle { action, after_days, class, upkeep }) => {
             let rules = Lifecycle { cold_after_days: after_days, class };

@@ -18,6 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use protocol_ext::reference::ReferenceError;
+
 use crate::config::{Config, OffloadRule, StoreKind};
 use crate::filters::offload::{PartFailure, glob, keys};
 use crate::store::lifecycle::Lifecycle;
@@ -147,6 +149,24 @@ pub enum UpkeepError {
         /// What is wrong.
         why: String,
     },
+    /// What may be a reference is not followed, and its value would be missing in the copy.
+    #[error(
+        "{topic}/{partition} offset {offset}: a value looks like a reference and is not followed: \
+         {why}. Nobody could restore it from the copy: {advice}. If it is a client's own value, \
+         --keep-unsigned copies all such values as they are. What was copied before stays"
+    )]
+    Unsigned {
+        /// The topic of the value.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+        /// Why it is not followed.
+        why: ReferenceError,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A value is gone, so nothing can be written in its place.
     #[error(
         "{topic}/{partition} offset {offset}: {object} is missing or not what was stored; what \
@@ -187,6 +207,7 @@ impl UpkeepError {
             | Self::Foreign { .. }
             | Self::Topic { .. }
             | Self::Doubted(_)
+            | Self::Unsigned { .. }
             | Self::Value { .. } => false,
         }
     }

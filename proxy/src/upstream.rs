@@ -28,6 +28,8 @@ pub struct BrokerConnection {
     correlation: i32,
     /// When its session is nearly over, and another connection should take its place.
     stale: Option<clock::Tick>,
+    /// Longest answer that is read.
+    answer_bytes_max: usize,
 }
 
 impl BrokerConnection {
@@ -35,7 +37,13 @@ impl BrokerConnection {
     pub fn new(connected: Connected) -> Self {
         let Connected { stream, lifetime } = connected;
         let stale = (!lifetime.is_zero()).then(|| clock::now().checked_add(lifetime / 10 * 8));
-        Self { stream, correlation: 0, stale: stale.flatten() }
+        let answer_bytes_max = PATCHED_RESPONSE_BYTES_MAX;
+        Self { stream, correlation: 0, stale: stale.flatten(), answer_bytes_max }
+    }
+
+    /// Reads answers of so many bytes.
+    pub fn with_answers_of(self, answer_bytes_max: usize) -> Self {
+        Self { answer_bytes_max, ..self }
     }
 
     /// The bytes alone, between two exchanges.
@@ -92,7 +100,7 @@ impl BrokerConnection {
     /// where it is.
     pub async fn answer_bytes(&mut self) -> io::Result<usize> {
         let length = self.stream.read_i32().await?;
-        let length = usize::try_from(length).ok().filter(|n| *n <= PATCHED_RESPONSE_BYTES_MAX);
+        let length = usize::try_from(length).ok().filter(|n| *n <= self.answer_bytes_max);
         let impossible = || invalid("impossible length of a response");
         length.filter(|n| *n >= 4).ok_or_else(impossible)
     }

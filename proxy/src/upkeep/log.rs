@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -15,7 +16,7 @@ use kafka_protocol::messages::{
     BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
     MetadataRequest, MetadataResponse, TopicName,
 };
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use protocol_ext::api;
 use protocol_ext::batch::{Batches, Caps, Entry, OpenBatch};
 use protocol_ext::reference::Reference;
@@ -100,12 +101,11 @@ impl Cluster {
 
     /// All topics that the cluster shows, its own apart.
     pub async fn shown(&mut self) -> io::Result<Shown> {
-        let mut broker = self.any().await?;
         let mut request = MetadataRequest::default();
         request.topics = None;
         request.allow_auto_topic_creation = false;
         let answer: MetadataResponse =
-            broker.call(api::METADATA, METADATA_VERSION, &request).await?;
+            self.ask(None, (api::METADATA, METADATA_VERSION), &request).await?;
         let brokers = answer.brokers.into_iter().filter_map(|broker| {
             let port = u16::try_from(broker.port).ok()?;
             Some(Broker { node: broker.node_id.0, host: broker.host.to_string(), port })
@@ -234,18 +234,45 @@ impl Cluster {
         self.brokers.clear();
     }
 
-    /// A connection to any broker.
-    pub async fn any(&mut self) -> io::Result<BrokerConnection> {
+    /// Asks one broker, or any, with this API and version. Who does not answer in time is given up.
+    pub async fn ask<Q, A>(
+        &mut self,
+        node: Option<i32>,
+        (key, version): (i16, i16),
+        request: &Q,
+    ) -> io::Result<A>
+    where
+        Q: Encodable + HeaderVersion,
+        A: Decodable,
+    {
+        let asked = async {
+            match node {
+                Some(node) => self.broker(node).await?.call(key, version, request).await,
+                None => self.any().await?.call(key, version, request).await,
+            }
+        };
+        let answer = match tokio::time::timeout(ANSWER, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "a broker does not answer")),
+        };
+        if let (Some(node), Err(_)) = (node, &answer) {
+            // What still comes there is the answer to nothing.
+            self.brokers.remove(&node);
+        }
+        answer
+    }
+
+    async fn any(&mut self) -> io::Result<BrokerConnection> {
         let stream = self.directory.connect_any(&self.limits, &Login::Proxy).await?;
         Ok(BrokerConnection::new(stream))
     }
 
-    /// The connection to one broker.
-    pub async fn broker(&mut self, node: i32) -> io::Result<&mut BrokerConnection> {
+    async fn broker(&mut self, node: i32) -> io::Result<&mut BrokerConnection> {
         if !self.brokers.contains_key(&node) {
             let stream =
                 self.directory.connect(Door::Node(node), &self.limits, &Login::Proxy).await?;
-            self.brokers.insert(node, BrokerConnection::new(stream));
+            let broker = BrokerConnection::new(stream).with_answers_of(ANSWER_BYTES_MAX);
+            self.brokers.insert(node, broker);
         }
         self.brokers.get_mut(&node).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -267,9 +294,8 @@ impl Cluster {
             .with_replica_id(BrokerId(replica))
             .with_isolation_level(isolation)
             .with_topics(vec![topic]);
-        let broker = self.broker(at.leader).await?;
-        let answer: ListOffsetsResponse =
-            broker.call(api::LIST_OFFSETS, LIST_OFFSETS_VERSION, &request).await?;
+        let api = (api::LIST_OFFSETS, LIST_OFFSETS_VERSION);
+        let answer: ListOffsetsResponse = self.ask(Some(at.leader), api, &request).await?;
         let found = answer.topics.first().and_then(|topic| topic.partitions.first());
         Ok(match found {
             Some(partition) if partition.error_code == 0 => Ok(partition.offset),
@@ -300,8 +326,8 @@ impl Cluster {
             .with_isolation_level(isolation)
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
-        let broker = self.broker(at.leader).await?;
-        let answer: FetchResponse = broker.call(api::FETCH, FETCH_VERSION, &request).await?;
+        let api = (api::FETCH, FETCH_VERSION);
+        let answer: FetchResponse = self.ask(Some(at.leader), api, &request).await?;
         let found = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
         Ok(match found {
             Some(partition) if partition.error_code == 0 => Ok(partition),
@@ -333,4 +359,64 @@ const UNCOMMITTED: (i32, i8) = (-1, 0);
 const COMMITTED: (i32, i8) = (-1, 1);
 const AS_DEBUGGER: (i32, i8) = (-2, 0);
 const FETCH_BYTES: i32 = 8 * 1024 * 1024;
+/// Time for the answer of a broker.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The longest batch that is written to a copy: the longest request that brokers take unless they
+/// were told otherwise.
+pub const BATCH_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// Longest answer: a batch is whole however long it is; and all else that is asked for.
+const ANSWER_BYTES_MAX: usize = BATCH_BYTES_MAX + 16 * 1024 * 1024;
 const FETCH_WAIT_MS: i32 = 500;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::raw::Flags;
+
+    async fn cluster() -> (TcpListener, Cluster) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let text = format!("[[cluster]]\nbootstrap = [\"127.0.0.1:{port}\"]\n");
+        let config = Config::parse(&text, &Flags::default()).expect("valid");
+        let cluster = Cluster::connect(&config).expect("no connection yet");
+        cluster.directory.learn(vec![Broker { node: 0, host: "127.0.0.1".to_owned(), port }]);
+        (listener, cluster)
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_does_not_answer_is_given_up() {
+        let (listener, mut cluster) = cluster().await;
+        cluster.broker(0).await.expect("a connection");
+        let (silent, _) = listener.accept().await.expect("a connection");
+        // Hours pass at once from here on.
+        tokio::time::pause();
+        let at = Partition {
+            topic: "t".to_owned(),
+            topic_id: [1; 16],
+            partition: 0,
+            replicas: 1,
+            leader: 0,
+        };
+        let asked = tokio::time::timeout(ANSWER * 10, cluster.log_end(&at)).await;
+        let error = asked.expect("it is given up").expect_err("no answer");
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        assert!(cluster.brokers.is_empty(), "the connection is used again");
+        drop(silent);
+    }
+
+    #[tokio::test]
+    async fn a_batch_as_long_as_any_that_is_written_is_read() {
+        let (listener, mut cluster) = cluster().await;
+        let broker = cluster.broker(0).await.expect("a connection");
+        let (mut answering, _) = listener.accept().await.expect("a connection");
+        let fetched = usize::try_from(FETCH_BYTES).expect("a number");
+        for (bytes, is_read) in [(BATCH_BYTES_MAX + fetched, true), (usize::MAX >> 33, false)] {
+            let length = i32::try_from(bytes).expect("a length").to_be_bytes();
+            answering.write_all(&length).await.expect("written");
+            assert_eq!(broker.answer_bytes().await.ok().is_some(), is_read, "{bytes} bytes");
+        }
+    }
+}

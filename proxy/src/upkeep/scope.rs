@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use protocol_ext::reference::{Binding, KeyRing, Reference};
+use protocol_ext::reference::{Binding, KeyRing, Reference, ReferenceError};
 
 use super::UpkeepError;
 use super::log::{Partition, Shown};
@@ -51,28 +51,37 @@ impl<'a> Scope<'a> {
                 return Err(UpkeepError::Topic { topic: topic.clone(), code: *code });
             }
         }
-        if fault::on("parts-not-missed") {
-            return Ok(());
-        }
         let there = |name: &str| shown.partitions.iter().find(|at| at.topic == name);
         // The id of a virtual topic is that of the real topic of its name.
         let virtuals = self.config.virtual_topics.iter().filter(|topic| {
             there(&topic.name)
                 .is_some_and(|at| self.all || self.stored.contains(&hex(&at.topic_id)))
         });
-        let segment = |part: &str| {
-            let mut topics = shown.partitions.iter().map(|at| at.topic.as_str());
-            topics.any(|topic| topic.strip_prefix(part).is_some_and(|day| day.starts_with('-')))
-        };
         for topic in virtuals {
-            for slot in &topic.slots {
-                let part = format!("{}-{slot}", topic.name);
-                if there(&part).is_none() && !(topic.days && segment(&part)) {
-                    return Err(UpkeepError::Unshown(part));
-                }
-            }
+            whole(topic, shown)?;
         }
         Ok(())
+    }
+}
+
+/// Fails if a part of a virtual topic is not shown.
+pub fn whole(topic: &VirtualTopic, shown: &Shown) -> Result<(), UpkeepError> {
+    let is_shown = |part: &str| {
+        let mut topics = shown.partitions.iter().map(|at| at.topic.as_str());
+        topics.any(|topic_name| match topic_name.strip_prefix(part) {
+            Some("") => true,
+            Some(rest) => {
+                // A copy of a segment is none.
+                let copy = topic_name.ends_with(SUFFIX) && !fault::on("copies-are-segments");
+                topic.days && rest.starts_with('-') && !copy
+            }
+            None => false,
+        })
+    };
+    let mut parts = topic.slots.iter().map(|slot| format!("{}-{slot}", topic.name));
+    match parts.find(|part| !is_shown(part)) {
+        Some(part) if !fault::on("parts-not-missed") => Err(UpkeepError::Unshown(part)),
+        _ => Ok(()),
     }
 }
 
@@ -86,10 +95,15 @@ pub fn parents<'a>(config: &'a Config, topic: &'a str) -> impl Iterator<Item = &
 
 /// What a value in the log of a topic refers to, if its signature fits a name that clients know
 /// the topic by.
-pub fn opened(config: &Config, keys: &KeyRing, topic: &str, value: &[u8]) -> Option<Reference> {
-    let parents = parents(config, topic).map(|parent| parent.name.as_str());
-    let mut names = std::iter::once(topic).chain(parents);
-    names.find_map(|topic| keys.open(value, &Binding { topic, tenant: TENANT }).ok())
+pub fn opened(
+    config: &Config,
+    keys: &KeyRing,
+    topic: &str,
+    value: &[u8],
+) -> Result<Reference, ReferenceError> {
+    let open = |topic| keys.open(value, &Binding { topic, tenant: TENANT });
+    let mut parents = parents(config, topic).map(|parent| parent.name.as_str());
+    open(topic).or_else(|error| parents.find_map(|name| open(name).ok()).ok_or(error))
 }
 
 /// The topic id in the key of a pack.
@@ -101,3 +115,6 @@ pub fn topic_of(key: &str) -> Option<&str> {
 pub fn hex(id: &[u8; 16]) -> String {
     uuid::Uuid::from_bytes(*id).simple().to_string()
 }
+
+/// What a copy's name ends with unless another one is asked for.
+pub const SUFFIX: &str = "-rehydrated";

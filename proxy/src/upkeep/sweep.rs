@@ -267,8 +267,7 @@ impl Sought<'_> {
 
     /// Whether clients of that topic would be given the value that a reference stands for.
     fn is_signed(&self, at: &Partition, value: &[u8]) -> bool {
-        opened(self.config, self.keys, &at.topic, value).is_some()
-            || fault::on("look-alikes-trusted")
+        opened(self.config, self.keys, &at.topic, value).is_ok() || fault::on("look-alikes-trusted")
     }
 
     /// The object of a reference. That it is not there, or that nobody follows the reference,

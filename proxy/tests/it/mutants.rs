@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::harness::{Checked, Faults};
+use crate::rehydrate::refusals;
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, lost, many_batches, offload,
     order, origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed,
@@ -221,6 +222,16 @@ fn mutants_of_losses() -> Vec<Mutant> {
             "before the replicas"
         ),
         mutant!("held-back-untold", rehydrate::an_open_transaction_is_told, "exit code with"),
+        mutant!("unreplicated-untold", refusals::what_replicas_lack_is_told, "exit code without"),
+        mutant!(
+            "unsigned-copied",
+            refusals::references_that_are_not_followed_end_it,
+            "of another key"
+        ),
+        mutant!("parts-not-missed", refusals::a_hidden_part_ends_it, "without a hidden part"),
+        mutant!("copies-are-segments", refusals::a_hidden_part_ends_it, "in the place of"),
+        mutant!("any-copy-fits", refusals::a_copy_that_would_lose_is_refused, "with new times"),
+        mutant!("burst-at-once", lost::a_burst_is_no_loss, "before readers stop"),
         mutant!(
             "any-copy-taken",
             rehydrate::a_copy_is_no_part_of_a_virtual_topic,

@@ -1,6 +1,8 @@
 //! The way out: a copy that is read without the proxy is what was read through it, whatever ended
 //! while it was made.
 
+pub mod refusals;
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -65,6 +67,12 @@ fn copied_to(brokers: &Brokers, topic: &str, partition: i32) -> Vec<Record> {
     let mut cluster = brokers.cluster();
     let Some(log) = cluster.log(topic, partition) else { return Vec::new() };
     log.batches().flat_map(read).collect()
+}
+
+/// All references that lie in a log.
+fn references(brokers: &Brokers, topic: &str, partition: i32) -> Vec<Vec<u8>> {
+    let values = copied_to(brokers, topic, partition).into_iter().filter_map(|r| r.value);
+    values.filter(|value| value.len() == 112 && value.starts_with(b"\xfbREF")).collect()
 }
 
 impl Scene {
@@ -153,7 +161,9 @@ pub async fn a_copy_is_what_was_read_before(faults: Faults) -> Checked {
     scene.brokers.cluster().configure("t", "retention.bytes", "1000");
     scene.send_many(0, 1).await?;
     scene.transactions(0).await?;
-    let forged = [&[0xfb, b'R', b'E', b'F', 1, 0][..], &noise(9, 106)].concat();
+    // What only looks like a reference: nothing is where it says.
+    let mut forged = references(&scene.brokers, "t", 0).remove(0);
+    forged[48..64].copy_from_slice(&noise(9, 16));
     let put = scene.brokers.cluster().log("t", 0).expect("a log").append(&single(forged));
     put.map_err(failure)?;
     scene.send_many(0, 200).await?;
@@ -185,6 +195,7 @@ pub async fn a_copy_is_what_was_read_before(faults: Faults) -> Checked {
         ("message.timestamp.after.max.ms", &ever),
         ("message.timestamp.before.max.ms", &ever),
         ("message.timestamp.type", "CreateTime"),
+        ("retention.bytes", "-1"),
         ("retention.ms", "777"),
     ];
     ensure_eq!(configs, expected, "configuration of the copy");

@@ -94,7 +94,7 @@ impl Losses {
         if burst.lost.len() < LOST_MAX {
             burst.lost.insert(pack);
         }
-        burst.lost.contains(&pack) || fault::on("bursts-pass")
+        (burst.lost.contains(&pack) && !fault::on("burst-at-once")) || fault::on("bursts-pass")
     }
 }
 

@@ -12,13 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol_ext::batch::{Batches, Caps, Entry, OpenBatch};
 use protocol_ext::records::{RecordAt, RecordView};
-use protocol_ext::reference::{KeyRing, Reference};
+use protocol_ext::reference::{KeyRing, Reference, ReferenceError};
 use protocol_ext::resend::{Resent, resend};
 use sha2::{Digest, Sha256};
 
 use super::aborted::Aborted;
 use super::journal::{Journal, Note};
-use super::{Copied, Place, target};
+use super::unsigned::Refused;
+use super::{Copied, Order, Place, target, unsigned};
 use crate::config::Config;
 use crate::fault;
 use crate::filters::offload::{Losses, PartFailure, Parts, Want, object_key};
@@ -36,8 +37,7 @@ pub struct Copy<'a> {
     store: Arc<ObjectStore>,
     parts: Parts,
     losses: Losses,
-    /// Whether records whose values are gone are copied without.
-    marks_lost: bool,
+    order: &'a Order,
     /// The brokers.
     pub cluster: &'a mut Cluster,
 }
@@ -85,6 +85,8 @@ struct Stretch {
     records: usize,
     /// Offset behind all that was looked at.
     next: i64,
+    /// Values in the chunks that look like references and are not followed.
+    refused: Vec<Refused>,
 }
 
 impl<'a> Copy<'a> {
@@ -94,13 +96,13 @@ impl<'a> Copy<'a> {
         store: Arc<ObjectStore>,
         keys: &'a KeyRing,
         (cluster, own): (&'a mut Cluster, &str),
-        marks_lost: bool,
+        order: &'a Order,
     ) -> Self {
         // Each value is read once, so none is kept.
         let parts = Parts::new(store.clone(), 0, READ_BYTES * 3, Arc::new(Metrics::new()));
         let losses = Losses::new(store.clone(), &config.cluster.name);
         losses.belongs_to(own);
-        Self { config, keys, store, parts, losses, marks_lost, cluster }
+        Self { config, keys, store, parts, losses, order, cluster }
     }
 
     /// Copies one partition from where its copy ends to the end of its log.
@@ -114,9 +116,10 @@ impl<'a> Copy<'a> {
         let store = self.store.clone();
         let mut journal = Journal::new(&store, &self.config.cluster.name, source, target);
         // First: what comes meanwhile is behind no transaction.
-        let written = self.cluster.high_watermark(source).await?;
+        let (written, unreplicated) = self.written(source).await?;
         let (first, end) = self.cluster.bounds(source).await?;
         copied.held_back = (written - end).max(0);
+        copied.unreplicated = unreplicated;
         self.has_all(target).await?;
         let mut place = self.resume(&mut journal, first, target).await?;
         if as_another || place.producer.id < 0 {
@@ -132,6 +135,10 @@ impl<'a> Copy<'a> {
             if stretch.next <= place.source {
                 let why = format!("nothing readable at offset {}", place.source);
                 return Err(unreadable(source, why));
+            }
+            if !self.order.keep_unsigned {
+                let cluster = &self.config.cluster.name;
+                unsigned::judge(&store, cluster, source, &stretch.refused).await?;
             }
             if !stretch.chunks.is_empty() {
                 let batches = stretch.chunks.iter().map(|chunk| (chunk.count(), chunk.next()));
@@ -157,7 +164,23 @@ impl<'a> Copy<'a> {
             show(place.source - first);
         }
         (copied.up_to, copied.in_copy) = (place.source, place.target);
+        copied.trimmed = self.cluster.bounds(target).await?.0;
         Ok(())
+    }
+
+    /// The offset behind what every replica in sync has of a log, and how many its leader has
+    /// beyond it. Replicas are on their way to what is written at any time, so they get a moment.
+    async fn written(&mut self, at: &Partition) -> Result<(i64, i64), UpkeepError> {
+        let end = self.cluster.log_end(at).await?;
+        let mut looks = 0;
+        loop {
+            let written = self.cluster.high_watermark(at).await?;
+            looks += 1;
+            if written >= end || looks > REPLICAS_LOOKS {
+                return Ok((written, (end - written).max(0)));
+            }
+            tokio::time::sleep(REPLICAS_PAUSE).await;
+        }
     }
 
     /// Fails while the leader has batches of the copy that are not in it yet: its end does not tell
@@ -253,8 +276,16 @@ impl<'a> Copy<'a> {
                 break;
             }
             stretch.records += 1;
-            let mut unsigned = 0;
-            let want = self.want(at, &record, &mut unsigned);
+            let want = match self.want(at, &record) {
+                Some(Ok(want)) => Some(want),
+                Some(Err(why)) => {
+                    let value = record.value.unwrap_or_default();
+                    stretch.refused.push(Refused::new(offset, value, why));
+                    None
+                }
+                None => None,
+            };
+            let unsigned = u64::from(stretch.refused.last().is_some_and(|r| r.offset == offset));
             let value = record.value.map_or(0, <[u8]>::len);
             let value = want.as_ref().map_or(value, |w| w.reference.original_bytes as usize);
             let rest = record.key.map_or(0, <[u8]>::len) + record.headers_raw.len();
@@ -280,15 +311,19 @@ impl<'a> Copy<'a> {
     }
 
     /// The value that a record's reference stands for, if it is one that the proxy follows.
-    fn want(&self, at: &Partition, record: &RecordView<'_>, unsigned: &mut u64) -> Option<Want> {
+    /// `None` if it does not look like one.
+    fn want(
+        &self,
+        at: &Partition,
+        record: &RecordView<'_>,
+    ) -> Option<Result<Want, ReferenceError>> {
         let value = record.value.filter(|value| Reference::looks_like(value))?;
-        let Some(reference) = opened(self.config, self.keys, &at.topic, value) else {
-            *unsigned += 1;
-            return None;
-        };
-        let Reference { pack_id, topic_id, partition, .. } = &reference;
-        let object = object_key(&self.config.cluster.name, pack_id, topic_id, *partition);
-        Some(Want { object: object.into(), reference })
+        let opened = opened(self.config, self.keys, &at.topic, value);
+        Some(opened.map(|reference| {
+            let Reference { pack_id, topic_id, partition, .. } = &reference;
+            let object = object_key(&self.config.cluster.name, pack_id, topic_id, *partition);
+            Want { object: object.into(), reference }
+        }))
     }
 
     /// The values of some batches.
@@ -343,7 +378,7 @@ impl<'a> Copy<'a> {
                 Some(_) if fault::on("copy-keeps-references") => None,
                 Some(want) => Some(match values.get(&want.key()) {
                     Some(value) => Ok(value.clone()),
-                    None if self.marks_lost => Err(want.reference.original_bytes),
+                    None if self.order.mark_missing => Err(want.reference.original_bytes),
                     None => return Err(missing()),
                 }),
             };
@@ -396,6 +431,9 @@ fn stopped(target: &Partition, passes: bool, why: String) -> UpkeepError {
 
 /// Two runs for one copy.
 const BESIDE: &str = "another run writes to it: let one of them end, and begin again if need be";
+/// Looks at replicas that do not have all yet, and the time between two of them.
+const REPLICAS_LOOKS: u32 = 20;
+const REPLICAS_PAUSE: Duration = Duration::from_millis(100);
 /// Time for values that are read at once: a slow store is waited for.
 const READ_TIME: Duration = Duration::from_secs(600);
 
@@ -463,7 +501,9 @@ mod tests {
         let keys = keys::ring(settings).expect("keys");
         let store = Arc::new(ObjectStore::open(settings, Failures::default()).expect("a store"));
         let mut cluster = Cluster::connect(&config).expect("no connection yet");
-        let copy = Copy::new(&config, store, &keys, (&mut cluster, "c"), false);
+        let (topic, to) = ("t".to_owned(), None);
+        let order = Order { topic, to, mark_missing: false, keep_unsigned: false };
+        let copy = Copy::new(&config, store, &keys, (&mut cluster, "c"), &order);
         let (topic, topic_id) = ("t".to_owned(), [1; 16]);
         let at = Partition { topic, topic_id, partition: 0, replicas: 1, leader: 0 };
         let most = i32::try_from(RECORDS_MAX).expect("small");
