@@ -9,6 +9,7 @@ use turmoil::Sim;
 
 use crate::brokers;
 use crate::connection::PROXY;
+use crate::producer::NOT_STORED_BATCHES;
 use crate::scenario::{CLIENTS, client_host};
 use crate::world::World;
 
@@ -16,6 +17,8 @@ use crate::world::World;
 pub const LATENCY_MAX: Duration = Duration::from_millis(5);
 /// The same where a link is slow.
 const SLOW_LATENCY_MAX: Duration = Duration::from_millis(250);
+/// A store that went away stays away until some batch was not stored, at most so much longer.
+const UNFELT_MAX: Duration = Duration::from_secs(6);
 
 /// What is broken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +38,25 @@ pub struct Trouble<'a> {
     world: &'a World,
     broken: Vec<(Duration, Broken)>,
     next: Duration,
+    /// Batches that were not stored when the store went away.
+    not_stored: Option<u64>,
 }
 
 impl<'a> Trouble<'a> {
     /// Nothing is broken yet.
     pub fn new(world: &'a World, first: Duration) -> Self {
-        Self { world, broken: Vec::new(), next: first }
+        Self { world, broken: Vec::new(), next: first, not_stored: None }
     }
 
     /// Does what is due at this time.
     pub fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
-        let (due, later) = self.broken.drain(..).partition(|(at, _)| *at <= now);
+        let unfelt = self.not_stored == Some(self.world.counted(NOT_STORED_BATCHES));
+        let (due, later) = self.broken.drain(..).partition(|(at, broken)| {
+            let longer =
+                if unfelt && *broken == Broken::Store { UNFELT_MAX } else { Duration::ZERO };
+            *at + longer <= now
+        });
         self.broken = later;
         for (_, broken) in due {
             self.repair(sim, &broken);
@@ -119,6 +129,7 @@ impl<'a> Trouble<'a> {
                 world.event("trouble", if away { "the store is away" } else { "it is slow" }, &[]);
                 world.count(if away { "stores away" } else { "slow stores" });
                 weather::set(Weather { late, failing });
+                self.not_stored = away.then(|| world.counted(NOT_STORED_BATCHES));
                 self.until(sim, time, Broken::Store);
             }
             13 if !self.is_broken(&Broken::Pace) => {
