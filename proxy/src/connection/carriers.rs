@@ -175,9 +175,9 @@ impl Requests<'_> {
             && !fault::on("deletions-pass")
             && let Some(request) = delete_records::asked(ways, head, &frame).map_err(wrong)?
         {
+            let rest = delete_records::rest(ways, head, &frame, &request).map_err(wrong)?;
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
-            let rest = delete_records::rest(ways, head, &frame, &request).map_err(wrong)?;
             let beside = self.home(head, rest).await?;
             let legs = self.legs.get_or_insert_default();
             let answer = legs.delete_records(ways, head, &request, beside).await;

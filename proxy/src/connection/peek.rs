@@ -12,7 +12,9 @@ const PEEK_BYTES_MAX: usize = IO_BUFFER_BYTES - 4;
 
 /// The start of a Produce request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ProducePeek {
+pub struct ProducePeek<'a> {
+    /// The transactional id, if there is one.
+    pub transactional_id: Option<&'a [u8]>,
     /// Acknowledgements wanted; 0: there will be no answer.
     pub acks: i16,
     /// The topic, if the request has exactly one.
@@ -25,16 +27,17 @@ pub fn produce(
     held: &[u8],
     frame_bytes: usize,
     topic_too: bool,
-) -> Result<Option<ProducePeek>, WireError> {
+) -> Result<Option<ProducePeek<'_>>, WireError> {
     peek(held, frame_bytes, |frame| {
         let flexible = api::is_flexible(head.api, head.version);
         let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
-        if head.version >= 3 {
-            read.bytes(flexible, false)?;
-        }
+        let transactional_id = match head.version {
+            3.. => read.bytes(flexible, false)?,
+            _ => None,
+        };
         let acks = read.i16()?;
         if !topic_too {
-            return Ok(ProducePeek { acks, only_topic: None });
+            return Ok(ProducePeek { transactional_id, acks, only_topic: None });
         }
         read.i32()?;
         let one = read.length(flexible, true)? == Some(1);
@@ -50,7 +53,7 @@ pub fn produce(
                 Some(TopicRef::Name(String::from_utf8_lossy(name).into()))
             }
         };
-        Ok(ProducePeek { acks, only_topic })
+        Ok(ProducePeek { transactional_id, acks, only_topic })
     })
 }
 
@@ -139,10 +142,10 @@ pub fn share_fetch(head: Head, frame: &[u8]) -> Result<ShareFetchPeek, WireError
     Ok(ShareFetchPeek { group, bytes_max, records_max: read.i32()?, at })
 }
 
-fn peek<T>(
-    held: &[u8],
+fn peek<'a, T>(
+    held: &'a [u8],
     frame_bytes: usize,
-    read: impl FnOnce(&[u8]) -> Result<T, WireError>,
+    read: impl FnOnce(&'a [u8]) -> Result<T, WireError>,
 ) -> Result<Option<T>, WireError> {
     let frame = &held[..held.len().min(frame_bytes)];
     match read(frame) {

@@ -367,8 +367,13 @@ impl<'a> Requests<'a> {
         let stored = stored && named != Some(Named::Hidden);
         // What may follow a refused batch is looked at, however small.
         let stored = stored || (batches && !self.refusals.is_empty());
+        let own_writer = peeked.transactional_id.is_some_and(|id| {
+            let id = std::str::from_utf8(id).unwrap_or_default();
+            routed.is_some_and(|routed| routed.is_own_writer(id))
+        });
         // One that nobody has seen yet may be a virtual topic, or a part of one.
-        let split = routed.is_some() && named != Some(Named::Plain);
+        let split = routed.is_some() && (named != Some(Named::Plain) || own_writer);
+        let stored = stored && !own_writer;
         Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
     }
 

@@ -217,9 +217,10 @@ impl<'a> Requests<'a> {
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
+            // Of what was asked nothing is waited for in between: names may become known.
+            let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
-            let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
             return self.read(ways, head, (&request, rest), wanted).await;
         }
         let answer = match &self.plane.offload {
@@ -299,9 +300,9 @@ impl<'a> Requests<'a> {
         if let Some(ways) = self.plane.ways() {
             let wrong = |error| request_error(head.api, error);
             if let Some(request) = list_offsets::asked(ways, head, &frame).map_err(wrong)? {
+                let rest = list_offsets::rest(ways, head, &frame, &request).map_err(wrong)?;
                 let refused = self.refused(head, &frame, true).await?;
                 let ways = Ways { refused: &refused, ..ways };
-                let rest = list_offsets::rest(ways, head, &frame, &request).map_err(wrong)?;
                 let beside = self.home(head, rest).await?;
                 let legs = self.legs.get_or_insert_default();
                 let answer = legs.list_offsets(ways, head, &request, beside).await;

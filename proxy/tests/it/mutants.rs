@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::harness::{Checked, Faults};
 use crate::rehydrate::refusals;
@@ -577,6 +578,8 @@ fn mutants_of_segments() -> Vec<Mutant> {
 /// A fault that needs a race to do harm may miss it: one harm of so many tries is enough, since the
 /// check without a fault passes every time.
 const TRIES: u32 = 5;
+/// No check takes so long, whatever is broken; one that does waits for something without a bound.
+const CHECK_MAX: Duration = Duration::from_secs(240);
 
 /// `FIREBREAK_MUTANT=NAME` runs one of them.
 #[tokio::test]
@@ -606,7 +609,8 @@ async fn every_check_fails_when_its_promise_is_broken() {
 
 async fn seen_to_fail(mutant: &Mutant) -> Result<(), String> {
     for tries in 1..=TRIES {
-        match (mutant.check)(Some(mutant.faults)).await {
+        let checked = tokio::time::timeout(CHECK_MAX, (mutant.check)(Some(mutant.faults))).await;
+        match checked.map_err(|_| "it stands still")? {
             Err(failure) if failure.0.contains(mutant.complaint) => {
                 println!("{} (try {tries}): {}", mutant.name, failure.0);
                 return Ok(());

@@ -65,7 +65,7 @@ async fn a_frozen_broker_does_not_delay_what_is_learned() -> Checked {
 /// Hosts whose addresses are in a file, which the binary reads with the feature `failpoints` only.
 #[cfg(feature = "failpoints")]
 pub mod named {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
     use crate::harness::ensure;
@@ -82,6 +82,17 @@ pub mod named {
 
     fn ip(last: u8) -> IpAddr {
         Ipv4Addr::new(127, 0, 0, last).into()
+    }
+
+    /// A port that is free at every one of these addresses.
+    fn port_of_all(addresses: &[IpAddr]) -> u16 {
+        loop {
+            let first = TcpListener::bind((addresses[0], 0)).expect("a free port");
+            let port = first.local_addr().expect("bound").port();
+            if addresses[1..].iter().all(|ip| TcpListener::bind((*ip, port)).is_ok()) {
+                return port;
+            }
+        }
     }
 
     /// One host, five addresses of two families, one of them alive and not the first of any.
@@ -110,7 +121,8 @@ pub mod named {
     /// A host gets another address and keeps name and port, as in a rolled stateful set.
     pub async fn a_host_that_moved_is_found(faults: Faults) -> Checked {
         let mut brokers = Brokers::start(0).await;
-        let port = brokers.add_at(0, SocketAddr::new(ip(2), 0), HOST).await;
+        let port = port_of_all(&[ip(2), ip(3), ip(4)]);
+        brokers.add_at(0, SocketAddr::new(ip(2), port), HOST).await;
         let folder = Folder::new();
         let names = write(&folder, &[ip(2)]);
         let setup = Setup::new(&brokers, faults).names(names).limit("connect_ms = 2000");

@@ -35,6 +35,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const OUT_OF_ORDER: i16 = 45;
 /// No broker here says so: the proxy could not store a value, or one of a batch before.
 const NOT_STORED: i16 = 56;
+/// Counts batches that are answered so.
+pub const NOT_STORED_BATCHES: &str = "batches not stored";
 const DUPLICATE: i16 = 46;
 /// Codes after which Java sends a batch again, of those a broker may have here.
 const AGAIN: [i16; 8] = [3, 5, 6, 7, 19, 20, 100, 9];
@@ -359,7 +361,7 @@ impl Producer {
             }
             // A batch before it was lost.
             OUT_OF_ORDER if !first => world.count("batches out of order"),
-            NOT_STORED => world.count("batches not stored"),
+            NOT_STORED => world.count(NOT_STORED_BATCHES),
             code if AGAIN.contains(&code) => world.count("batches refused"),
             code => {
                 let (topic, partition) = place;

@@ -9,6 +9,7 @@ use firebreak::cli::LogFormat;
 use firebreak::telemetry;
 
 use crate::crowd::{self, Size};
+use crate::producer::NOT_STORED_BATCHES;
 use crate::scenario::{self, Outcome};
 use crate::world::Counts;
 
@@ -31,7 +32,7 @@ const MUST_HAPPEN: [&str; 22] = [
     "controller moves",
     "slow stores",
     "stores away",
-    "batches not stored",
+    NOT_STORED_BATCHES,
     "answers cut",
     "broker ids moved",
     "batches sent again",

@@ -9,6 +9,8 @@ use turmoil::Sim;
 
 use crate::brokers;
 use crate::connection::PROXY;
+use crate::producer::NOT_STORED_BATCHES;
+use crate::proxy::Features;
 use crate::scenario::{CLIENTS, client_host};
 use crate::world::World;
 
@@ -16,6 +18,8 @@ use crate::world::World;
 pub const LATENCY_MAX: Duration = Duration::from_millis(5);
 /// The same where a link is slow.
 const SLOW_LATENCY_MAX: Duration = Duration::from_millis(250);
+/// A store that went away stays away until some batch was not stored, at most so much longer.
+const UNFELT_MAX: Duration = Duration::from_secs(6);
 
 /// What is broken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +39,29 @@ pub struct Trouble<'a> {
     world: &'a World,
     broken: Vec<(Duration, Broken)>,
     next: Duration,
+    has_store: bool,
+    /// How often the store was in trouble.
+    weathers: usize,
+    /// Batches that were not stored when the store went away.
+    not_stored: Option<u64>,
 }
 
 impl<'a> Trouble<'a> {
     /// Nothing is broken yet.
     pub fn new(world: &'a World, first: Duration) -> Self {
-        Self { world, broken: Vec::new(), next: first }
+        let has_store = Features::of(world.seed).offload;
+        Self { world, broken: Vec::new(), next: first, has_store, weathers: 0, not_stored: None }
     }
 
     /// Does what is due at this time.
     pub fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
-        let (due, later) = self.broken.drain(..).partition(|(at, _)| *at <= now);
+        let unfelt = self.not_stored == Some(self.world.counted(NOT_STORED_BATCHES));
+        let (due, later) = self.broken.drain(..).partition(|(at, broken)| {
+            let longer =
+                if unfelt && *broken == Broken::Store { UNFELT_MAX } else { Duration::ZERO };
+            *at + longer <= now
+        });
         self.broken = later;
         for (_, broken) in due {
             self.repair(sim, &broken);
@@ -77,7 +92,7 @@ impl<'a> Trouble<'a> {
     fn break_something(&mut self, sim: &mut Sim<'_>) {
         let world = self.world;
         world.calm.set(false);
-        match world.below(15) {
+        match world.below(16) {
             0 | 1 => self.crash_broker(sim),
             2 if !self.is_broken(&Broken::Proxy) => {
                 world.event("trouble", "the proxy crashes", &[]);
@@ -109,8 +124,15 @@ impl<'a> Trouble<'a> {
             11 => {
                 world.cuts.set(world.cuts.get() + world.between(1, 3));
             }
-            12 if !self.is_broken(&Broken::Store) => {
-                let (late, failing, time) = match world.below(4) {
+            12 | 15 if self.has_store && !self.is_broken(&Broken::Store) => {
+                // A store is away the first time and slow the second.
+                let kind = match self.weathers {
+                    0 => 0,
+                    1 => 2,
+                    _ => world.below(4),
+                };
+                self.weathers += 1;
+                let (late, failing, time) = match kind {
                     0 => (world.ms(5, 60), weather::ALWAYS, (1500, 4000)),
                     1 => (world.ms(20, 900), world.below(6), (300, 3000)),
                     _ => (world.ms(20, 900), 0, (300, 3000)),
@@ -119,6 +141,7 @@ impl<'a> Trouble<'a> {
                 world.event("trouble", if away { "the store is away" } else { "it is slow" }, &[]);
                 world.count(if away { "stores away" } else { "slow stores" });
                 weather::set(Weather { late, failing });
+                self.not_stored = away.then(|| world.counted(NOT_STORED_BATCHES));
                 self.until(sim, time, Broken::Store);
             }
             13 if !self.is_broken(&Broken::Pace) => {

@@ -166,6 +166,11 @@ impl World {
         *self.counts.borrow_mut().entry(what).or_default() += n;
     }
 
+    /// How often something happened so far.
+    pub fn counted(&self, what: &str) -> u64 {
+        self.counts.borrow().get(what).copied().unwrap_or(0)
+    }
+
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.counts.borrow().clone()

@@ -32,6 +32,7 @@ macro_rules! configs {
                 let rows = hidden.map(|resource| {
                     <$row>::default()
                         .with_error_code(UNKNOWN_PARTITION)
+                        .with_error_message(None)
                         .with_resource_type(TOPIC)
                         .with_resource_name(resource.resource_name)
                 });

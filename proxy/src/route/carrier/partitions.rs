@@ -31,7 +31,8 @@ impl Shared for ElectLeadersRequest {
     fn take_out(&mut self, known: Known<'_>) -> Result<Option<Self::Answer>, WireError> {
         let Some(topics) = &mut self.topic_partitions else { return Ok(None) };
         let hidden = known.hidden(topics, |topic| &topic.topic, |topic| topic.partitions.len())?;
-        let row = PartitionResult::default().with_error_code(UNKNOWN_PARTITION);
+        let row = PartitionResult::default().with_error_message(None);
+        let row = row.with_error_code(UNKNOWN_PARTITION);
         let told = hidden.into_iter().map(|topic| {
             let rows = topic.partitions.iter().map(|n| row.clone().with_partition_id(*n));
             let told = ReplicaElectionResult::default().with_topic(topic.topic);
@@ -57,7 +58,8 @@ impl Shared for AlterPartitionReassignmentsRequest {
     fn take_out(&mut self, known: Known<'_>) -> Result<Option<Self::Answer>, WireError> {
         let topics = &mut self.topics;
         let hidden = known.hidden(topics, |topic| &topic.name, |topic| topic.partitions.len())?;
-        let row = ReassignablePartitionResponse::default().with_error_code(UNKNOWN_PARTITION);
+        let row = ReassignablePartitionResponse::default().with_error_message(None);
+        let row = row.with_error_code(UNKNOWN_PARTITION);
         let told = hidden.into_iter().map(|topic| {
             let rows = topic.partitions.iter();
             let rows = rows.map(|asked| row.clone().with_partition_index(asked.partition_index));
@@ -65,7 +67,7 @@ impl Shared for AlterPartitionReassignmentsRequest {
             told.with_partitions(rows.collect())
         });
         let told: Vec<_> = told.collect();
-        let answer = AlterPartitionReassignmentsResponse::default();
+        let answer = AlterPartitionReassignmentsResponse::default().with_error_message(None);
         Ok((!told.is_empty()).then(|| answer.with_responses(told)))
     }
 

@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::net::Line;
 use crate::route::addresses::Directory;
 use crate::route::placement::Placement;
-use crate::route::transactions::INVALID_TXN_STATE;
+use crate::route::transactions::{ID_FORBIDDEN, INVALID_TXN_STATE};
 use crate::route::virtual_topics::Routed;
 use crate::{clock, fault};
 
@@ -112,25 +112,38 @@ impl Legs {
         let at = header::request_body_at(head, frame)?;
         let mut request: ProduceRequest = guard::request(api::PRODUCE, head.version, frame, at)?;
         let topics = std::mem::take(&mut request.topic_data);
+        let writer = request.transactional_id.as_deref();
+        if writer.is_some_and(|id| ways.routed.is_own_writer(id)) {
+            bounded(topics.iter().map(|topic| topic.partition_data.len()))?;
+            let told = topics.iter().map(|topic| failed(topic, ID_FORBIDDEN)).collect();
+            let answer = ProduceResponse::default().with_responses(told);
+            return Ok(Produced::Answered(reply::frame(head, &answer)?));
+        }
         let (ours, rest): (Vec<_>, Vec<_>) =
             topics.into_iter().partition(|topic| routed(ways, topic).is_some());
-        let (hidden, rest): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|topic| unseen(ways, topic).is_some());
+        let (mut hidden, mut seen) = (Vec::new(), Vec::new());
+        for topic in rest {
+            match unseen(ways, &topic) {
+                Some(code) => hidden.push(failed(&topic, code)),
+                None => seen.push(topic),
+            }
+        }
         if ours.is_empty() && hidden.is_empty() {
             return Ok(Produced::Untouched);
         }
-        bounded(ours.iter().chain(&hidden).map(|topic| topic.partition_data.len()))?;
+        let rows = ours.iter().map(|topic| topic.partition_data.len());
+        bounded(rows.chain(hidden.iter().map(|told| told.partition_responses.len())))?;
         request.topic_data = ours;
         let mut told = match request.topic_data.is_empty() {
             true => Vec::new(),
             false => self.write(ways, caps, metrics, client, &request).await?,
         };
-        told.extend(hidden.iter().filter_map(|topic| Some(failed(topic, unseen(ways, topic)?))));
-        if rest.is_empty() {
+        told.extend(hidden);
+        if seen.is_empty() {
             let answer = ProduceResponse::default().with_responses(told);
             return Ok(Produced::Answered(reply::frame(head, &answer)?));
         }
-        request.topic_data = rest;
+        request.topic_data = seen;
         if fault::on("transactional-id-lost") {
             request.transactional_id = None;
         }

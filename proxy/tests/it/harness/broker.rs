@@ -14,6 +14,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::until;
+
 /// Last byte of the first node's loopback address; the proxy is on 127.0.0.1.
 const FIRST_HOST: i32 = 2;
 /// Bytes written at once, so that the counts of bytes stay near the truth.
@@ -112,13 +114,13 @@ impl Brokers {
 
     /// Starts a node at an address, under a host name; gives its port.
     pub async fn add_at(&mut self, id: i32, address: SocketAddr, host: &str) -> u16 {
-        let mut listener = TcpListener::bind(address).await;
         // A port that a node had before may be another process's by now, which gives it back.
-        while listener.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            listener = TcpListener::bind(address).await;
-        }
-        let listener = listener.expect("a loopback port");
+        let bound =
+            until("a port that a node had", async || match TcpListener::bind(address).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+                bound => Some(bound.expect("a loopback port")),
+            });
+        let listener = bound.await.unwrap_or_else(|late| panic!("{address}: {late:?}"));
         let port = listener.local_addr().expect("bound").port();
         let counts = Arc::new(Counts::default());
         let mut tasks = JoinSet::new();

@@ -175,6 +175,15 @@ macro_rules! asked {
     };
 }
 
+/// The rows of an answer to Produce.
+fn produced(answer: m::ProduceResponse) -> Rows {
+    let topics = answer.responses.into_iter();
+    let row = |topic: m::produce_response::TopicProduceResponse| {
+        (who(&topic.name, topic.topic_id), topic.partition_responses[0].error_code)
+    };
+    topics.map(row).collect()
+}
+
 /// Produce and Fetch, by name and by id.
 pub async fn data(faults: Faults) -> Checked {
     let mut asker = Asker::new(faults).await?;
@@ -186,13 +195,7 @@ pub async fn data(faults: Faults) -> Checked {
         request.topic_data.extend(others.flat_map(|other| other.topic_data));
         request
     };
-    let told = |answer: m::ProduceResponse| -> Rows {
-        let topics = answer.responses.into_iter();
-        let row = |topic: m::produce_response::TopicProduceResponse| {
-            (who(&topic.name, topic.topic_id), topic.partition_responses[0].error_code)
-        };
-        topics.map(row).collect()
-    };
+    let told = produced;
     asker.hides((0, 3..=12), (0, UNKNOWN), written, told).await?;
     let by_id = |plain| {
         let codes = [plain, UNKNOWN_ID, UNKNOWN_ID];
@@ -532,7 +535,14 @@ pub async fn the_writer(faults: Faults) -> Checked {
     };
     let told =
         |answer: m::TxnOffsetCommitResponse| rows!(answer.topics, name, partitions, error_code);
-    asker.ask((28, 0..=5), &[("t", ID_FORBIDDEN)], 0, commit, told).await
+    asker.ask((28, 0..=5), &[("t", ID_FORBIDDEN)], 0, commit, told).await?;
+    // A broker adds the partitions of a request to its transaction.
+    let batch = single(b"x".to_vec());
+    let write = |version: i16, names: &[&str]| {
+        let request = produce(version, -1, names[0], &[(0, batch.clone())]);
+        request.with_transactional_id(Some(text(WRITER).into()))
+    };
+    asker.ask((0, 3..=13), &[("t", ID_FORBIDDEN)], 0, write, produced).await
 }
 
 #[tokio::test]
