@@ -15,11 +15,6 @@ use crate::clock;
 use crate::limits::{IO_BUFFER_BYTES, IO_BUFFERS_KEPT};
 use crate::stream::{ReadHalf, WriteHalf};
 
-/// Pieces that the rest of a long frame goes on in, while they are not too small.
-const PIECES: usize = 4;
-/// Smaller ones cost more in system calls than their end waits less.
-const PIECE_BYTES_MIN: usize = 32 * 1024;
-
 /// Buffers that nobody uses now.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Box<[u8]>>>>);
@@ -85,13 +80,13 @@ impl Buffer {
         }
     }
 
-    /// Polls for more bytes behind those held, within a frame of which `left` bytes are still to
-    /// come or between two (0); 0 at the end of the stream.
+    /// Polls for more bytes behind those held, `within` a long frame or not; 0 at the end of the
+    /// stream.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
-        left: usize,
+        within: bool,
     ) -> Poll<io::Result<usize>> {
         ready!(from.poll_ready(cx))?;
         let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
@@ -99,14 +94,12 @@ impl Buffer {
             bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let space = &mut bytes[self.end..];
-        let most = space.len().min(piece_bytes(left));
-        let mut space = ReadBuf::new(&mut space[..most]);
+        let mut space = ReadBuf::new(&mut bytes[self.end..]);
         if space.capacity() == 0 {
             let full = io::Error::new(io::ErrorKind::InvalidData, "a value fills the buffer");
             return Poll::Ready(Err(full));
         }
-        let read = from.poll_read_much(cx, &mut space, is_long(left));
+        let read = from.poll_read_much(cx, &mut space, within);
         let filled = space.filled().len();
         self.end += filled;
         if self.is_empty() {
@@ -118,12 +111,12 @@ impl Buffer {
 
     /// Reads more bytes behind those held, between two frames; 0 at the end of the stream.
     pub async fn fill(&mut self, from: &mut ReadHalf<'_>) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, from, 0)).await
+        poll_fn(|cx| self.poll_fill(cx, from, false)).await
     }
 
     /// The same within a frame, of which so many bytes are still to come.
     pub async fn fill_within(&mut self, from: &mut ReadHalf<'_>, left: usize) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, from, left)).await
+        poll_fn(|cx| self.poll_fill(cx, from, is_long(left))).await
     }
 
     /// Writes the first `n` bytes to `to` and drops them; gives the time spent waiting, if any.
@@ -163,17 +156,8 @@ impl Buffer {
     }
 }
 
-/// Most bytes of the next read: a frame goes on in pieces of its rest, so that whoever waits for
-/// its end does not wait for a long last piece to be read and then written.
-fn piece_bytes(left: usize) -> usize {
-    match left {
-        0 => IO_BUFFER_BYTES,
-        left => (left / PIECES).clamp(PIECE_BYTES_MIN, IO_BUFFER_BYTES),
-    }
-}
-
 /// Whether so many bytes come in several pieces, so that the next one may be there already.
-fn is_long(left: usize) -> bool {
+pub fn is_long(left: usize) -> bool {
     left > IO_BUFFER_BYTES / 2
 }
 
