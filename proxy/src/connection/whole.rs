@@ -217,7 +217,7 @@ impl<'a> Requests<'a> {
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
-            // Of what was asked nothing is waited for in between: names may become known.
+            // Decided before anything is waited for: an id may become known meanwhile.
             let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };

@@ -276,16 +276,15 @@ impl<'a> Copy<'a> {
                 break;
             }
             stretch.records += 1;
-            let want = match self.want(at, &record) {
-                Some(Ok(want)) => Some(want),
+            let (want, unsigned) = match self.want(at, &record) {
+                Some(Ok(want)) => (Some(want), 0),
                 Some(Err(why)) => {
                     let value = record.value.unwrap_or_default();
                     stretch.refused.push(Refused::new(offset, value, why));
-                    None
+                    (None, 1)
                 }
-                None => None,
+                None => (None, 0),
             };
-            let unsigned = u64::from(stretch.refused.last().is_some_and(|r| r.offset == offset));
             let value = record.value.map_or(0, <[u8]>::len);
             let value = want.as_ref().map_or(value, |w| w.reference.original_bytes as usize);
             let rest = record.key.map_or(0, <[u8]>::len) + record.headers_raw.len();

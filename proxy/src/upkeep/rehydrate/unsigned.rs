@@ -18,7 +18,7 @@ use crate::upkeep::log::Partition;
 #[derive(Debug)]
 pub struct Refused {
     /// Offset of its record.
-    pub offset: i64,
+    offset: i64,
     why: ReferenceError,
     /// What it says, with no good signature.
     reference: Option<Box<Reference>>,
