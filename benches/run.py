@@ -216,7 +216,7 @@ class Bench:
 
     def rounds(self, cell):
         modes = [mode for mode in self.modes if self.takes_part(cell, mode)]
-        rounds = cell.rounds or self.options.rounds
+        rounds = self.options.rounds or cell.rounds
         samples = {mode.name: [] for mode in modes}
         versions = {mode.name: {} for mode in modes}
         for number in range(rounds):
@@ -349,7 +349,8 @@ def arguments():
                                      epilog=f"cells: {names}")
     parser.add_argument("--quick", action="store_true", help="one short round, no claims")
     parser.add_argument("--only", metavar="CELL,...", help="these cells only")
-    parser.add_argument("--rounds", type=int, help=f"default {CLAIM_ROUNDS}, quick 1")
+    parser.add_argument("--rounds", type=int,
+                        help=f"of every cell; default its own, at least {CLAIM_ROUNDS}; quick 1")
     parser.add_argument("--open-seconds", type=int, help="length of the open loop (60, quick 4)")
     parser.add_argument("--features", action="store_true", help="Firebreak with offload on, too")
     parser.add_argument("--s3", choices=("versitygw", "moto"), default="versitygw",
@@ -361,7 +362,7 @@ def arguments():
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="folder of the binaries")
     parser.add_argument("--jars", type=pathlib.Path, required=True, help="folder of Kafka's jars")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else CLAIM_ROUNDS)
+    options.rounds = options.rounds or (1 if options.quick else None)
     options.open_seconds = options.open_seconds or (4 if options.quick else 60)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     options.out = options.out or options.bin.parent.parent / "benches" / f"{stamp}.json"

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from measure import Measure
+from measure import CLAIM_ROUNDS, Measure
 from processes import Failed, Process, run_json
 
 CPU_BAR, THROUGHPUT_BAR = 1.15, 0.95
@@ -19,6 +19,8 @@ IMAGE_BYTES, OFFLOAD_BUDGET = 900_000, 64 << 20
 ROUTED_RATE, ROUTED_CPU_MAX, SINGLE_BAR = 100_000, 4, 0.85
 BIG_FETCH, SMALL_FETCH, TINY_FETCH = 50_000_000, 1_000_000, 100_000
 SETTLE_SECONDS = 2.0
+# Bulk cells last a second or two a mode, so that one round says little.
+BULK_ROUNDS, SOME_ROUNDS = 15, 9
 
 CPU = Measure("cpu_s_per_gb", "s/GB", bar=CPU_BAR)
 SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
@@ -26,10 +28,11 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`rounds` overrides the bench's; `modes` names those that take part (None: all); `fresh`: the
-    run starts the mode's process anew; `features` and `features_only` bring the mode `offload` in,
-    `tls` that of the same name, `routed` those of virtual topics: `routed` and `direct1`; `stores`
-    names modes with stores of their own (offload.py). The last three run when they are named.
+    """`rounds`: unless the command names others; `modes` names those that take part (None: all);
+    `fresh`: the run starts the mode's process anew; `features` and `features_only` bring the mode
+    `offload` in, `tls` that of the same name, `routed` those of virtual topics: `routed` and
+    `direct1`; `stores` names modes with stores of their own (offload.py). The last three run when
+    they are named.
     """
 
     name: str
@@ -38,7 +41,7 @@ class Cell:
     measures: tuple
     topic: str | None = None
     direction: str | None = None
-    rounds: int | None = None
+    rounds: int = CLAIM_ROUNDS
     modes: tuple | None = None
     features: bool = False
     features_only: bool = False
@@ -319,25 +322,26 @@ PROXIED = ("relay", "relay2", "firebreak")
 
 CELLS = (
     Cell("produce_java", "Java, acks=1, no codec, 1,000 B", java_produce(400_000, "1", "none"),
-         (CPU, SPEED), topic="write", direction="up", features=True),
+         (CPU, SPEED), topic="write", direction="up", features=True, rounds=BULK_ROUNDS),
     Cell("produce_java_lz4", "Java, acks=all, lz4, 1,000 B", java_produce(400_000, "all", "lz4"),
-         (CPU, SPEED), topic="write", direction="up", features=True),
+         (CPU, SPEED), topic="write", direction="up", features=True, rounds=BULK_ROUNDS),
     Cell("consume_java", "Java, 1,000 B", java_consume, (CPU, SPEED), direction="down",
-         features=True),
+         features=True, rounds=BULK_ROUNDS),
     Cell("produce_rdk", "librdkafka, acks=1, no codec, 1,000 B", rdk_produce, (CPU, SPEED),
-         topic="write", direction="up"),
-    Cell("consume_rdk", "librdkafka, 1,000 B", rdk_consume, (CPU, SPEED), direction="down"),
+         topic="write", direction="up", rounds=BULK_ROUNDS),
+    Cell("consume_rdk", "librdkafka, 1,000 B", rdk_consume, (CPU, SPEED), direction="down",
+         rounds=BULK_ROUNDS),
     Cell("produce_raw", "prebuilt batches of 100 x 1,000 B, 2 connections", raw_produce,
-         (CPU, SPEED), topic="write", direction="up"),
+         (CPU, SPEED), topic="write", direction="up", rounds=BULK_ROUNDS),
     Cell("fetch_100kb", "raw, 100 KB fetches, discarded", raw_fetch(TINY_FETCH, 300_000_000),
-         (CPU, SPEED), direction="down"),
+         (CPU, SPEED), direction="down", rounds=BULK_ROUNDS),
     Cell("fetch_1mb", "raw, 1 MB fetches, discarded", raw_fetch(SMALL_FETCH, 1_500_000_000),
-         (CPU, SPEED), direction="down"),
+         (CPU, SPEED), direction="down", rounds=BULK_ROUNDS),
     Cell("fetch_50mb", "raw, 50 MB fetches, discarded", raw_fetch(BIG_FETCH, 2_000_000_000),
-         (CPU, SPEED), direction="down"),
+         (CPU, SPEED), direction="down", rounds=SOME_ROUNDS),
     Cell("ping", "raw Produce of one record, 1 in flight", ping,
          (Measure("p50_us", "us", bar=PING_P50_BAR), Measure("p99_us", "us", bar=PING_P99_BAR)),
-         topic="write"),
+         topic="write", rounds=SOME_ROUNDS),
     Cell("java_2000", "Java, 2,000 records/s, acks=1, linger 0", java_end_to_end,
          (Measure("ack_p50_us", "us"), Measure("end_p50_us", "us")), topic="write"),
     Cell("many", "200 connections x 10 requests/s, open loop", many,
@@ -354,7 +358,7 @@ CELLS = (
          (Measure("growth_mb", "MB", limit=UNREAD_MB_MAX),
           Measure("ping_p50_us", "us", bar=PING_P50_BAR), Measure("ping_slowdown", "x"),
           Measure("drain_40_s", "s")),
-         topic="write", modes=PROXIED, fresh=True),
+         topic="write", modes=PROXIED, fresh=True, rounds=SOME_ROUNDS),
     Cell("rss", "memory after every kind of load, fresh process", rss_after_load,
          (Measure("rss_mb", "MB", limit=RSS_MB_MAX), Measure("peak_rss_mb", "MB"),
           Measure("fresh_rss_mb", "MB")), topic="write", modes=PROXIED, fresh=True),
