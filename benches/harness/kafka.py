@@ -86,7 +86,7 @@ log.retention.ms=-1
 log.retention.bytes=400000000
 log.segment.bytes=100000000
 log.retention.check.interval.ms=3000
-file.delete.delay.ms=1000
+log.segment.delete.delay.ms=1000
 """
 
     def close(self):
