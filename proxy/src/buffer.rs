@@ -15,6 +15,12 @@ use crate::clock;
 use crate::limits::{IO_BUFFER_BYTES, IO_BUFFERS_KEPT};
 use crate::stream::{ReadHalf, WriteHalf};
 
+/// A frame goes on in pieces of this size: whoever waits for its end works on one while the next one
+/// is copied, and what was just copied is still in the cache.
+const PIECE_BYTES: usize = IO_BUFFER_BYTES / 2;
+/// With so much of it still to come, larger pieces cost less than they delay.
+const LONG_FRAME_BYTES: usize = 4 << 20;
+
 /// Buffers that nobody uses now.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Box<[u8]>>>>);
@@ -80,26 +86,29 @@ impl Buffer {
         }
     }
 
-    /// Polls for more bytes behind those held, `within` a long frame or not; 0 at the end of the
-    /// stream.
+    /// Polls for more bytes behind those held; so many of a frame are still to come, 0 between two.
+    /// Gives 0 at the end of the stream.
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut ReadHalf<'_>,
-        within: bool,
+        left: usize,
     ) -> Poll<io::Result<usize>> {
+        let long = left > LONG_FRAME_BYTES;
+        let most = if long || left == 0 { IO_BUFFER_BYTES } else { PIECE_BYTES };
         ready!(from.poll_ready(cx))?;
         let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
         if self.start > 0 {
             bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let mut space = ReadBuf::new(&mut bytes[self.end..]);
+        let end = (self.end + most).min(IO_BUFFER_BYTES);
+        let mut space = ReadBuf::new(&mut bytes[self.end..end]);
         if space.capacity() == 0 {
             let full = io::Error::new(io::ErrorKind::InvalidData, "a value fills the buffer");
             return Poll::Ready(Err(full));
         }
-        let read = from.poll_read_much(cx, &mut space, within);
+        let read = from.poll_read_much(cx, &mut space, long);
         let filled = space.filled().len();
         self.end += filled;
         if self.is_empty() {
@@ -111,12 +120,12 @@ impl Buffer {
 
     /// Reads more bytes behind those held, between two frames; 0 at the end of the stream.
     pub async fn fill(&mut self, from: &mut ReadHalf<'_>) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, from, false)).await
+        poll_fn(|cx| self.poll_fill(cx, from, 0)).await
     }
 
     /// The same within a frame, of which so many bytes are still to come.
     pub async fn fill_within(&mut self, from: &mut ReadHalf<'_>, left: usize) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, from, is_long(left))).await
+        poll_fn(|cx| self.poll_fill(cx, from, left)).await
     }
 
     /// Writes the first `n` bytes to `to` and drops them; gives the time spent waiting, if any.
@@ -154,11 +163,6 @@ impl Buffer {
         flushed.await?;
         Ok(blocked.map(|since| clock::now() - since))
     }
-}
-
-/// Whether so many bytes come in several pieces, so that the next one may be there already.
-pub fn is_long(left: usize) -> bool {
-    left > IO_BUFFER_BYTES / 2
 }
 
 impl Drop for Buffer {

@@ -20,7 +20,7 @@ use super::forced;
 use super::frames::{framed, gather, length_at};
 use super::handle::Handle;
 use super::queue::{Answer, Exchange, Queue};
-use crate::buffer::{Buffer, is_long};
+use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
@@ -417,7 +417,7 @@ impl<'a> Responses<'a> {
             if *home_left {
                 return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
             }
-            let n = ready!(output.poll_fill(cx, from_home, is_long(*passing)))?;
+            let n = ready!(output.poll_fill(cx, from_home, *passing))?;
             *home_left = n == 0 && making && output.is_empty() && !fault::on("leg-ends-with-home");
             if *home_left { Poll::Pending } else { Poll::Ready(Ok(Some(n))) }
         });
