@@ -15,10 +15,10 @@ use crate::clock;
 use crate::limits::{IO_BUFFER_BYTES, IO_BUFFERS_KEPT};
 use crate::stream::{ReadHalf, WriteHalf};
 
-/// A frame goes on in pieces of this size: whoever waits for its end works on one while the next one
-/// is copied, and what was just copied is still in the cache.
+/// Bytes go on in pieces of this size: whoever waits for the end of a frame works on one while the
+/// next one is copied, and what was just copied is still in the cache.
 const PIECE_BYTES: usize = IO_BUFFER_BYTES / 2;
-/// With so much of it still to come, larger pieces cost less than they delay.
+/// With so much of a frame still to come, larger pieces save more than they delay.
 const LONG_FRAME_BYTES: usize = 4 << 20;
 
 /// Buffers that nobody uses now.
@@ -95,7 +95,7 @@ impl Buffer {
         left: usize,
     ) -> Poll<io::Result<usize>> {
         let long = left > LONG_FRAME_BYTES;
-        let most = if long || left == 0 { IO_BUFFER_BYTES } else { PIECE_BYTES };
+        let most = if long { IO_BUFFER_BYTES } else { PIECE_BYTES };
         ready!(from.poll_ready(cx))?;
         let bytes = self.bytes.get_or_insert_with(|| self.pool.take());
         if self.start > 0 {
