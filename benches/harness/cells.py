@@ -19,7 +19,7 @@ IMAGE_BYTES, OFFLOAD_BUDGET = 900_000, 64 << 20
 ROUTED_RATE, ROUTED_CPU_MAX, SINGLE_BAR = 100_000, 4, 0.85
 BIG_FETCH, SMALL_FETCH, TINY_FETCH = 50_000_000, 1_000_000, 100_000
 SETTLE_SECONDS = 2.0
-# Bulk cells last a second or two a mode, so that one round says little.
+# Bulk cells last a second or two a mode, so that one round says little; so does that of a ping.
 BULK_ROUNDS, SOME_ROUNDS = 15, 9
 
 CPU = Measure("cpu_s_per_gb", "s/GB", bar=CPU_BAR)
@@ -28,8 +28,8 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`rounds`: unless the command names others; `modes` names those that take part (None: all);
-    `fresh`: the run starts the mode's process anew; `features` and `features_only` bring the mode
+    """`rounds`: unless the command names others, 1 stays; `modes` names those that take part (None:
+    all); `fresh`: the run starts the mode's process anew; `features` and `features_only` bring the mode
     `offload` in, `tls` that of the same name, `routed` those of virtual topics: `routed` and
     `direct1`; `stores` names modes with stores of their own (offload.py). The last three run when
     they are named.

@@ -86,7 +86,7 @@ impl Buffer {
         }
     }
 
-    /// Polls for more bytes behind those held; so many of a frame are still to come, 0 between two.
+    /// Polls for more bytes behind those held; `left` of a frame are still to come, 0 between two.
     /// Gives 0 at the end of the stream.
     pub fn poll_fill(
         &mut self,
