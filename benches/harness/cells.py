@@ -28,11 +28,11 @@ SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """`rounds`: unless the command names others, 1 stays; `modes` names those that take part (None:
-    all); `fresh`: the run starts the mode's process anew; `features` and `features_only` bring the mode
-    `offload` in, `tls` that of the same name, `routed` those of virtual topics: `routed` and
-    `direct1`; `stores` names modes with stores of their own (offload.py). The last three run when
-    they are named.
+    """`rounds`: unless the command names others, 1 stays; `modes` names those that take part
+    (None: all); `fresh`: the run starts the mode's process anew; `features` and `features_only`
+    bring the mode `offload` in, `tls` that of the same name, `routed` those of virtual topics:
+    `routed` and `direct1`; `stores` names modes with stores of their own (offload.py). The last
+    three run when they are named.
     """
 
     name: str
