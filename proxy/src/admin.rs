@@ -62,6 +62,13 @@ impl Admin {
             let seconds = silent.as_secs();
             reasons.push(format!("no broker of cluster {name} answers for {seconds} s: {why}"));
         }
+        let directory = &self.plane.directory;
+        let brokers = directory.brokers();
+        let mut ports = brokers.iter().map(|broker| directory.port_of(broker.node));
+        if !brokers.is_empty() && ports.all(|port| port.is_none()) {
+            let why = "has a port here: widen listen.ports or add listen.broker_ports";
+            reasons.push(format!("no broker of cluster {name} {why}"));
+        }
         if self.placed.as_ref().is_some_and(|placed| !placed.borrow().whole) {
             reasons.push("the placement log was not read to its end yet".to_owned());
         }

@@ -33,8 +33,12 @@ pub enum Command {
     Check {
         /// The file; without one only environment variables are checked.
         file: Option<PathBuf>,
+        /// The file, as other commands are given it.
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        config: Option<PathBuf>,
     },
-    /// Compare stored values with the logs that refer to them: exit code 1 if any is missing.
+    /// Compare stored values with the logs that refer to them: exit code 1 if any is missing, 3 if
+    /// that cannot be told.
     #[command(after_help = "Example:\n  firebreak fsck --config firebreak.toml --deep")]
     Fsck {
         /// Read every stored object and check its sums.
@@ -114,7 +118,6 @@ pub enum Command {
         --upstream kafka-1:9092 --prices prices.toml\n  firebreak analyse --prices prices.toml")]
     Analyse {
         /// The topic; without one only round sizes are priced and no cluster is asked.
-        #[arg(required_unless_present = "prices")]
         topic: Option<String>,
         /// Longer values would be stored [default: by the topic's rule, else 100000].
         #[arg(long, value_name = "N")]

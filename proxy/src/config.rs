@@ -11,6 +11,7 @@ mod regions;
 mod security;
 mod store;
 mod topics;
+mod words;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -191,12 +191,13 @@ impl DataPlane {
     }
 }
 
-/// What consumers and those who look ask for: Fetch, ListOffsets, Metadata, offsets and
+/// What consumers and those who look ask for: Produce, which librdkafka takes for the sign that a
+/// broker has record batches, and of which every partition is refused; Fetch, ListOffsets, Metadata, offsets and
 /// coordinators of groups (8 to 10), classic groups (11 to 16), SASL and ApiVersions,
 /// OffsetForLeaderEpoch, DescribeConfigs, SaslAuthenticate, DescribeCluster, consumer groups,
 /// DescribeTopicPartitions. Of it only groups and their offsets are written.
-const READS: [i16; 21] =
-    [1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 23, 32, 36, 60, 68, 69, 75];
+const READS: [i16; 22] =
+    [0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 23, 32, 36, 60, 68, 69, 75];
 
 /// APIs of share groups (KIP-932).
 const SHARE_FIRST: i16 = 76;

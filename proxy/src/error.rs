@@ -5,6 +5,7 @@ use std::io;
 use protocol_ext::proxy_header::HeaderError;
 use protocol_ext::wire::WireError;
 
+use crate::filters::offload::STORAGE_ERROR;
 use crate::metrics::Side;
 
 /// Whose fault an error is: decides the metric label and the log level.
@@ -149,6 +150,10 @@ pub enum ConnectionError {
     /// There are too many clients: the limit that says so.
     #[error("connection refused: {0} reached")]
     Full(&'static str),
+    /// A Produce request that is refused with this code and asks for no answer: as of a broker, the
+    /// closed connection tells.
+    #[error("Produce with acks=0 is refused (error {0}), and only a closed connection can tell")]
+    Refused(i16),
     /// A filter or leg failed in a way that has no answer.
     #[error("{0}")]
     Filter(String),
@@ -183,7 +188,8 @@ impl ConnectionError {
             | Self::SlowAnswer(_)
             | Self::Stalled { side: Side::Broker, .. }
             | Self::BrokerIo(_) => Blame::Upstream,
-            Self::Filter(_) => Blame::Ours,
+            Self::Refused(STORAGE_ERROR) | Self::Filter(_) => Blame::Ours,
+            Self::Refused(_) => Blame::Client,
         }
     }
 
@@ -214,6 +220,7 @@ impl ConnectionError {
             Self::SlowAnswer(_) => "slow_answer",
             Self::Stalled { .. } => "stalled",
             Self::Full(_) => "full",
+            Self::Refused(_) => "refused",
             Self::Filter(_) => "filter",
         }
     }

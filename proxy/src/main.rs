@@ -14,13 +14,15 @@ use firebreak::{run, telemetry};
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
+/// What was asked for could not be done; 1 is for what was done and found something wrong.
+const EXIT_UNDONE: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         None => start(&cli.run),
         Some(Command::Run(args)) => start(&args),
-        Some(Command::Check { file }) => check(file.as_deref()),
+        Some(Command::Check { file, config }) => check(file.or(config).as_deref()),
         Some(Command::Fsck { deep, upkeep }) => tend(&upkeep, &Task::Fsck { deep }),
         Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
             tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
@@ -39,7 +41,14 @@ fn main() -> ExitCode {
                 (Some(topic), prices) => {
                     tend(&upkeep, &Task::Analyse { topic, threshold_bytes, prices })
                 }
-                (None, prices) => price(&prices.unwrap_or_default(), upkeep.json),
+                (None, Some(prices)) => price(&prices, upkeep.json),
+                (None, None) => {
+                    eprintln!(
+                        "name a topic to read, or --prices FILE alone to price round sizes; see \
+                         `firebreak analyse --help`"
+                    );
+                    ExitCode::from(EXIT_USAGE)
+                }
             }
         }
     }
@@ -62,7 +71,7 @@ fn tend(args: &UpkeepArgs, task: &Task) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!(%error, "not done");
-            ExitCode::FAILURE
+            ExitCode::from(if error.is_usage() { EXIT_USAGE } else { EXIT_UNDONE })
         }
     }
 }
@@ -72,7 +81,7 @@ fn price(prices: &Path, json: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("not done: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }
@@ -89,7 +98,7 @@ fn topics(command: &TopicCommand) -> ExitCode {
         }
         Err(error) => {
             eprintln!("not done: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_UNDONE)
         }
     }
 }

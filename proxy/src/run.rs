@@ -33,8 +33,10 @@ use crate::{clock, net, open_files, random, reload};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener's address is taken or not ours.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("{key}: cannot listen on {address}: {error}")]
     Bind {
+        /// Key of the configuration that names it.
+        key: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -65,12 +67,10 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let bind = |(address, error)| RunError::Bind { address, error };
-    let doors = {
-        let _within = of_clients.enter();
-        accept::bind(&config.listen).map_err(bind)?
-    };
-    let admin_listener = net::bind(config.admin).map_err(|error| bind((config.admin, error)))?;
+    let doors = doors(&config, of_clients, "listen.bootstrap", "listen.ports")?;
+    let (key, address) = ("admin.address", config.admin);
+    let admin_listener =
+        net::bind(address).map_err(|error| RunError::Bind { key, address, error })?;
 
     let metrics = Arc::new(Metrics::new());
     let mut serving = Serving::beside(&config, doors, of_clients, metrics.clone())?;
@@ -121,6 +121,20 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     Ok(())
 }
 
+/// Binds the listeners of clients; these are the keys that name their addresses.
+fn doors(
+    config: &Config,
+    of_clients: &Handle,
+    bootstrap: &'static str,
+    ports: &'static str,
+) -> Result<Vec<(Door, Listener)>, RunError> {
+    let _within = of_clients.enter();
+    accept::bind(&config.listen).map_err(|(address, error)| {
+        let key = if address == config.listen.bootstrap { bootstrap } else { ports };
+        RunError::Bind { key, address, error }
+    })
+}
+
 /// Listeners for those who want what lies in the logs as it is, with brokers of their own to talk
 /// to; `None` if there are none.
 fn raw(
@@ -129,11 +143,8 @@ fn raw(
     metrics: Arc<Metrics>,
 ) -> Result<Option<Serving>, RunError> {
     let Some(config) = config.passthrough() else { return Ok(None) };
-    let doors = {
-        let _within = of_clients.enter();
-        accept::bind(&config.listen)
-            .map_err(|(address, error)| RunError::Bind { address, error })?
-    };
+    let key = "listen.passthrough";
+    let doors = doors(&config, of_clients, key, key)?;
     let raw = Serving::beside(&config, doors, of_clients, metrics)?;
     let bootstrap = raw.plane.directory.bootstrap_address();
     tracing::info!(bootstrap, "passthrough: nothing is restored there, nor written");

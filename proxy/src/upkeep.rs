@@ -191,6 +191,11 @@ pub enum UpkeepError {
 }
 
 impl UpkeepError {
+    /// Whether the command or the configuration asks for what there is not.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::NoStore | Self::Absent(_) | Self::NoTopic(_) | Self::Prices { .. })
+    }
+
     /// Whether the same may succeed a moment later.
     fn may_pass(&self) -> bool {
         match self {

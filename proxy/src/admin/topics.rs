@@ -64,6 +64,11 @@ async fn roll(State(admin): State<Arc<Admin>>, Path(topic): Path<String>) -> imp
         let why = "rolls are taken where the admin port is on a loopback address only";
         return (StatusCode::FORBIDDEN, Json(json!({ "error": why })));
     }
+    // The leader would have to be waited for to say so.
+    let routed = admin.plane.routed.as_ref().and_then(|all| all.by_name(&topic));
+    if routed.is_none_or(|topic| !topic.days) {
+        return (StatusCode::NOT_FOUND, Json(json!({ "error": NO_SUCH_TOPIC })));
+    }
     let (done, told) = oneshot::channel();
     let nobody = (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "nobody leads now" })));
     if admin.commands.send(Command::Roll { topic, done }).await.is_err() {
@@ -75,8 +80,7 @@ async fn roll(State(admin): State<Arc<Admin>>, Path(topic): Path<String>) -> imp
             (StatusCode::MISDIRECTED_REQUEST, Json(json!({ "leader": leader })))
         }
         Ok(Err(Refused::Unknown)) => {
-            let why = "no virtual topic with days has this name";
-            (StatusCode::NOT_FOUND, Json(json!({ "error": why })))
+            (StatusCode::NOT_FOUND, Json(json!({ "error": NO_SUCH_TOPIC })))
         }
         Ok(Err(Refused::Failed(why))) => {
             (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": why })))
@@ -93,3 +97,5 @@ async fn roll(State(admin): State<Arc<Admin>>, Path(topic): Path<String>) -> imp
         Ok(Err(Refused::Nobody)) | Err(_) => nobody,
     }
 }
+
+const NO_SUCH_TOPIC: &str = "no virtual topic with days has this name";

@@ -5,6 +5,7 @@ use toml::{Table, Value};
 
 use super::parse::Problems;
 use super::raw::File;
+use super::words;
 
 /// Reads a file. What cannot be read is told and left out.
 pub(super) fn read(text: &str, p: &mut Problems) -> File {
@@ -88,7 +89,7 @@ fn checked<T: DeserializeOwned>(
     match file.try_into::<T>() {
         Ok(_) => Some(value),
         Err(error) => {
-            p.add(path, error.message().trim_end());
+            p.add(path, words::plain(path, error.message().trim_end()));
             None
         }
     }
@@ -108,7 +109,7 @@ mod tests {
         let sasl = "[[cluster]]\nsasl = { password = \"hunter2\" }\n";
         for text in [sasl, "[store]\nsecret_key = \"hunter2\"\n"] {
             assert!(!told(text).contains("hunter2"), "{}", told(text));
-            assert!(told(text).contains("unknown field"), "{}", told(text));
+            assert!(told(text).contains("is no key"), "{}", told(text));
         }
         let no_toml = told("[store]\nsecret_key = hunter2\n");
         assert!(!no_toml.contains("hunter2") && no_toml.contains("line 2"), "{no_toml}");
@@ -149,7 +150,7 @@ mod tests {
         sorted.sort_unstable();
         assert_eq!(sorted, expected);
         let of = |key: &str| problems.0.iter().find(|problem| problem.key == key).expect("told");
-        assert!(of("listen.bootstrp").text.contains("expected one of `bootstrap`"));
+        assert!(of("listen.bootstrp").text.contains("here are: bootstrap"));
         assert!(of("limits.idle_ms").text.contains("\"long\""), "{}", of("limits.idle_ms"));
         assert_eq!(file.listen.and_then(|listen| listen.advertise).as_deref(), Some("a"));
         assert_eq!(file.limits.and_then(|limits| limits.drain_ms), Some(5));

@@ -453,7 +453,8 @@ mod tests {
         let Err(ConfigError(problems)) = parse("[listen]\nbootstrp = \"x\"") else {
             panic!("accepted")
         };
-        assert!(problems[0].text.contains("bootstrp"), "{}", problems[0].text);
+        assert_eq!(problems[0].key, "listen.bootstrp");
+        assert!(problems[0].text.contains("here are: bootstrap"), "{}", problems[0].text);
     }
 
     #[test]

@@ -282,6 +282,7 @@ impl<'a> Requests<'a> {
             _ if self.plane.routed.is_some() && carriers::is_too_old(head) => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
+            api::PRODUCE if self.plane.read_only => Ok(Opened::Whole(head, frame_bytes)),
             api::PRODUCE => self.open_produce(head, &bytes[4..], frame_bytes),
             api::FETCH => self.open_fetch(head, &bytes[4..], frame_bytes),
             api::SHARE_FETCH if self.plane.offload.is_some() => {

@@ -24,12 +24,12 @@ use super::requests::{Requests, is_too_new, request_error, treatment};
 use super::storing::{Stored, Storing};
 use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::filters::offload::{Produced, Sharing, Wanted};
+use crate::filters::offload::{Produced, Sharing, Wanted, produce_sections};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
 use crate::route::legs::produce::Produced as Routed;
 use crate::route::legs::{Ways, fetch, list_offsets, metadata, produce};
-use crate::route::permissions::{Names, Refused};
+use crate::route::permissions::{FORBIDDEN, Names, Refused};
 use crate::route::transactions;
 use crate::stream::chain::write_chain_telling;
 use crate::{clock, fault};
@@ -45,6 +45,7 @@ impl<'a> Requests<'a> {
         let frame = self.gathered(head, frame_bytes).await?;
         match head.api {
             _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
+            api::PRODUCE if self.plane.read_only => self.refuse_writes(head, frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,
@@ -61,6 +62,20 @@ impl<'a> Requests<'a> {
             key if carriers::concerns(key) => self.by_carrier(head, frame).await,
             _ => self.metadata(head, frame).await,
         }
+    }
+
+    /// Answers a Produce request where nothing is written: none of its topics may be.
+    async fn refuse_writes(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        let wrong = |error| request_error(head.api, error);
+        let sections = produce_sections(head, &frame).map_err(wrong)?.len();
+        let refused = (0..sections).map(|n| (n, FORBIDDEN)).collect();
+        let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
+        if peeked.is_none_or(|peeked| peeked.acks == 0) {
+            return Err(ConnectionError::Refused(FORBIDDEN));
+        }
+        let (_, rows) = refusals::taken_out(head, &frame, &refused).map_err(wrong)?;
+        let answer = ProduceResponse::default().with_responses(rows);
+        self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await
     }
 
     /// Takes a Produce request whole and begins to store its values. While others are under way
@@ -129,9 +144,10 @@ impl<'a> Requests<'a> {
         let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
         let acks = peeked.map_or(0, |peeked| peeked.acks);
         let Produced { new, mut refused } = produced;
-        if acks == 0 && !refused.is_empty() {
-            // As a broker does that cannot answer: the closed connection tells.
-            return Err(ConnectionError::Filter("value of acks=0 was not stored".to_owned()));
+        if acks == 0
+            && let Some(code) = refused.values().next()
+        {
+            return Err(ConnectionError::Refused(*code));
         }
         if acks != 0 && !self.refusals.follow(head, &frame, &mut refused).map_err(wrong)? {
             return Err(ConnectionError::Filter("too many batches to come again".to_owned()));

@@ -62,9 +62,13 @@ impl Known {
     pub fn lost(&self, limits: &Limits, now: Tick) -> Option<(Duration, &str)> {
         let Self::Yes { answered, failing: Some(why), .. } = self else { return None };
         let silent = now - *answered;
-        let lost = silent >= (limits.refresh * LOST_AFTER).max(LOST_MIN);
+        let lost = is_long(silent, limits);
         (lost && !fault::on("lost-cluster-ready")).then_some((silent, why))
     }
+}
+
+fn is_long(silent: Duration, limits: &Limits) -> bool {
+    silent >= (limits.refresh * LOST_AFTER).max(LOST_MIN)
 }
 
 /// Asks for ever; dropped at shutdown.
@@ -77,6 +81,7 @@ pub async fn learn(
     let mut kept = None;
     let mut pause = PAUSE_MIN;
     let mut told = Health::default();
+    let begun = clock::now();
     loop {
         match ask(&directory, &limits, &mut kept).await {
             Ok((brokers, cluster_id)) => {
@@ -92,7 +97,11 @@ pub async fn learn(
                     Known::NotYet(last) => *last = error.to_string(),
                     Known::Yes { failing, .. } => *failing = Some(error.to_string()),
                 });
-                let lost = known.borrow().lost(&limits, clock::now()).map(|(silent, _)| silent);
+                let now = clock::now();
+                let lost = match &*known.borrow() {
+                    Known::NotYet(_) => Some(now - begun).filter(|since| is_long(*since, &limits)),
+                    known => known.lost(&limits, now).map(|(silent, _)| silent),
+                };
                 told.fails(&error, lost);
                 wait(&directory, random::jittered(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
@@ -188,7 +197,12 @@ async fn ask(
     let ways = again.map(Way::Again).into_iter().chain(places.iter().map(Way::Anew));
     let questions = ways.map(|way| question(directory, limits, way).boxed());
     let race = net::race(questions.collect());
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to Metadata");
+    let late = |_| {
+        let places: Vec<String> =
+            places.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        let why = format!("{}: no answer to Metadata", places.join(", "));
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    };
     let won = tokio::time::timeout(limits.connect * 2, race).await.map_err(late)??;
     if let Some((place, table)) = won.versions {
         directory.learn_versions(&place, Some(table));
@@ -210,11 +224,11 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
     let (mut asked, versions) = match way {
         Way::Again(asked) => (asked, None),
         Way::Anew(place) => {
-            let connected = directory.reach(place, limits, &Login::Proxy).await?;
-            let mut broker = BrokerConnection::new(connected);
-            let table = versions::of(&mut broker).await?;
-            let version = metadata_version(&table)?;
-            (Asked { broker, version }, Some((place.clone(), table)))
+            let asked = anew(directory, limits, place).await;
+            let (host, port) = place;
+            let (asked, table) =
+                asked.map_err(|e| io::Error::new(e.kind(), format!("{host}:{port}: {e}")))?;
+            (asked, Some((place.clone(), table)))
         }
     };
     let mut request = MetadataRequest::default();
@@ -233,6 +247,15 @@ async fn question(directory: &Directory, limits: &Limits, way: Way<'_>) -> io::R
         return Err(io::Error::new(io::ErrorKind::InvalidData, "Metadata names no broker"));
     }
     Ok(Told { asked, versions, brokers, cluster_id })
+}
+
+/// Reaches a broker that was not asked before; gives its table of versions as well.
+async fn anew(directory: &Directory, limits: &Limits, place: &Place) -> io::Result<(Asked, Bytes)> {
+    let connected = directory.reach(place, limits, &Login::Proxy).await?;
+    let mut broker = BrokerConnection::new(connected);
+    let table = versions::of(&mut broker).await?;
+    let version = metadata_version(&table)?;
+    Ok((Asked { broker, version }, table))
 }
 
 /// The version of Metadata to ask a broker in that gave this table of versions.

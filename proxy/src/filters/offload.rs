@@ -36,7 +36,7 @@ use crate::telemetry::LineLimits;
 pub use losses::Losses;
 use pace::Paces;
 pub use parts::{PartFailure, Parts, Want};
-pub use produce::Produced;
+pub use produce::{Produced, STORAGE_ERROR};
 pub use sections::{TopicRef, produce_sections};
 pub use share::{Longest, NotRestored, Sharing};
 

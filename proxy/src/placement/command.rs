@@ -41,7 +41,7 @@ pub async fn run(command: &TopicCommand) -> io::Result<String> {
         return Err(io::Error::other(format!("{why} ({code})")));
     }
     if told.is_null() {
-        return Err(io::Error::other("this is no admin port"));
+        return Err(io::Error::other(format!("{} is no admin port", at.admin)));
     }
     Ok(printed(command, at, &told))
 }
@@ -58,9 +58,8 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
         let left = until.saturating_duration_since(clock::now());
         let why = match ask(at, "GET", "/livez", ALIVE.min(left)).await {
             Err(error) => {
-                let why = format!("{at} does not answer: {error}");
                 at = first;
-                why
+                error.to_string()
             }
             Ok(_) => match ask(at, "POST", path, left).await {
                 Ok((MISDIRECTED, told)) => {
@@ -79,7 +78,7 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     let told = format!(
-                        "{at} was asked and gave no answer: {error}; what it began \
+                        "asked and no answer: {error}; what was begun \
                         goes on: see `firebreak topic describe`"
                     );
                     return Err(io::Error::new(error.kind(), told));
@@ -119,13 +118,15 @@ async fn ask(
         Ok::<_, io::Error>(answer)
     };
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("nothing for {limit:?}"));
-    let answer = tokio::time::timeout(limit, asked).await.map_err(late)??;
+    let answer = tokio::time::timeout(limit, asked).await.map_err(late).flatten();
+    let at = |error: io::Error| io::Error::new(error.kind(), format!("{admin}: {error}"));
+    let answer = answer.map_err(at)?;
     let answer = String::from_utf8_lossy(&answer);
     let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
         let code = head.split(' ').nth(1)?.parse().ok()?;
         Some((code, serde_json::from_str(body).unwrap_or_default()))
     });
-    parts.ok_or_else(|| io::Error::other("this is no admin port"))
+    parts.ok_or_else(|| io::Error::other(format!("{admin} is no admin port")))
 }
 
 fn printed(command: &TopicCommand, at: &AdminArgs, told: &Value) -> String {

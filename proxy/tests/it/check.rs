@@ -86,6 +86,8 @@ fn check_of_a_valid_file_has_exit_code_0() {
 fn check_of_a_file_that_is_no_toml_or_is_not_there_has_exit_code_2() {
     let (code, _, err) = check("[listen\n");
     assert_eq!(code, Some(2), "{err}");
+    let named = firebreak(&["check", "--config", "no-such-file.toml"]);
+    assert_eq!(named.status.code(), Some(2));
     let missing = firebreak(&["check", "no-such-file.toml"]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no-such-file.toml"));
@@ -97,7 +99,7 @@ fn wrong_usage_has_exit_code_2_and_help_exit_code_0() {
     assert_eq!(firebreak(&["--listen", "127.0.0.1:19092"]).status.code(), Some(2));
     // Its brokers are told by a flag; that nobody answers there is no wrong usage.
     let analyse = firebreak(&["analyse", "t", "--upstream", "127.0.0.1:1"]);
-    assert_eq!(analyse.status.code(), Some(1), "{}", String::from_utf8_lossy(&analyse.stderr));
+    assert_eq!(analyse.status.code(), Some(3), "{}", String::from_utf8_lossy(&analyse.stderr));
     let help = firebreak(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8_lossy(&help.stdout);
@@ -121,8 +123,11 @@ fn prices_alone_make_a_cost_table_that_says_where_each_claim_holds() {
     assert_eq!(json["rows"].as_array().map(Vec::len), Some(9), "{json}");
     assert_eq!(json["claims"].as_array().map(Vec::len), Some(5), "{json}");
     let missing = firebreak(&["analyse", "--prices", "no-such-file.toml"]);
-    assert_eq!(missing.status.code(), Some(1));
-    assert_eq!(firebreak(&["analyse"]).status.code(), Some(2), "neither topic nor prices");
+    assert_eq!(missing.status.code(), Some(2));
+    let neither = firebreak(&["analyse"]);
+    assert_eq!(neither.status.code(), Some(2), "neither topic nor prices");
+    let told = String::from_utf8_lossy(&neither.stderr).into_owned();
+    assert!(told.contains("--prices FILE"), "{told}");
 }
 
 #[test]
@@ -173,9 +178,9 @@ fn keys_that_cannot_be_read_hide_no_others() {
         "[listen]\nadvertize = \"x\"\nports = 7\n[[cluster]]\nbootstrap = [\"kafka-1\"]\n\
          [admin]\naddress = \"here\"\n[limits]\nidle_ms = \"long\"\ndrain_ms = 0\n",
         &[
-            "listen.advertize: unknown field `advertize`, expected one of `bootstrap`",
-            "listen.ports: invalid type: integer `7`, expected a string",
-            "limits.idle_ms: invalid type: string \"long\", expected i64",
+            "listen.advertize: is no key; here are: bootstrap",
+            "listen.ports: is the number `7`, expected text in quotes",
+            "limits.idle_ms: is the text \"long\", expected a whole number",
             "cluster.bootstrap: \"kafka-1\" is not HOST:PORT",
             "admin.address: \"here\" is not ADDRESS:PORT",
             "limits.drain_ms: 0 is too small: at least 1",

@@ -371,6 +371,17 @@ async fn a_proxy_whose_cluster_is_lost_is_not_ready_until_it_is_back() -> Checke
 }
 
 #[tokio::test]
+async fn a_proxy_that_reaches_no_broker_by_a_port_is_not_ready() -> Checked {
+    let mut brokers = Brokers::start(0).await;
+    brokers.add(7).await;
+    let proxy = Setup::new(&brokers, None).not_ready().start().await;
+    proxy.metric_becomes("firebreak_brokers_without_port", 1.0).await?;
+    let (code, why) = proxy.admin("/readyz").await?;
+    ensure!(code == 503 && why.contains("widen listen.ports"), "readiness: {code} {why}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn brokers_without_a_port_are_counted() -> Checked {
     let mut brokers = Brokers::start(1).await;
     brokers.add(7).await;

@@ -248,7 +248,7 @@ fn mutants_of_losses() -> Vec<Mutant> {
         mutant!("store-unprobed", store::a_store_that_refuses_is_told_at_the_start, "a line about"),
         mutant!("foreign-rules-dropped", upkeep::rules_of_others_stay, "theirs"),
         mutant!("all-uploads-ended", upkeep::rules_of_others_stay, "<Prefix>"),
-        mutant!("passthrough-writes", passthrough::nothing_is_written, "told, answered"),
+        mutant!("passthrough-writes", passthrough::nothing_is_written, "error of Produce to t"),
         mutant!("passthrough-restores", passthrough::references_are_given_raw, "restores values"),
         mutant!(
             "partition-bytes-ignored",

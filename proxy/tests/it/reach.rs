@@ -9,7 +9,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::hole::Hole;
 use crate::harness::proxy::{Proxy, Setup};
-use crate::harness::{Checked, Faults, ensure_eq, until};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, until};
 
 /// What the proxy logs when a whole attempt at the cluster failed.
 const FAILED: &str = "cluster does not answer";
@@ -43,6 +43,23 @@ async fn dead_bootstraps_do_not_delay_the_start() -> Checked {
     dead_bootstraps_are_not_waited_for(None).await
 }
 
+/// Whoever wrote a wrong address reads it in the line that says that nothing works.
+#[tokio::test]
+async fn a_bootstrap_where_nobody_is_told_with_its_address() -> Checked {
+    let brokers = Brokers::start(0).await;
+    let setup = Setup::new(&brokers, None).bootstrap(&["127.0.0.41:1".to_owned()]).not_ready();
+    let proxy = setup.refresh_ms(200).start().await;
+    let lost = "no broker of the cluster answers: not ready";
+    until("the line", async || (proxy.logged(lost) > 0).then_some(())).await?;
+    let line = proxy.log().lines().find(|line| line.contains(lost)).map(str::to_owned);
+    let line = line.unwrap_or_default();
+    ensure!(line.contains("127.0.0.41:1: ") && line.contains("ERROR"), "the line: {line}");
+    // A topic that is not virtual has no leader to wait for.
+    let (code, why) = proxy.post("/topics/unknown/roll").await?;
+    ensure_eq!(code, 404, "code of a roll of an unknown topic: {why}");
+    Ok(())
+}
+
 /// The broker that the proxy asks falls silent; what the others know is learned from them.
 pub async fn a_frozen_broker_is_not_waited_for(faults: Faults) -> Checked {
     let mut brokers = Brokers::start(2).await;
@@ -68,7 +85,6 @@ pub mod named {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
-    use crate::harness::ensure;
     use crate::harness::proxy::Folder;
 
     const HOST: &str = "kafka.test";

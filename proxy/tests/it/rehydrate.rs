@@ -273,7 +273,7 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     let put = scene.brokers.cluster().log("full", 0).expect("a log").append(&single(vec![1]));
     put.map_err(failure)?;
     let (code, _, said) = scene.run(&["rehydrate", "t", "--to", "full"]).await?;
-    ensure!(code == 1 && said.contains("name another topic by --to"), "{code}: {said}");
+    ensure!(code == 3 && said.contains("name another topic by --to"), "{code}: {said}");
 
     let mut objects = Vec::new();
     collect(&scene.store.path().join("v1"), &mut objects);
@@ -282,7 +282,7 @@ async fn a_copy_stands_where_a_value_is_gone_and_touches_no_other_topic() -> Che
     let away = last.with_extension("away");
     std::fs::rename(last, &away).map_err(failure)?;
     let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
-    ensure!(code == 1 && said.contains("t/0 offset 1:"), "{code}: {said}");
+    ensure!(code == 3 && said.contains("t/0 offset 1:"), "{code}: {said}");
     let args = ["rehydrate", "t", "--to", "marked", "--mark-missing"];
     let (code, report, said) = scene.run(&args).await?;
     ensure_eq!(code, 0, "exit code where missing values are marked: {said}");
@@ -304,7 +304,7 @@ pub async fn another_clusters_store_is_refused(faults: Faults) -> Checked {
     until("an owner", async || owner.is_file().then_some(())).await?;
     std::fs::write(&owner, "elsewhere").map_err(failure)?;
     let (code, _, said) = scene.run(&["rehydrate", "t", "--mark-missing"]).await?;
-    let told = code == 1 && said.contains("are those of the cluster elsewhere");
+    let told = code == 3 && said.contains("are those of the cluster elsewhere");
     ensure!(told, "another cluster's store: {code}: {said}");
     ensure!(copied_to(&scene.brokers, COPY, 0).is_empty(), "records in the copy");
     Ok(())
@@ -342,7 +342,7 @@ pub async fn a_batch_that_waits_for_replicas_is_there_once(faults: Faults) -> Ch
     scene.brokers.cluster().erring = vec![appended; 7];
     for seed in 101..103 {
         let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
-        ensure!(code == 1 && said.contains("and its leader"), "before the replicas: {said}");
+        ensure!(code == 3 && said.contains("and its leader"), "before the replicas: {said}");
         scene.brokers.cluster().erring.clear();
         scene.brokers.cluster().strict = false;
         scene.send(0, &single(noise(seed, 100))).await?;
@@ -414,7 +414,7 @@ pub async fn a_copy_is_no_part_of_a_virtual_topic(faults: Faults) -> Checked {
     for name in [segments::PLACEMENT, segments::TOPIC, "fires-norcal-2999-01-07"] {
         let args = ["rehydrate", "t", "--to", name];
         let (code, _, said) = upkeep(&args, &file, faults).await?;
-        ensure!(code == 1 && said.contains(name), "{name} is taken for a copy: {code}: {said}");
+        ensure!(code == 3 && said.contains(name), "{name} is taken for a copy: {code}: {said}");
         ensure_eq!(count(), sent, "Produce requests for {name}");
     }
     Ok(())

@@ -227,7 +227,7 @@ async fn nothing_is_deleted_while_a_log_cannot_be_read() -> Checked {
         scene.brokers.stop(node);
     }
     let (code, said) = scene.collect_garbage(&[]).await?;
-    ensure_eq!(code, 1, "exit code without a cluster: {said}");
+    ensure_eq!(code, 3, "exit code without a cluster: {said}");
     ensure_eq!(scene.objects().len(), 4, "objects left");
     Ok(())
 }
@@ -243,7 +243,7 @@ async fn a_store_that_is_not_there_is_not_made() -> Checked {
     std::fs::write(&file, text.replace(&store, &mistyped)).map_err(failure)?;
     for args in [&["fsck"][..], &["gc", "--dry-run"]] {
         let (code, _, said) = upkeep(args, &file, None).await?;
-        ensure!(code == 1 && said.contains("there is no store"), "exit code {code}: {said}");
+        ensure!(code == 2 && said.contains("there is no store"), "exit code {code}: {said}");
         ensure!(!Path::new(&mistyped).exists(), "{args:?} made a folder");
     }
     Ok(())
@@ -278,7 +278,7 @@ pub async fn a_cluster_of_the_same_name_deletes_nothing(faults: Faults) -> Check
     ensure_eq!(scene.objects().len(), 4, "objects left by another cluster's gc");
     for args in [["gc", "--deleted-topics"], ["gc", "--dry-run"], ["fsck", "--deep"]] {
         let (code, _, said) = upkeep(&args, &proxy.config_file(), faults).await?;
-        ensure!(code == 1 && said.contains("those of the cluster fake"), "{args:?}: {code} {said}");
+        ensure!(code == 3 && said.contains("those of the cluster fake"), "{args:?}: {code} {said}");
     }
     ensure_eq!(scene.collect_garbage(&[]).await?.0, 0, "exit code of the owner's gc");
     ensure_eq!(scene.objects().len(), 3, "objects left by the owner's gc");
@@ -297,15 +297,15 @@ pub async fn an_unshown_part_keeps_its_objects(faults: Faults) -> Checked {
     scene.brokers.cluster().allowed.push(nothing);
     let (code, said) = scene.collect_garbage(&[]).await?;
     ensure_eq!(scene.objects().len(), 1, "objects left while a part is not shown");
-    ensure!(code == 1 && said.contains("fires-other is not shown"), "exit code {code}: {said}");
+    ensure!(code == 3 && said.contains("fires-other is not shown"), "exit code {code}: {said}");
     let (code, _, said) = upkeep(&["fsck"], &scene.proxy.config_file(), faults).await?;
-    ensure_eq!(code, 1, "exit code of fsck: {said}");
+    ensure_eq!(code, 3, "exit code of fsck: {said}");
 
     scene.brokers.cluster().allowed.clear();
     scene.brokers.cluster().troubled.push((OTHER.to_owned(), 5));
     let (code, said) = scene.collect_garbage(&[]).await?;
     ensure!(
-        code == 1 && said.contains("fires-other: the cluster answers error 5"),
+        code == 3 && said.contains("fires-other: the cluster answers error 5"),
         "{code}: {said}"
     );
     scene.brokers.cluster().troubled.clear();
@@ -351,7 +351,7 @@ pub async fn topics_without_references_are_not_read(faults: Faults) -> Checked {
     ensure_eq!((code, counted(&report, "referred")), (0, 3), "with a message of an old format");
     put("t")?;
     let (code, said) = scene.collect_garbage(&[]).await?;
-    ensure!(code == 1 && said.contains("t/0 cannot be read"), "exit code {code}: {said}");
+    ensure!(code == 3 && said.contains("t/0 cannot be read"), "exit code {code}: {said}");
     ensure_eq!(scene.objects().len(), 4, "objects while a log cannot be read");
     Ok(())
 }

@@ -134,6 +134,7 @@ on_kafka!(offload_4_3_1, KAFKA_4_3, [
     share_group_beside_a_store => offload::share_group,
     the_way_out => offload::the_way_out,
     lost_values_stop_nobody => offload::lost_values,
+    a_passthrough_listener_for_librdkafka => offload::raw_references,
 ]);
 
 on_kafka!(exact_4_3_1, KAFKA_4_3, [

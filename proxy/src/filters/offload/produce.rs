@@ -31,7 +31,7 @@ use crate::store::StoreError;
 use crate::tasks::busy;
 
 /// KAFKA_STORAGE_ERROR.
-const STORAGE_ERROR: i16 = 56;
+pub const STORAGE_ERROR: i16 = 56;
 /// MESSAGE_TOO_LARGE: producers split such a batch.
 const TOO_LARGE: i16 = 10;
 /// UNKNOWN_TOPIC_OR_PARTITION.

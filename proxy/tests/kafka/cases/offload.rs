@@ -1,6 +1,7 @@
 //! Large values in a store, by clients that know nothing of it, on a real Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,9 +12,10 @@ use rdkafka::producer::Producer;
 use serde_json::{Value, json};
 
 use super::librdkafka::{TIMEOUT, producer, read, send};
-use super::{command, expect};
+use super::{command, expect, kcat};
+use crate::ports;
 use crate::process::Scratch;
-use crate::proxy::{HOST, Proxy, Tables};
+use crate::proxy::{HOST, NODES, Proxy, Tables};
 use crate::rig::{Place, Rig, tell};
 
 const PARTITIONS: usize = 2;
@@ -21,6 +23,11 @@ const PARTITIONS: usize = 2;
 /// A proxy with a store, and a topic whose values above 1,000 bytes go there, by a rule with this
 /// line.
 fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
+    start_with(rig, store, rule, String::new())
+}
+
+/// The same with these lines of `[listen]`.
+fn start_with(rig: &mut Rig, store: &Scratch, rule: &str, listen: String) -> (Proxy, Place) {
     let topic = format!("stored-{}", uuid::Uuid::new_v4().simple());
     rig.create_topic(&topic, PARTITIONS);
     let brokers = rig.cluster.bootstrap();
@@ -30,7 +37,7 @@ fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
          [[offload]]\ntopics = [{topic:?}]\nthreshold_bytes = 1000\n{rule}\n",
         store.path().join("objects"),
     );
-    let (advertise, listen) = (HOST.to_owned(), String::new());
+    let advertise = HOST.to_owned();
     let cluster = format!("bootstrap = {brokers:?}");
     let tables = Tables { advertise, listen, cluster, more };
     let proxy = Proxy::configured(tables, rig.faults.as_deref());
@@ -53,6 +60,37 @@ pub fn share_group(rig: &mut Rig) {
     expect(&outcome, "/wrong values", 0);
     let restored = proxy.metric("firebreak_offload_objects_total{op=\"restore\"}");
     assert!(restored > 80.0, "{restored} values restored");
+    rig.executed();
+}
+
+/// A passthrough listener: kcat, which takes record batches only from brokers that show Produce,
+/// and a newer librdkafka read references there, and what they write is refused and nowhere.
+pub fn raw_references(rig: &mut Rig) {
+    let store = Scratch::new("store");
+    let port = ports::free(&[HOST], NODES + 1);
+    let listen = format!(
+        "passthrough = {{ bootstrap = \"{HOST}:{port}\", ports = \"{}-{}\" }}",
+        port + 1,
+        port + NODES,
+    );
+    let (_proxy, place) = start_with(rig, &store, "", listen);
+    let sender = producer(&place.bootstrap, &[]);
+    send(&sender, &place.topic, 0..30, 60_000);
+    sender.flush(TIMEOUT).unwrap();
+    let mut raw = Place::proxied(port, &rig.cluster.brokers(), &place.topic);
+    raw.bootstrap = format!("{HOST}:{port}");
+    let from = ["-C", "-q", "-e", "-t", &raw.topic, "-o", "beginning", "-f", "%S\\n"];
+    let sizes = kcat::kcat(&raw.bootstrap, &[&from], "");
+    let count = |bytes: &str| sizes.lines().filter(|line| *line == bytes).count();
+    assert_eq!((count("112"), count("0")), (28, 2), "bytes of values read by kcat: {sizes}");
+    assert_eq!(read(&raw, &[], 30).len(), 30, "records read by librdkafka");
+    let mut write = kcat::command(20);
+    write.args(["kcat", "-P", "-b", &raw.bootstrap, "-t", &raw.topic, "-X", "retries=0"]);
+    let mut child = write.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"no\n").unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("Topic authorization failed"), "kcat writes: {said}");
+    assert_eq!(read(&place, &[], 30).len(), 30, "records after a write that was refused");
     rig.executed();
 }
 
