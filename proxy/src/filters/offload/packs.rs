@@ -6,11 +6,10 @@
 use bytes::Bytes;
 use protocol_ext::batch::crc32c;
 use protocol_ext::pack::{PackError, PackHead, PackWriter, Part};
-use protocol_ext::part::Policy;
+use protocol_ext::part::{Policy, hash};
 use protocol_ext::records::RecordAt;
 use protocol_ext::reference::{REFERENCE_BYTES, Reference};
 use protocol_ext::replace::Replacement;
-use sha2::{Digest, Sha256};
 
 use super::Offload;
 use crate::limits::ALONE_BYTES_MIN;
@@ -116,8 +115,6 @@ fn part(record: RecordAt, value: &Bytes, policy: Policy) -> Result<(Part, Bytes)
         }
     };
     let too_large = |_| PackError::TooLarge;
-    let mut original_sha256 = [0; 16];
-    original_sha256.copy_from_slice(&Sha256::digest(value)[..16]);
     let part = Part {
         offset: 0,
         stored_bytes: u32::try_from(stored.len()).map_err(too_large)?,
@@ -128,7 +125,7 @@ fn part(record: RecordAt, value: &Bytes, policy: Policy) -> Result<(Part, Bytes)
         codec: encoded.codec,
         filter: encoded.filter,
         content_type: encoded.format,
-        original_sha256,
+        original_hash: hash(value),
     };
     Ok((part, stored))
 }
@@ -150,6 +147,6 @@ fn reference(head: &PackHead, part: &Part, offset: u64) -> Reference {
         partition: head.partition,
         pack_id: head.pack_id,
         topic_id: head.topic_id,
-        original_sha256: part.original_sha256,
+        original_hash: part.original_hash,
     }
 }
