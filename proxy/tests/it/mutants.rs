@@ -133,6 +133,7 @@ fn mutants() -> Vec<Mutant> {
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
         mutant!("taken-key-trusted", store::a_taken_key_is_no_stored_value, "answer for a key"),
+        mutant!("checksum-unsent", store::a_damaged_body_is_sent_again, "in the store differ"),
         mutant!("every-reader-asks", store::readers_at_once_read_once, "read the store"),
         mutant!("never-hedged", store::a_slow_read_is_asked_twice, "reads of the store"),
         mutant!("ranges-apart", store::values_of_a_batch_are_read_at_once, "reads of the store"),

@@ -14,6 +14,7 @@ use protocol_ext::replace::Replacement;
 use super::Offload;
 use crate::limits::ALONE_BYTES_MIN;
 use crate::route::topics::TopicId;
+use crate::store::Piece;
 use crate::store::cache::PartKey;
 use crate::{clock, random};
 
@@ -37,7 +38,7 @@ pub struct Pack {
     /// Its key.
     pub key: String,
     /// Its bytes, in pieces; the values share the request's memory.
-    pub object: Vec<Bytes>,
+    pub object: Vec<Piece>,
     /// What stands for its values once it is stored.
     pub references: Vec<Replacement<[u8; REFERENCE_BYTES]>>,
     /// Its values by part.
@@ -81,7 +82,7 @@ impl Offload {
             written_at_ms: clock::unix_ms(),
         };
         let mut writer = PackWriter::new(&head);
-        let mut object = vec![Bytes::copy_from_slice(&writer.head())];
+        let mut object = vec![Piece::of(writer.head().to_vec())];
         let mut pack = Pack {
             key: self.key_of(&head.pack_id, &head.topic_id, head.partition),
             object: Vec::new(),
@@ -95,9 +96,9 @@ impl Offload {
             let signed = self.keys.sign(&reference, &self.binding(place.topic));
             pack.references.push(Replacement { at: record, value: signed });
             pack.values.push(((head.pack_id, offset), value));
-            object.push(stored);
+            object.push(Piece { bytes: stored, crc: part.stored_crc });
         }
-        object.push(writer.footer().into());
+        object.push(Piece::of(writer.footer()));
         pack.object = object;
         Ok(pack)
     }

@@ -323,7 +323,8 @@ impl Offload {
         if !fault::on("ack-before-durable") {
             self.store.put(&pack.key, &pack.object).await?;
         }
-        self.metrics.offload(OffloadOp::Put, pack.object.iter().map(Bytes::len).sum());
+        let bytes = pack.object.iter().map(|piece| piece.bytes.len()).sum();
+        self.metrics.offload(OffloadOp::Put, bytes);
         for (key, value) in &pack.values {
             self.metrics.offload(OffloadOp::Store, value.len());
             self.parts.keep(*key, value);
