@@ -117,6 +117,7 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("drained-for-ever", overstay::a_drain_that_stands_still_ends, "is 1, not 0"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
+        mutant!("forced-unstored", offload::forced_modes_store_values, "values in the store"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
         mutant!("store-put-fails", offload::values_come_back_as_they_were, "error of Produce: 56"),
