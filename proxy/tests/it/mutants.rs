@@ -209,6 +209,7 @@ fn mutants_of_losses() -> Vec<Mutant> {
         mutant!("crowds-are-deliveries", share::requests_ask_for_what_fits, "has no room"),
         mutant!("whole-batches-read", share::only_what_is_acquired_is_read, "values read"),
         mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),
+        mutant!("lost-are-damaged", lost::what_is_whole_is_given, "values restored, lost"),
         mutant!("lost-at-first-sight", lost::what_is_whole_is_given, "beside a cut"),
         mutant!("any-store-is-ours", lost::another_store_is_no_loss, "the volume"),
         mutant!("any-owner-is-us", lost::another_store_is_no_loss, "another cluster's volume"),

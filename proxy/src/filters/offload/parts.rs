@@ -60,6 +60,20 @@ impl PartFailure {
             Self::Elsewhere(_) | Self::Many(_) | Self::Late => false,
         }
     }
+
+    /// As what a value counts that is not given out for this; what is late is asked for again.
+    pub fn op(&self) -> Option<OffloadOp> {
+        match self {
+            Self::Damaged(_) | Self::Undecodable(..) => Some(OffloadOp::Damaged),
+            Self::Store(error) => Some(match **error {
+                StoreError::Short { .. } => OffloadOp::Damaged,
+                StoreError::Missing(_) => OffloadOp::Missing,
+                _ => OffloadOp::Failed,
+            }),
+            Self::Elsewhere(_) | Self::Many(_) => Some(OffloadOp::Missing),
+            Self::Late => None,
+        }
+    }
 }
 
 /// What became of a value.
@@ -261,14 +275,6 @@ impl Parts {
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             self.note(&value);
-            let bytes = lead.want.reference.original_bytes as usize;
-            match &value {
-                Ok(_) => {}
-                Err(failure) if failure.is_damage() => {
-                    self.metrics.offload(OffloadOp::Damaged, bytes);
-                }
-                Err(_) => self.metrics.offload(OffloadOp::Failed, bytes),
-            }
             if let Ok(value) = &value
                 && hot
             {
