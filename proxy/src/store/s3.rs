@@ -1,6 +1,6 @@
 //! A bucket as an object store, by the AWS SDK; the one module that names it.
 //!
-//! Flow: bodies are in memory, so an attempt can be repeated; the SDK's own retries are off, since
+//! Flow: objects are in memory, so an attempt can be repeated; the SDK's own retries are off, since
 //! `attempts` has the budget. Invariant: a range is given out only if the service says that it is
 //! the one asked for and all its bytes came; never more is read than was asked for.
 
@@ -18,6 +18,7 @@ use aws_sdk_s3::config::{
     self, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::tls;
 use bytes::{Bytes, BytesMut};
@@ -95,9 +96,13 @@ impl S3 {
         let body = Body::of(object, 0, bytes);
         let put = self.client.put_object().bucket(&self.bucket).key(key);
         let put = put.set_checksum_crc32_c(self.checksum(&body));
-        let put = put.body(body.joined()).customize();
+        let put = put.body(self.stream(body)).customize();
         let put = if self.sign_payload { put } else { put.disable_payload_signing() };
         put.send().await.map(drop).map_err(|error| self.unsent(key, error))
+    }
+
+    fn stream(&self, body: Body) -> ByteStream {
+        if self.sign_payload { body.joined() } else { body.in_pieces() }
     }
 
     /// The checksum that a body is sent with, if any.
@@ -149,7 +154,7 @@ impl S3 {
             let checksum = self.checksum(&body);
             let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
             let part = part.part_number(number).set_checksum_crc32_c(checksum.clone());
-            let part = part.body(body.joined()).customize();
+            let part = part.body(self.stream(body)).customize();
             let part = if self.sign_payload { part } else { part.disable_payload_signing() };
             let sent = async move {
                 let sent = part.send().await.map_err(|error| self.unsent(key, error))?;
@@ -168,9 +173,13 @@ impl S3 {
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         let status = status(&error);
-        match failed(key, error) {
-            StoreError::Refused(text)
-                if !self.sign_payload && matches!(status, Some(400 | 403 | 501)) =>
+        let hashed = error.code() == Some(OTHER_HASH);
+        let failed = failed(key, error);
+        let refused = matches!(failed, StoreError::Refused(_));
+        let may_help = hashed || (refused && matches!(status, Some(400 | 403 | 501)));
+        match failed {
+            StoreError::Refused(text) | StoreError::Garbled(text)
+                if may_help && !self.sign_payload =>
             {
                 let hint = "if it takes no unsigned payload or no CRC-32C: store.sign_payload";
                 StoreError::Refused(format!("{text} ({hint} = true)"))
@@ -266,6 +275,9 @@ fn ms(at: Option<&aws_sdk_s3::primitives::DateTime>) -> u64 {
 /// What the service says of an object that is not there.
 const NO_SUCH_KEY: &str = "NoSuchKey";
 
+/// What it says of a body whose SHA-256 is not the one that was signed.
+const OTHER_HASH: &str = "XAmzContentSHA256Mismatch";
+
 /// What an error of the service or of the way to it means.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn failed<E>(key: &str, error: SdkError<E>) -> StoreError
@@ -294,9 +306,10 @@ where
         (Some(501), _) => StoreError::Refused(text),
         (Some(409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
         // A checksum that does not fit: damaged on the way.
-        (Some(400), "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody") => {
-            StoreError::Garbled(text)
-        }
+        (
+            Some(400),
+            "BadDigest" | OTHER_HASH | "XAmzContentChecksumMismatch" | "IncompleteBody",
+        ) => StoreError::Garbled(text),
         (Some(400), "RequestTimeout") => StoreError::Busy(text),
         _ => StoreError::Refused(text),
     }

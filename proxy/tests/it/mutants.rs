@@ -226,6 +226,11 @@ fn mutants_of_losses() -> Vec<Mutant> {
             "before the replicas"
         ),
         mutant!("held-back-untold", rehydrate::an_open_transaction_is_told, "exit code with"),
+        mutant!(
+            "any-hash-fits",
+            refusals::a_value_of_another_hash_is_not_copied,
+            "with another hash"
+        ),
         mutant!("unreplicated-untold", refusals::what_replicas_lack_is_told, "exit code without"),
         mutant!(
             "unsigned-copied",

@@ -133,7 +133,9 @@ async fn without_tls_bodies_are_signed() -> Checked {
 #[tokio::test]
 async fn a_service_that_wants_signed_payloads_is_told() -> Checked {
     let mut scene = scene(None, |setup| setup.store("sign_payload = false")).await?;
-    for (status, code) in [(400, "InvalidRequest"), (501, "NotImplemented")] {
+    for (status, code) in
+        [(400, "InvalidRequest"), (501, "NotImplemented"), (400, "XAmzContentSHA256Mismatch")]
+    {
         scene.s3.script(Kind::Put, &[Fault::Status(status, code)]);
         let (error, _) = scene.client.produce(9, "t", 0, &single(noise(1, 30_000))).await?;
         ensure_eq!(error, STORAGE_ERROR, "error of Produce after {code}");
@@ -146,7 +148,7 @@ async fn a_service_that_wants_signed_payloads_is_told() -> Checked {
         };
         until("a line with the key", told).await?;
     }
-    ensure_eq!(scene.s3.count(Kind::Put), 2, "PUTs");
+    ensure_eq!(scene.s3.count(Kind::Put), 3, "PUTs");
     Ok(())
 }
 

@@ -161,10 +161,11 @@ impl Parts {
         }
     }
 
-    /// Keeps a value that was just stored, so that readers at the tail need no store.
-    pub fn keep(&self, key: PartKey, value: &[u8]) {
+    /// Keeps a value that was just stored, so that readers at the tail need no store. Its memory
+    /// has `held` bytes.
+    pub fn keep(&self, key: PartKey, value: &Bytes, held: usize) {
         if !fault::on("stored-not-kept") {
-            self.cache.keep(key, value);
+            self.cache.keep(key, value, held);
         }
     }
 
@@ -278,7 +279,8 @@ impl Parts {
             if let Ok(value) = &value
                 && hot
             {
-                self.cache.keep(key, value);
+                // It has its memory to itself.
+                self.cache.keep(key, value, value.len());
             }
             found.lock().insert(key, value.clone());
             // Nobody may be waiting for it.
@@ -294,8 +296,8 @@ async fn follow((key, landing): (PartKey, Landing), found: &Mutex<HashMap<PartKe
     }
 }
 
-/// The value in the bytes of a range. What is one of several is copied, so that nobody who keeps
-/// it keeps the others.
+/// The value in the bytes of a range, in memory of its own: what is one of several is copied, so
+/// that nobody who keeps it keeps the others.
 fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
     let Reference { pack_offset, stored_bytes, original_bytes, codec, filter, .. } = want.reference;
     let at = usize::try_from(pack_offset - from).unwrap_or(usize::MAX);
@@ -305,7 +307,7 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
         let decoded = decode(codec, filter, &stored, original_bytes);
         let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
         let value = match decoded.map_err(undecodable)? {
-            Some(value) => Bytes::from(value),
+            Some(value) => Bytes::from(value.into_boxed_slice()),
             None if alone => stored.clone(),
             None => Bytes::copy_from_slice(&stored),
         };

@@ -2,10 +2,15 @@
 //!
 //! Invariant: a checksum is joined of those that are known; only pieces that are cut are read.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use protocol_ext::batch::{crc32c, crc32c_joined};
 
 use crate::store::Piece;
@@ -52,6 +57,13 @@ impl Body {
         self.whole().into()
     }
 
+    /// All of it as it lies, which can be read once: not for a signature, nor for a retry of the
+    /// SDK's.
+    pub fn in_pieces(self) -> ByteStream {
+        let pieces = self.pieces.into_iter().map(|(piece, _)| piece).rev().collect();
+        ByteStream::from_body_1_x(Pieces { pieces, left: self.bytes as u64 })
+    }
+
     fn whole(self) -> Bytes {
         if let [(only, _)] = &self.pieces[..] {
             return only.clone();
@@ -59,6 +71,35 @@ impl Body {
         let mut whole = BytesMut::with_capacity(self.bytes);
         self.pieces.iter().for_each(|(piece, _)| whole.extend_from_slice(piece));
         whole.freeze()
+    }
+}
+
+/// What is left to send, the next piece last.
+struct Pieces {
+    pieces: Vec<Bytes>,
+    left: u64,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.pieces.pop();
+        self.left -= next.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Exact, so that the length is sent with the head.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 

@@ -392,7 +392,7 @@ impl<'a> Copy<'a> {
 
 /// Whether a value is the one that a reference was made for.
 fn is_it(want: &Want, value: &Bytes) -> bool {
-    hash(value) == want.reference.original_hash
+    hash(value) == want.reference.original_hash || fault::on("any-hash-fits")
 }
 
 /// Chunks whose values are read at once.
