@@ -59,8 +59,8 @@ pub struct Part {
     pub filter: u8,
     /// The detected format.
     pub content_type: u8,
-    /// First 16 bytes of the value's SHA-256.
-    pub original_sha256: [u8; 16],
+    /// First 16 bytes of the value's BLAKE3.
+    pub original_hash: [u8; 16],
 }
 
 /// Why bytes are not the pack they should be.
@@ -247,7 +247,7 @@ impl Part {
         out[28] = self.codec;
         out[29] = self.filter;
         out[30] = self.content_type;
-        out[32..48].copy_from_slice(&self.original_sha256);
+        out[32..48].copy_from_slice(&self.original_hash);
         out
     }
 
@@ -262,7 +262,7 @@ impl Part {
             codec: entry[28],
             filter: entry[29],
             content_type: entry[30],
-            original_sha256: field(entry, 32),
+            original_hash: field(entry, 32),
         }
     }
 }
@@ -309,7 +309,7 @@ mod tests {
             codec: 1,
             filter: 2,
             content_type: 3,
-            original_sha256: [7; 16],
+            original_hash: [7; 16],
         }
     }
 

@@ -96,6 +96,16 @@ impl Policy {
     }
 }
 
+/// Bytes of a value's hash in packs and references.
+pub const HASH_BYTES: usize = 16;
+
+/// The hash of a value: the first bytes of its BLAKE3.
+pub fn hash(value: &[u8]) -> [u8; HASH_BYTES] {
+    let mut hash = [0; HASH_BYTES];
+    hash.copy_from_slice(&blake3::hash(value).as_bytes()[..HASH_BYTES]);
+    hash
+}
+
 /// Undoes `encode`. `None`: the stored bytes are the value.
 pub fn decode(
     codec: u8,

@@ -68,8 +68,8 @@ pub struct Reference {
     pub pack_id: [u8; 16],
     /// Topic id of the writer's topic; part of the object key.
     pub topic_id: [u8; 16],
-    /// First 16 bytes of the value's SHA-256.
-    pub original_sha256: [u8; 16],
+    /// First 16 bytes of the value's BLAKE3.
+    pub original_hash: [u8; 16],
 }
 
 /// What a reference is bound to besides its own fields.
@@ -251,7 +251,7 @@ impl Reference {
             partition: u32::from_be_bytes(field(bytes, 44)),
             pack_id: field(bytes, 48),
             topic_id: field(bytes, 64),
-            original_sha256: field(bytes, 80),
+            original_hash: field(bytes, 80),
         };
         Ok((reference, u16::from_be_bytes(field(bytes, 6))))
     }
@@ -275,7 +275,7 @@ impl Reference {
         out[44..48].copy_from_slice(&self.partition.to_be_bytes());
         out[48..64].copy_from_slice(&self.pack_id);
         out[64..80].copy_from_slice(&self.topic_id);
-        out[80..96].copy_from_slice(&self.original_sha256);
+        out[80..96].copy_from_slice(&self.original_hash);
     }
 }
 
@@ -377,7 +377,7 @@ mod tests {
                 partition: medium("partition"),
                 pack_id: array(&fields["pack-id"]),
                 topic_id: array(&fields["topic-id"]),
-                original_sha256: array(&fields["original-sha256"]),
+                original_hash: array(&fields["original-hash"]),
             };
             let secret = unhex(&fields["key"]);
             assert_eq!(MacKey::new(&secret).unwrap_err(), KeyError::Published);
@@ -400,8 +400,7 @@ mod tests {
         assert_eq!(fields["original-bytes"], value.len().to_string());
         let crc = crate::batch::crc32c(&value);
         assert_eq!(fields["original-crc"], format!("{crc:08x}"));
-        let digest: [u8; 32] = Sha256::digest(&value).into();
-        assert_eq!(unhex(&fields["original-sha256"]), digest[..16]);
+        assert_eq!(array(&fields["original-hash"]), crate::part::hash(&value));
     }
 
     #[test]

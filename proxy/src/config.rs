@@ -25,7 +25,7 @@ use crate::accept::origin::Net;
 use crate::fault;
 use crate::limits::Limits;
 use crate::route::region::{Region, Rule};
-pub use store::{Credentials, S3, Store, StoreEnv, StoreKind};
+pub use store::{Credentials, S3, Store, StoreEnv, StoreKind, is_plain};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]

@@ -79,7 +79,7 @@ pub enum OffloadOp {
     Restore,
     /// A reference that is not ours or was changed: passed as it is.
     Refused,
-    /// An object that is missing or damaged.
+    /// A value whose bytes in the store are too few or not what was stored.
     Damaged,
     /// A request for a range of a pack, with what came.
     Get,
@@ -95,11 +95,13 @@ pub enum OffloadOp {
     Lost,
     /// A reference of a version that is not known here: passed as it is.
     Unknown,
+    /// A value whose object is not there.
+    Missing,
 }
 
-const OFFLOAD_OPS: [&str; 11] = [
+const OFFLOAD_OPS: [&str; 12] = [
     "store", "restore", "refused", "damaged", "get", "put", "inline", "failed", "unopened", "lost",
-    "unknown",
+    "unknown", "missing",
 ];
 
 /// Where a value to restore is found.

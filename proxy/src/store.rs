@@ -16,6 +16,7 @@ mod s3;
 use std::io;
 
 use bytes::Bytes;
+use protocol_ext::batch::crc32c;
 
 use crate::config::{self, StoreKind};
 use crate::fault;
@@ -103,6 +104,24 @@ impl StoreError {
     }
 }
 
+/// A piece of an object to store.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their CRC-32C.
+    pub crc: u32,
+}
+
+impl Piece {
+    /// Bytes whose CRC is not known yet.
+    pub fn of(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let crc = crc32c(&bytes);
+        Self { bytes, crc }
+    }
+}
+
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -149,7 +168,7 @@ impl ObjectStore {
     }
 
     /// Keeps an object, given in pieces, for good. Fails if another object has the key.
-    pub async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+    pub async fn put(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
         attempts::put(self, key, object).await
     }
 
@@ -215,7 +234,7 @@ impl ObjectStore {
         }
     }
 
-    async fn put_once(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+    async fn put_once(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
         if fault::on("store-put-fails") {
             return Err(io::Error::other("fault store-put-fails").into());
         }

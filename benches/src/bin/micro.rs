@@ -238,7 +238,7 @@ fn reference_cases(cases: &mut Vec<Case>) {
         partition: 0,
         pack_id: [9; 16],
         topic_id: [8; 16],
-        original_sha256: [7; 16],
+        original_hash: [7; 16],
     };
     let signed = ring.sign(&reference, &binding);
     let at = cases.len();

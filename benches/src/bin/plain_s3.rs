@@ -1,6 +1,7 @@
 //! The plain loop that offload is compared with: the same images put into a bucket or read from it
-//! by the same SDK with Firebreak's settings, and nothing else. Answers one line of JSON with its
-//! own CPU time, taken from behind the reading of the files to the last answer.
+//! by the same SDK, and nothing else: as the SDK comes, or with `--lean` as Firebreak asks it.
+//! Answers one line of JSON with its own CPU time, taken from behind the reading of the files to
+//! the last answer.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,11 +14,14 @@ use aws_sdk_s3::config::{
     self, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use firebreak_benches::clock::now;
 use firebreak_benches::error::{BenchError, Result};
 use firebreak_benches::{images, load};
+use protocol_ext::batch::crc32c;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -46,6 +50,10 @@ struct Args {
     /// Each value is compressed by zstd level 1 before it is put.
     #[arg(long)]
     zstd: bool,
+    /// Firebreak's settings where it does not sign payloads: a CRC-32C is signed in their place,
+    /// and nothing else is summed. Without: signed payloads and checksums, as the SDK comes.
+    #[arg(long)]
+    lean: bool,
     op: Op,
 }
 
@@ -121,7 +129,10 @@ async fn one(client: &Client, args: &Args, number: usize, value: &Bytes) -> Resu
             };
             let bytes = body.len() as u64;
             let put = client.put_object().bucket(&args.bucket).key(key);
-            put.body(ByteStream::from(body)).send().await.map_err(|error| failed(&error))?;
+            let sum = args.lean.then(|| STANDARD.encode(crc32c(&body).to_be_bytes()));
+            let put = put.set_checksum_crc32_c(sum).body(ByteStream::from(body)).customize();
+            let put = if args.lean { put.disable_payload_signing() } else { put };
+            put.send().await.map_err(|error| failed(&error))?;
             Ok(bytes)
         }
         Op::Get => {
@@ -150,18 +161,21 @@ fn check(body: &Bytes, value: &Bytes) -> Result<u64> {
     Err(BenchError::Count(format!("{} of {} bytes read", body.len(), value.len())))
 }
 
-/// The client as proxy/src/store/s3.rs makes it.
+/// The client as the SDK makes it, or as proxy/src/store/s3.rs does. No request is repeated.
 fn client(args: &Args) -> Client {
     let keys = (&*args.access_key, &*args.secret_key);
-    let config = config::Builder::new()
+    let mut config = config::Builder::new()
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new(keys.0, keys.1, None, None, "firebreak-benches"))
         .force_path_style(true)
         .retry_config(RetryConfig::disabled())
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .endpoint_url(&args.endpoint);
+    if args.lean {
+        config = config
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    }
     Client::from_conf(config.build())
 }
 

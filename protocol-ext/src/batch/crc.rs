@@ -32,6 +32,11 @@ pub fn crc32c_of(pieces: &[&[u8]]) -> u32 {
     u32::try_from(digest.finalize()).unwrap_or(u32::MAX)
 }
 
+/// CRC-32C of a byte string and one of `bytes` bytes behind it, by the CRC of each.
+pub fn crc32c_joined(first: u32, second: u32, bytes: u64) -> u32 {
+    multiply(first, power_of_x(8 * bytes)) ^ second
+}
+
 /// The CRCs of an old and a new byte string.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Twin {
@@ -59,9 +64,9 @@ impl Twin {
         } else {
             let mut shared = Twin::default();
             shared.copy_new(bytes, out);
-            let shift = power_of_x(8 * bytes.len() as u64);
-            self.old = multiply(self.old, shift) ^ shared.new;
-            self.new = multiply(self.new, shift) ^ shared.new;
+            let n = bytes.len() as u64;
+            self.old = crc32c_joined(self.old, shared.new, n);
+            self.new = crc32c_joined(self.new, shared.new, n);
         }
     }
 

@@ -30,7 +30,7 @@ fn reference() -> impl Strategy<Value = Reference> {
             partition: ints[4],
             pack_id: ids[0],
             topic_id: ids[1],
-            original_sha256: ids[2],
+            original_hash: ids[2],
         })
 }
 

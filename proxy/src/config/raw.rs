@@ -125,6 +125,7 @@ pub(super) struct Store {
     pub region: Option<String>,
     pub path_style: Option<bool>,
     pub checksum: Option<String>,
+    pub sign_payload: Option<bool>,
     pub access_key: Option<String>,
     pub secret_key_file: Option<PathBuf>,
 }

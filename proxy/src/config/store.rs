@@ -48,6 +48,8 @@ pub struct S3 {
     pub path_style: bool,
     /// Whether every request carries a checksum though the service does not ask for one.
     pub checksum_always: bool,
+    /// Whether what is stored is signed byte for byte; else it has a checksum that is signed.
+    pub sign_payload: bool,
     /// Who asks.
     pub credentials: Credentials,
 }
@@ -181,6 +183,7 @@ fn local(p: &mut Problems, raw: &raw::Store) -> StoreKind {
         ("store.bucket", raw.bucket.is_some()),
         ("store.endpoint", raw.endpoint.is_some()),
         ("store.secret_key_file", raw.secret_key_file.is_some()),
+        ("store.sign_payload", raw.sign_payload.is_some()),
     ];
     for (key, _) in only_s3.iter().filter(|(_, given)| *given) {
         p.add(key, "belongs to a store of kind \"s3\": remove it or change the kind");
@@ -233,6 +236,7 @@ fn s3(p: &mut Problems, raw: &raw::Store, env: &StoreEnv) -> StoreKind {
     let region = env.region.clone().or(raw.region.clone()).unwrap_or_else(|| REGION.to_owned());
     StoreKind::S3(S3 {
         path_style: raw.path_style.unwrap_or(endpoint.is_some()),
+        sign_payload: raw.sign_payload.unwrap_or(is_plain(endpoint.as_deref())),
         endpoint,
         bucket,
         region,
@@ -243,6 +247,11 @@ fn s3(p: &mut Problems, raw: &raw::Store, env: &StoreEnv) -> StoreKind {
             session_token: env.session_token.clone(),
         },
     })
+}
+
+/// Whether the way to a service has no TLS.
+pub fn is_plain(endpoint: Option<&str>) -> bool {
+    endpoint.is_some_and(|text| text.starts_with("http://"))
 }
 
 fn http(host: &str) -> String {
@@ -309,6 +318,7 @@ impl Store {
                 "path_style": s3.path_style, "access_key": s3.credentials.access_key,
                 "secret_key": "***",
                 "checksum": if s3.checksum_always { "when_supported" } else { "when_required" },
+                "sign_payload": s3.sign_payload,
             }),
         };
         out["key_file"] = serde_json::json!(self.key_file);
@@ -408,6 +418,20 @@ mod tests {
         assert_eq!(s3(&store).endpoint, None);
         assert_eq!(s3(&store).region, "eu-west-1");
         assert!(!s3(&store).path_style);
+    }
+
+    #[test]
+    fn payloads_are_signed_where_there_is_no_tls_unless_told_otherwise() {
+        let signed = |line: &str, env: StoreEnv| {
+            let store = parse(&format!("{}{line}", s3_store()), env).expect("valid");
+            s3(&store).sign_payload
+        };
+        let tls = || StoreEnv { endpoint: Some("https://minio".to_owned()), ..minio() };
+        let aws = || StoreEnv { use_aws: true, endpoint: None, ..minio() };
+        let by_default = [minio(), tls(), aws()].map(|env| signed("", env));
+        assert_eq!(by_default, [true, false, false]);
+        assert!(!signed("sign_payload = false", minio()));
+        assert!(signed("sign_payload = true", tls()));
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl<'a> Requests<'a> {
         if self.session.as_ref().is_some_and(|session| session.is_over(api)) {
             return Err(ConnectionError::SessionOver);
         }
-        if fault::forced().holds() {
+        if fault::forced().holds() && (api != api::PRODUCE || fault::on("forced-unstored")) {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         let opened = match api {
@@ -331,7 +331,7 @@ impl<'a> Requests<'a> {
         if way.stored {
             return Ok(Opened::Store(head, frame_bytes));
         }
-        if way.split {
+        if way.split || fault::forced().holds() {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         if way.acks == 0 && !fault::on("acks0-answered") {

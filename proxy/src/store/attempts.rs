@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{ObjectStore, StoreError};
+use super::{ObjectStore, Piece, StoreError};
 use crate::limits::{
     STORE_ATTEMPT, STORE_BACKOFF, STORE_BUDGET, STORE_BYTES_PER_SECOND_MIN, STORE_FAILURES_MAX,
     STORE_REST,
@@ -83,8 +83,8 @@ impl Failures {
 }
 
 /// Stores an object, trying again within the budget.
-pub async fn put(store: &ObjectStore, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
-    let bytes = object.iter().map(Bytes::len).sum();
+pub async fn put(store: &ObjectStore, key: &str, object: &[Piece]) -> Result<(), StoreError> {
+    let bytes = object.iter().map(|piece| piece.bytes.len()).sum();
     again(store, StoreOp::Put, bytes, || async {
         match store.put_once(key, object).await {
             Err(StoreError::Taken(_)) if is_there(store, key, object, bytes).await? => Ok(()),
@@ -125,7 +125,7 @@ pub async fn get_alone(
 async fn is_there(
     store: &ObjectStore,
     key: &str,
-    object: &[Bytes],
+    object: &[Piece],
     bytes: usize,
 ) -> Result<bool, StoreError> {
     if fault::on("taken-key-trusted") {
@@ -137,7 +137,7 @@ async fn is_there(
     let compared = bytes.min(COMPARED_BYTES);
     let end = store.get_once(key, (bytes - compared) as u64, compared).await?;
     let mut left = &end[..];
-    for piece in object.iter().rev() {
+    for Piece { bytes: piece, .. } in object.iter().rev() {
         let n = piece.len().min(left.len());
         let (rest, last) = left.split_at(left.len() - n);
         if last != &piece[piece.len() - n..] {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{Listed, StoreError};
+use super::{Listed, Piece, StoreError};
 use crate::limits::LOCAL_AT_ONCE;
 use crate::{clock, random};
 
@@ -56,7 +56,7 @@ impl Local {
         done.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
     }
 
-    pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
         let (root, target) = (self.root.clone(), self.root.join(key));
         let (key, object) = (key.to_owned(), object.to_vec());
         self.blocking(move || {
@@ -154,7 +154,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Listed>) -> io::Result<()
     Ok(())
 }
 
-fn write(root: &Path, target: &Path, object: &[Bytes]) -> io::Result<()> {
+fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
     let name = uuid::Uuid::from_bytes(random::id()).simple().to_string();
     let pending = root.join(PENDING).join(name);
     let linked = write_pending(&pending, object).and_then(|()| link(root, &pending, target));
@@ -163,9 +163,9 @@ fn write(root: &Path, target: &Path, object: &[Bytes]) -> io::Result<()> {
     removed
 }
 
-fn write_pending(pending: &Path, object: &[Bytes]) -> io::Result<()> {
+fn write_pending(pending: &Path, object: &[Piece]) -> io::Result<()> {
     let mut file = File::create_new(pending)?;
-    let mut slices: Vec<_> = object.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut slices: Vec<_> = object.iter().map(|piece| IoSlice::new(&piece.bytes)).collect();
     let mut left = &mut slices[..];
     // An empty slice at the end would be asked for again and again.
     IoSlice::advance_slices(&mut left, 0);
@@ -236,12 +236,12 @@ mod tests {
         let root = folder();
         let local = Local::open(&root).expect("a folder");
         local
-            .put("v1/aa/x", &[Bytes::from_static(b"01234"), Bytes::from_static(b"56789")])
+            .put("v1/aa/x", &[Piece::of(&b"01234"[..]), Piece::of(&b"56789"[..])])
             .await
             .expect("stored");
         let part = local.get("v1/aa/x", 2, 3).await.expect("read");
         assert_eq!(part.as_ref(), b"234");
-        let other = local.put("v1/aa/x", &[Bytes::from_static(b"other")]).await;
+        let other = local.put("v1/aa/x", &[Piece::of(&b"other"[..])]).await;
         assert!(matches!(other, Err(StoreError::Taken(_))));
         let whole = local.get("v1/aa/x", 0, 10).await.expect("read");
         assert_eq!(whole.as_ref(), b"0123456789");
@@ -252,7 +252,7 @@ mod tests {
     async fn a_missing_object_and_a_short_one_are_told_apart() {
         let root = folder();
         let local = Local::open(&root).expect("a folder");
-        local.put("v1/aa/x", &[Bytes::from_static(b"0123")]).await.expect("stored");
+        local.put("v1/aa/x", &[Piece::of(&b"0123"[..])]).await.expect("stored");
         assert!(matches!(local.get("v1/aa/y", 0, 1).await, Err(StoreError::Missing(_))));
         let short = local.get("v1/aa/x", 1, usize::MAX).await;
         assert!(matches!(short, Err(StoreError::Short { .. })));

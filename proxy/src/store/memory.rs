@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Listed, StoreError};
+use super::{Listed, Piece, StoreError};
 use crate::clock;
 
 /// Objects by key, with the time each was written.
@@ -19,12 +19,13 @@ pub struct Memory(
 );
 
 impl Memory {
-    pub(super) fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
+    pub(super) fn put(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
+        let pieces: Vec<_> = object.iter().map(|piece| &piece.bytes[..]).collect();
         let mut objects = self.0.write();
         if objects.contains_key(key) {
             return Err(StoreError::Taken(key.to_owned()));
         }
-        objects.insert(key.to_owned(), (object.concat().into(), clock::unix_ms()));
+        objects.insert(key.to_owned(), (pieces.concat().into(), clock::unix_ms()));
         Ok(())
     }
 

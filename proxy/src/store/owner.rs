@@ -4,9 +4,7 @@
 //! one would take the objects of the other for unreferenced. The first that comes writes its id;
 //! whoever has another id is told.
 
-use bytes::Bytes;
-
-use super::{ObjectStore, StoreError};
+use super::{ObjectStore, Piece, StoreError};
 use crate::limits::STORE_ATTEMPT;
 
 /// Who owns the objects of a name.
@@ -40,7 +38,7 @@ pub async fn claim(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, S
     if found != Owner::Nobody {
         return Ok(found);
     }
-    match store.put(&key(name), &[Bytes::copy_from_slice(id.as_bytes())]).await {
+    match store.put(&key(name), &[Piece::of(id.to_owned())]).await {
         Ok(()) | Err(StoreError::Taken(_)) => of(store, name, id).await,
         Err(error) => Err(error),
     }

@@ -1,9 +1,10 @@
 //! A bucket as an object store, by the AWS SDK; the one module that names it.
 //!
-//! Flow: bodies are in memory, so an attempt can be repeated; the SDK's own retries are off, since
+//! Flow: objects are in memory, so an attempt can be repeated; the SDK's own retries are off, since
 //! `attempts` has the budget. Invariant: a range is given out only if the service says that it is
 //! the one asked for and all its bytes came; never more is read than was asked for.
 
+mod body;
 mod lifecycle;
 
 use std::io;
@@ -18,14 +19,15 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::tls;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Listed, StoreError};
-use crate::config::S3 as Config;
+use self::body::Body;
+use super::{Listed, Piece, StoreError};
+use crate::config::{S3 as Config, is_plain};
 use crate::fault;
 use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
 
@@ -39,14 +41,17 @@ const STALLED: Duration = Duration::from_secs(20);
 pub struct S3 {
     client: Client,
     bucket: String,
+    /// Whether bodies are signed byte for byte.
+    sign_payload: bool,
+    /// Whether bodies have a checksum, which is signed.
+    checksum: bool,
 }
 
 impl S3 {
     /// Makes a client; nothing is asked yet.
     pub fn open(config: &Config) -> io::Result<Self> {
-        let plain = config.endpoint.as_ref().is_some_and(|text| text.starts_with("http://"));
         let http = aws_smithy_http_client::Builder::new();
-        let http = if plain {
+        let http = if is_plain(config.endpoint.as_deref()) {
             // Without TLS no certificates are loaded.
             http.build_http()
         } else {
@@ -75,17 +80,34 @@ impl S3 {
         if let Some(endpoint) = &config.endpoint {
             builder = builder.endpoint_url(endpoint);
         }
-        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone() })
+        Ok(Self {
+            client: Client::from_conf(builder.build()),
+            bucket: config.bucket.clone(),
+            sign_payload: config.sign_payload,
+            checksum: config.checksum_always || !config.sign_payload,
+        })
     }
 
-    pub(super) async fn put(&self, key: &str, object: &[Bytes]) -> Result<(), StoreError> {
-        let bytes: usize = object.iter().map(Bytes::len).sum();
+    pub(super) async fn put(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
+        let bytes: usize = object.iter().map(|piece| piece.bytes.len()).sum();
         if bytes >= MULTIPART_BYTES_MIN {
             return self.put_in_parts(key, object, bytes).await;
         }
+        let body = Body::of(object, 0, bytes);
         let put = self.client.put_object().bucket(&self.bucket).key(key);
-        let put = put.body(ByteStream::from(joined(object, bytes)));
-        put.send().await.map(drop).map_err(|error| failed(key, error))
+        let put = put.set_checksum_crc32_c(self.checksum(&body));
+        let put = put.body(self.stream(body)).customize();
+        let put = if self.sign_payload { put } else { put.disable_payload_signing() };
+        put.send().await.map(drop).map_err(|error| self.unsent(key, error))
+    }
+
+    fn stream(&self, body: Body) -> ByteStream {
+        if self.sign_payload { body.joined() } else { body.in_pieces() }
+    }
+
+    /// The checksum that a body is sent with, if any.
+    fn checksum(&self, body: &Body) -> Option<String> {
+        (self.checksum && !fault::on("checksum-unsent")).then(|| body.checksum())
     }
 
     /// Parts are sent side by side; the object is there once all are, and not before. What a
@@ -93,18 +115,20 @@ impl S3 {
     async fn put_in_parts(
         &self,
         key: &str,
-        object: &[Bytes],
+        object: &[Piece],
         bytes: usize,
     ) -> Result<(), StoreError> {
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
-        let created = create.send().await.map_err(|error| failed(key, error))?;
+        let algorithm = self.checksum.then_some(ChecksumAlgorithm::Crc32C);
+        let create = create.set_checksum_algorithm(algorithm);
+        let created = create.send().await.map_err(|error| self.unsent(key, error))?;
         let upload = created.upload_id.unwrap_or_default();
         let done = match self.send_parts(key, &upload, object, bytes).await {
             Ok(parts) => {
                 let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
                 let complete = self.client.complete_multipart_upload().bucket(&self.bucket);
                 let complete = complete.key(key).upload_id(&upload).multipart_upload(parts);
-                complete.send().await.map(drop).map_err(|error| failed(key, error))
+                complete.send().await.map(drop).map_err(|error| self.unsent(key, error))
             }
             Err(error) => Err(error),
         };
@@ -121,23 +145,47 @@ impl S3 {
         &self,
         key: &str,
         upload: &str,
-        object: &[Bytes],
+        object: &[Piece],
         bytes: usize,
     ) -> Result<Vec<CompletedPart>, StoreError> {
         let starts = (0..bytes).step_by(MULTIPART_PART_BYTES);
         let parts = starts.zip(1..).map(|(from, number)| {
-            let body = cut(object, from, MULTIPART_PART_BYTES.min(bytes - from));
+            let body = Body::of(object, from, MULTIPART_PART_BYTES.min(bytes - from));
+            let checksum = self.checksum(&body);
             let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
-            let part = part.part_number(number).body(ByteStream::from(body));
+            let part = part.part_number(number).set_checksum_crc32_c(checksum.clone());
+            let part = part.body(self.stream(body)).customize();
+            let part = if self.sign_payload { part } else { part.disable_payload_signing() };
             let sent = async move {
-                let sent = part.send().await.map_err(|error| failed(key, error))?;
+                let sent = part.send().await.map_err(|error| self.unsent(key, error))?;
                 let done = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
-                Ok::<_, StoreError>(done.build())
+                Ok::<_, StoreError>(done.set_checksum_crc32_c(checksum).build())
             };
             sent.boxed()
         });
         let parts: Vec<_> = parts.collect();
         stream::iter(parts).buffered(MULTIPART_AT_ONCE).try_collect().await
+    }
+
+    /// What an error of a service means that was sent a body.
+    fn unsent<E>(&self, key: &str, error: SdkError<E>) -> StoreError
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        let status = status(&error);
+        let hashed = error.code() == Some(OTHER_HASH);
+        let failed = failed(key, error);
+        let refused = matches!(failed, StoreError::Refused(_));
+        let may_help = hashed || (refused && matches!(status, Some(400 | 403 | 501)));
+        match failed {
+            StoreError::Refused(text) | StoreError::Garbled(text)
+                if may_help && !self.sign_payload =>
+            {
+                let hint = "if it takes no unsigned payload or no CRC-32C: store.sign_payload";
+                StoreError::Refused(format!("{text} ({hint} = true)"))
+            }
+            other => other,
+        }
     }
 
     pub(super) async fn get(
@@ -227,6 +275,9 @@ fn ms(at: Option<&aws_sdk_s3::primitives::DateTime>) -> u64 {
 /// What the service says of an object that is not there.
 const NO_SUCH_KEY: &str = "NoSuchKey";
 
+/// What it says of a body whose SHA-256 is not the one that was signed.
+const OTHER_HASH: &str = "XAmzContentSHA256Mismatch";
+
 /// What an error of the service or of the way to it means.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
 fn failed<E>(key: &str, error: SdkError<E>) -> StoreError
@@ -251,11 +302,14 @@ where
         (Some(403), "RequestTimeTooSkewed") => StoreError::Busy(text),
         // Insufficient storage, as MinIO says it.
         (Some(507), _) => StoreError::Full(text),
+        // What it does not know it will not know later.
+        (Some(501), _) => StoreError::Refused(text),
         (Some(409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
         // A checksum that does not fit: damaged on the way.
-        (Some(400), "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody") => {
-            StoreError::Garbled(text)
-        }
+        (
+            Some(400),
+            "BadDigest" | OTHER_HASH | "XAmzContentChecksumMismatch" | "IncompleteBody",
+        ) => StoreError::Garbled(text),
         (Some(400), "RequestTimeout") => StoreError::Busy(text),
         _ => StoreError::Refused(text),
     }
@@ -270,49 +324,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-fn joined(pieces: &[Bytes], bytes: usize) -> Bytes {
-    cut(pieces, 0, bytes)
-}
-
-/// `bytes` bytes from `from` on; not a copy where they lie in one piece.
-fn cut(pieces: &[Bytes], mut from: usize, bytes: usize) -> Bytes {
-    let mut out = BytesMut::new();
-    for piece in pieces {
-        if from >= piece.len() {
-            from -= piece.len();
-            continue;
-        }
-        let n = (piece.len() - from).min(bytes - out.len());
-        if n == bytes {
-            return piece.slice(from..from + n);
-        }
-        if out.is_empty() {
-            out.reserve(bytes);
-        }
-        out.extend_from_slice(&piece[from..from + n]);
-        from = 0;
-        if out.len() == bytes {
-            break;
-        }
-    }
-    out.freeze()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_cut_anywhere() {
-        let pieces = [&b"abc"[..], b"", b"defgh", b"i"].map(Bytes::from_static);
-        for from in 0..9 {
-            for bytes in 0..=9 - from {
-                let expected = &b"abcdefghi"[from..from + bytes];
-                assert_eq!(cut(&pieces, from, bytes), expected, "{bytes} bytes from {from}");
-            }
-        }
-        assert_eq!(cut(&pieces, 3, 5).as_ptr(), pieces[2].as_ptr());
-    }
 }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use bytes::Bytes;
 use protocol_ext::pack;
 use protocol_ext::reference::{KeyRing, Reference};
 
@@ -16,7 +15,7 @@ use super::{Progress, Task, UpkeepError};
 use crate::config::Config;
 use crate::filters::offload::object_key;
 use crate::store::owner::{self, Owner};
-use crate::store::{Listed, ObjectStore, StoreError};
+use crate::store::{Listed, ObjectStore, Piece, StoreError};
 use crate::{clock, fault};
 
 /// A reference, and the object that it names.
@@ -382,7 +381,7 @@ async fn collect(
         progress.show("deleting", n + 1, deletable.len());
     }
     if !kept.is_empty() {
-        store.put(&format!("{folder}{now:020}"), &[Bytes::from(kept)]).await?;
+        store.put(&format!("{folder}{now:020}"), &[Piece::of(kept)]).await?;
     }
     for listed in old {
         store.delete(&listed.key).await?;

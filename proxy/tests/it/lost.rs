@@ -17,7 +17,7 @@ const STORAGE_ERROR: i16 = 56;
 
 struct Scene {
     _brokers: Brokers,
-    _proxy: Proxy,
+    proxy: Proxy,
     client: Client,
     store: Folder,
 }
@@ -28,7 +28,7 @@ async fn scene(faults: Faults) -> Checked<Scene> {
     let setup = Setup::new(&brokers, faults).offload(&store, 1000).rule("on_missing = \"skip\"");
     let proxy = setup.start().await;
     let client = Client::connect(proxy.port).await?;
-    Ok(Scene { _brokers: brokers, _proxy: proxy, client, store })
+    Ok(Scene { _brokers: brokers, proxy, client, store })
 }
 
 /// Error of a Fetch, offsets of what it gives, and the offset behind them.
@@ -75,6 +75,13 @@ pub async fn what_is_whole_is_given(faults: Faults) -> Checked {
     pack.set_len(26_000).map_err(failure)?;
     let got = fetched(&mut scene.client, 0).await?;
     ensure_eq!(got, (0, vec![0], 3), "error, offsets given beside a cut, and the end");
+    let mut counted = Vec::new();
+    for op in ["restore", "lost", "damaged", "missing", "failed"] {
+        let metric = format!("firebreak_offload_objects_total{{op=\"{op}\"}}");
+        counted.push(scene.proxy.metric(&metric).await?);
+    }
+    let expected = [1.0, 2.0, 0.0, 0.0, 0.0];
+    ensure_eq!(counted, expected, "values restored, lost, damaged, missing, failed");
     Ok(())
 }
 

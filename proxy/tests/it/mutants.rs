@@ -117,6 +117,7 @@ fn mutants() -> Vec<Mutant> {
         ),
         mutant!("drained-for-ever", overstay::a_drain_that_stands_still_ends, "is 1, not 0"),
         mutant!("hidden-api-shown", versions::clients_see_the_intersection, "rows in version"),
+        mutant!("forced-unstored", offload::forced_modes_store_values, "values in the store"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
         mutant!("store-put-fails", offload::values_come_back_as_they_were, "error of Produce: 56"),
@@ -133,6 +134,7 @@ fn mutants() -> Vec<Mutant> {
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
         mutant!("taken-key-trusted", store::a_taken_key_is_no_stored_value, "answer for a key"),
+        mutant!("checksum-unsent", store::a_damaged_body_is_sent_again, "in the store differ"),
         mutant!("every-reader-asks", store::readers_at_once_read_once, "read the store"),
         mutant!("never-hedged", store::a_slow_read_is_asked_twice, "reads of the store"),
         mutant!("ranges-apart", store::values_of_a_batch_are_read_at_once, "reads of the store"),
@@ -207,6 +209,7 @@ fn mutants_of_losses() -> Vec<Mutant> {
         mutant!("crowds-are-deliveries", share::requests_ask_for_what_fits, "has no room"),
         mutant!("whole-batches-read", share::only_what_is_acquired_is_read, "values read"),
         mutant!("unreadable-cut-off", share::what_is_unreadable_is_passed_on, "is missing"),
+        mutant!("lost-are-damaged", lost::what_is_whole_is_given, "values restored, lost"),
         mutant!("lost-at-first-sight", lost::what_is_whole_is_given, "beside a cut"),
         mutant!("any-store-is-ours", lost::another_store_is_no_loss, "the volume"),
         mutant!("any-owner-is-us", lost::another_store_is_no_loss, "another cluster's volume"),
@@ -223,6 +226,11 @@ fn mutants_of_losses() -> Vec<Mutant> {
             "before the replicas"
         ),
         mutant!("held-back-untold", rehydrate::an_open_transaction_is_told, "exit code with"),
+        mutant!(
+            "any-hash-fits",
+            refusals::a_value_of_another_hash_is_not_copied,
+            "with another hash"
+        ),
         mutant!("unreplicated-untold", refusals::what_replicas_lack_is_told, "exit code without"),
         mutant!(
             "unsigned-copied",

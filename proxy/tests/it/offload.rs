@@ -287,7 +287,8 @@ pub async fn a_damaged_object_is_an_error_and_never_data(faults: Faults) -> Chec
     std::fs::remove_file(&file).expect("a file that can be removed");
     let (error, section) = scene.client.fetch(11, "t", 0, 1, ALL).await?;
     ensure_eq!((error, section.len()), (STORAGE_ERROR, 0), "error and bytes without the object");
-    ensure_eq!(scene.count("damaged").await?, 3.0, "objects found damaged");
+    let counted = (scene.count("damaged").await?, scene.count("missing").await?);
+    ensure_eq!(counted, (2.0, 1.0), "values found damaged, and missing");
     Ok(())
 }
 
@@ -448,7 +449,7 @@ async fn failures_of_the_store_are_counted_by_what_was_asked_and_told() -> Check
     let (error, _) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
     ensure_eq!(error, STORAGE_ERROR, "error of a lost object");
     ensure_eq!(scene.proxy.metric(&count("get", "missing")).await?, 1.0, "lost objects");
-    ensure_eq!(scene.count("damaged").await?, 1.0, "damaged objects");
+    ensure_eq!(scene.count("missing").await?, 1.0, "missing values");
     until("a line", async || (scene.proxy.logged("object store failed") > 0).then_some(())).await?;
 
     std::fs::remove_dir(scene.store.path().join("pending")).map_err(failure)?;
@@ -533,4 +534,37 @@ pub async fn restored_values_keep_to_what_partitions_want(faults: Faults) -> Che
 #[tokio::test]
 async fn restored_values_are_cut_where_a_partition_has_enough() -> Checked {
     restored_values_keep_to_what_partitions_want(None).await
+}
+
+/// Where every frame is held whole values are stored and restored as they are otherwise.
+#[cfg(feature = "failpoints")]
+pub async fn forced_modes_store_values(faults: Faults) -> Checked {
+    for mode in ["decode", "reencode"] {
+        let brokers = Brokers::start(1).await;
+        let store = Folder::new();
+        let setup = Setup::new(&brokers, faults).offload(&store, THRESHOLD).forced(mode);
+        let proxy = setup.start().await;
+        let client = Client::connect(proxy.port).await?;
+        let mut scene = Scene { brokers, proxy, client, store };
+        let sent = batch(Codec::None, Framing::Plain, &records(&mixed_values()));
+        for (version, base) in [(9, 0), (3, 7)] {
+            let (error, at) = scene.client.produce(version, "t", 0, &sent).await?;
+            ensure_eq!((error, at), (0, base), "error and offset, {mode}");
+        }
+        ensure_eq!(scene.values().len(), 6, "values in the store, {mode}");
+        let log = read(&scene.stored("t", 0));
+        let longest = log.iter().filter_map(|record| Some(record.value.as_ref()?.len())).max();
+        ensure_eq!(longest, Some(THRESHOLD), "longest value in the log, {mode}");
+        let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
+        ensure_eq!(error, 0, "error of Fetch, {mode}");
+        let sent = read(&sent);
+        ensure!(read(&section) == [sent.clone(), shifted(&sent, 7)].concat(), "records, {mode}");
+    }
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn values_are_stored_where_every_frame_is_held_whole() -> Checked {
+    forced_modes_store_values(None).await
 }

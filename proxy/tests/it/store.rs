@@ -13,7 +13,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::{batch, read, records, single};
 use crate::harness::requests::{fetch, fetched, produce};
 use crate::harness::s3::{Fault, Kind, S3};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until, within};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until, within};
 use crate::offload::values;
 
 const THRESHOLD: usize = 1000;
@@ -92,6 +92,63 @@ async fn a_put_that_fails_once_is_acknowledged_after_it_succeeded() -> Checked {
     println!("acknowledged {acknowledged}, lost {lost}, values in the store {}", stored.len());
     ensure_eq!((acknowledged, lost, stored.len()), (9, 0, 9), "acknowledged, lost, stored");
     ensure_eq!(scene.brokers.cluster().count(0), 9, "Produce requests at the broker");
+    Ok(())
+}
+
+/// A body that is damaged on its way is refused by its checksum and sent again, in one piece and
+/// in parts.
+pub async fn a_damaged_body_is_sent_again(faults: Faults) -> Checked {
+    let unsigned = |setup: Setup| setup.store("sign_payload = false");
+    let mut scene = scene(faults, unsigned).await?;
+    for (n, bytes) in [(0, 40_000), (1, 34_000_000)] {
+        let sent = noise(n, bytes);
+        let before = scene.s3.count(Kind::Put);
+        scene.s3.script(Kind::Put, &[Fault::Damaged]);
+        scene.take(0, &single(sent.clone())).await?;
+        let object = scene.s3.objects().into_values().find(|object| object.len() > bytes);
+        let object = object.ok_or_else(|| failure("no object"))?;
+        ensure!(object[64..64 + bytes] == sent, "{bytes} bytes in the store differ");
+        ensure!(scene.s3.count(Kind::Put) > before + 1, "{bytes} bytes were sent once");
+    }
+    ensure_eq!(scene.s3.unsigned(), scene.s3.count(Kind::Put) - 2, "bodies taken unsigned");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_is_damaged_on_its_way_is_refused_by_its_checksum() -> Checked {
+    a_damaged_body_is_sent_again(None).await
+}
+
+/// Without TLS bodies are signed byte for byte unless told otherwise.
+#[tokio::test]
+async fn without_tls_bodies_are_signed() -> Checked {
+    let mut scene = scene(None, |setup| setup).await?;
+    scene.s3.script(Kind::Put, &[Fault::Damaged]);
+    scene.take(0, &single(noise(1, 40_000))).await?;
+    ensure_eq!((scene.s3.unsigned(), scene.s3.count(Kind::Put)), (0, 2), "unsigned, sent");
+    Ok(())
+}
+
+/// A service that takes no unsigned payload is told with what helps.
+#[tokio::test]
+async fn a_service_that_wants_signed_payloads_is_told() -> Checked {
+    let mut scene = scene(None, |setup| setup.store("sign_payload = false")).await?;
+    for (status, code) in
+        [(400, "InvalidRequest"), (501, "NotImplemented"), (400, "XAmzContentSHA256Mismatch")]
+    {
+        scene.s3.script(Kind::Put, &[Fault::Status(status, code)]);
+        let (error, _) = scene.client.produce(9, "t", 0, &single(noise(1, 30_000))).await?;
+        ensure_eq!(error, STORAGE_ERROR, "error of Produce after {code}");
+        let told = format!("{status} {code} for v1/");
+        let told = async || {
+            let log = scene.proxy.log();
+            log.lines()
+                .any(|l| l.contains(&told) && l.contains("sign_payload = true"))
+                .then_some(())
+        };
+        until("a line with the key", told).await?;
+    }
+    ensure_eq!(scene.s3.count(Kind::Put), 3, "PUTs");
     Ok(())
 }
 

@@ -319,7 +319,7 @@ pub fn signed() -> Result<[u8; REFERENCE_BYTES], String> {
         partition: 0,
         pack_id: [7; 16],
         topic_id: [8; 16],
-        original_sha256: [9; 16],
+        original_hash: [9; 16],
     };
     Ok(ring()?.sign(&reference, &BINDING))
 }

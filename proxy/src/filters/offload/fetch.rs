@@ -326,10 +326,18 @@ impl Offload {
                 Ok(value) => Ok(value),
                 Err(error) if error.is_damage() && lost.is_some() => {
                     self.lost(topic, offset, &error, original_bytes);
+                    if fault::on("lost-are-damaged") {
+                        self.metrics.offload(OffloadOp::Damaged, original_bytes as usize);
+                    }
                     gone = true;
                     Err(original_bytes)
                 }
-                Err(error) => return Err(RestoreError::At(offset, error)),
+                Err(error) => {
+                    if let Some(op) = error.op() {
+                        self.metrics.offload(op, original_bytes as usize);
+                    }
+                    return Err(RestoreError::At(offset, error));
+                }
             };
             bytes += value.as_ref().map_or(0, Bytes::len);
             found.push(Replacement { at: *at, value });

@@ -6,15 +6,15 @@
 use bytes::Bytes;
 use protocol_ext::batch::crc32c;
 use protocol_ext::pack::{PackError, PackHead, PackWriter, Part};
-use protocol_ext::part::Policy;
+use protocol_ext::part::{Policy, hash};
 use protocol_ext::records::RecordAt;
 use protocol_ext::reference::{REFERENCE_BYTES, Reference};
 use protocol_ext::replace::Replacement;
-use sha2::{Digest, Sha256};
 
 use super::Offload;
 use crate::limits::ALONE_BYTES_MIN;
 use crate::route::topics::TopicId;
+use crate::store::Piece;
 use crate::store::cache::PartKey;
 use crate::{clock, random};
 
@@ -38,7 +38,7 @@ pub struct Pack {
     /// Its key.
     pub key: String,
     /// Its bytes, in pieces; the values share the request's memory.
-    pub object: Vec<Bytes>,
+    pub object: Vec<Piece>,
     /// What stands for its values once it is stored.
     pub references: Vec<Replacement<[u8; REFERENCE_BYTES]>>,
     /// Its values by part.
@@ -82,7 +82,7 @@ impl Offload {
             written_at_ms: clock::unix_ms(),
         };
         let mut writer = PackWriter::new(&head);
-        let mut object = vec![Bytes::copy_from_slice(&writer.head())];
+        let mut object = vec![Piece::of(writer.head().to_vec())];
         let mut pack = Pack {
             key: self.key_of(&head.pack_id, &head.topic_id, head.partition),
             object: Vec::new(),
@@ -96,9 +96,9 @@ impl Offload {
             let signed = self.keys.sign(&reference, &self.binding(place.topic));
             pack.references.push(Replacement { at: record, value: signed });
             pack.values.push(((head.pack_id, offset), value));
-            object.push(stored);
+            object.push(Piece { bytes: stored, crc: part.stored_crc });
         }
-        object.push(writer.footer().into());
+        object.push(Piece::of(writer.footer()));
         pack.object = object;
         Ok(pack)
     }
@@ -116,8 +116,6 @@ fn part(record: RecordAt, value: &Bytes, policy: Policy) -> Result<(Part, Bytes)
         }
     };
     let too_large = |_| PackError::TooLarge;
-    let mut original_sha256 = [0; 16];
-    original_sha256.copy_from_slice(&Sha256::digest(value)[..16]);
     let part = Part {
         offset: 0,
         stored_bytes: u32::try_from(stored.len()).map_err(too_large)?,
@@ -128,7 +126,7 @@ fn part(record: RecordAt, value: &Bytes, policy: Policy) -> Result<(Part, Bytes)
         codec: encoded.codec,
         filter: encoded.filter,
         content_type: encoded.format,
-        original_sha256,
+        original_hash: hash(value),
     };
     Ok((part, stored))
 }
@@ -150,6 +148,6 @@ fn reference(head: &PackHead, part: &Part, offset: u64) -> Reference {
         partition: head.partition,
         pack_id: head.pack_id,
         topic_id: head.topic_id,
-        original_sha256: part.original_sha256,
+        original_hash: part.original_hash,
     }
 }

@@ -60,6 +60,20 @@ impl PartFailure {
             Self::Elsewhere(_) | Self::Many(_) | Self::Late => false,
         }
     }
+
+    /// As what a value counts that is not given out for this; what is late is asked for again.
+    pub fn op(&self) -> Option<OffloadOp> {
+        match self {
+            Self::Damaged(_) | Self::Undecodable(..) => Some(OffloadOp::Damaged),
+            Self::Store(error) => Some(match **error {
+                StoreError::Short { .. } => OffloadOp::Damaged,
+                StoreError::Missing(_) => OffloadOp::Missing,
+                _ => OffloadOp::Failed,
+            }),
+            Self::Elsewhere(_) | Self::Many(_) => Some(OffloadOp::Missing),
+            Self::Late => None,
+        }
+    }
 }
 
 /// What became of a value.
@@ -147,10 +161,11 @@ impl Parts {
         }
     }
 
-    /// Keeps a value that was just stored, so that readers at the tail need no store.
-    pub fn keep(&self, key: PartKey, value: &[u8]) {
+    /// Keeps a value that was just stored, so that readers at the tail need no store. Its memory
+    /// has `held` bytes.
+    pub fn keep(&self, key: PartKey, value: &Bytes, held: usize) {
         if !fault::on("stored-not-kept") {
-            self.cache.keep(key, value);
+            self.cache.keep(key, value, held);
         }
     }
 
@@ -261,18 +276,11 @@ impl Parts {
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             self.note(&value);
-            let bytes = lead.want.reference.original_bytes as usize;
-            match &value {
-                Ok(_) => {}
-                Err(failure) if failure.is_damage() => {
-                    self.metrics.offload(OffloadOp::Damaged, bytes);
-                }
-                Err(_) => self.metrics.offload(OffloadOp::Failed, bytes),
-            }
             if let Ok(value) = &value
                 && hot
             {
-                self.cache.keep(key, value);
+                // It has its memory to itself.
+                self.cache.keep(key, value, value.len());
             }
             found.lock().insert(key, value.clone());
             // Nobody may be waiting for it.
@@ -288,8 +296,8 @@ async fn follow((key, landing): (PartKey, Landing), found: &Mutex<HashMap<PartKe
     }
 }
 
-/// The value in the bytes of a range. What is one of several is copied, so that nobody who keeps
-/// it keeps the others.
+/// The value in the bytes of a range, in memory of its own: what is one of several is copied, so
+/// that nobody who keeps it keeps the others.
 fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
     let Reference { pack_offset, stored_bytes, original_bytes, codec, filter, .. } = want.reference;
     let at = usize::try_from(pack_offset - from).unwrap_or(usize::MAX);
@@ -299,7 +307,7 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
         let decoded = decode(codec, filter, &stored, original_bytes);
         let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
         let value = match decoded.map_err(undecodable)? {
-            Some(value) => Bytes::from(value),
+            Some(value) => Bytes::from(value.into_boxed_slice()),
             None if alone => stored.clone(),
             None => Bytes::copy_from_slice(&stored),
         };

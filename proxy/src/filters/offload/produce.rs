@@ -51,6 +51,7 @@ pub struct Produced {
 
 /// What is done with a request so far.
 struct Work<'f> {
+    frame: &'f Bytes,
     found: &'f [Section],
     /// The section that is looked at next.
     next: usize,
@@ -94,7 +95,7 @@ impl Offload {
         let found = sections(&requests::PRODUCE, head.version, frame, at, SECTIONS_MAX)?;
         let changes = vec![Change::default(); found.len()];
         let (refused, unknown) = (BTreeMap::new(), None);
-        let mut work = Work { found: &found, next: 0, changes, refused, values: 0, unknown };
+        let mut work = Work { frame, found: &found, next: 0, changes, refused, values: 0, unknown };
         // Batches that are opened at once are stored at once. Those that have no room beside them
         // come next.
         while work.next < found.len() {
@@ -116,7 +117,7 @@ impl Offload {
             let partition = work.found[batch.section].partition;
             let place = Place { topic: &batch.topic, topic_id: batch.topic_id, partition };
             let values = std::mem::take(&mut batch.values);
-            stored.push(self.store_values(place, batch.rule, values).boxed());
+            stored.push(self.store_values(place, batch.rule, values, work.frame).boxed());
         }
         let stored = join_all(stored).await;
         for (batch, stored) in large.iter().zip(stored) {
@@ -308,25 +309,28 @@ impl Offload {
         place: Place<'_>,
         rule: &OffloadRule,
         values: Vec<packs::Large>,
+        frame: &Bytes,
     ) -> Result<References, StoreError> {
         let bytes = values.iter().map(|(_, value)| value.len()).sum();
         let packs = busy(bytes, || self.packs(place, rule.codec, values));
         let too_large = |_| StoreError::Io(std::io::ErrorKind::FileTooLarge.into());
         let packs = packs.map_err(too_large)?;
-        let puts: Vec<_> = packs.into_iter().map(|pack| self.put(pack).boxed()).collect();
+        let puts: Vec<_> = packs.into_iter().map(|pack| self.put(pack, frame).boxed()).collect();
         let mut references = try_join_all(puts).await?.concat();
         references.sort_unstable_by_key(|reference| reference.at);
         Ok(references)
     }
 
-    async fn put(&self, pack: Pack) -> Result<References, StoreError> {
+    async fn put(&self, pack: Pack, frame: &Bytes) -> Result<References, StoreError> {
         if !fault::on("ack-before-durable") {
             self.store.put(&pack.key, &pack.object).await?;
         }
-        self.metrics.offload(OffloadOp::Put, pack.object.iter().map(Bytes::len).sum());
+        let bytes = pack.object.iter().map(|piece| piece.bytes.len()).sum();
+        self.metrics.offload(OffloadOp::Put, bytes);
         for (key, value) in &pack.values {
             self.metrics.offload(OffloadOp::Store, value.len());
-            self.parts.keep(*key, value);
+            let inflated = !frame.as_ptr_range().contains(&value.as_ptr());
+            self.parts.keep(*key, value, if inflated { usize::MAX } else { frame.len() });
         }
         Ok(pack.references)
     }

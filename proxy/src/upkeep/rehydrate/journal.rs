@@ -6,12 +6,11 @@
 //! copy whose end is none of those that its last note foresees was written to by somebody else; and
 //! of two runs at once at most one writes a note, since notes that it does not know stop the other.
 
-use bytes::Bytes;
 use protocol_ext::split::ProducerFields;
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, Piece, StoreError};
 use crate::upkeep::log::Partition;
 use crate::upkeep::scope::hex;
 use crate::{clock, random};
@@ -97,7 +96,7 @@ impl<'a> Journal<'a> {
         let (ms, id) = (clock::unix_ms(), hex(&random::id()));
         let key = format!("{}{:020}-{ms:020}-{id}", self.folder, note.target);
         let text = serde_json::json!(note).to_string();
-        self.store.put(&key, &[Bytes::from(text)]).await?;
+        self.store.put(&key, &[Piece::of(text)]).await?;
         self.known.push(key.clone());
         // Of two that put one at once the later sees the other's, and takes its own back.
         if !self.is_alone().await? {

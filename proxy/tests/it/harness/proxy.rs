@@ -44,6 +44,7 @@ pub struct Setup {
     cache_bytes: usize,
     faults: Faults,
     names: Option<PathBuf>,
+    forced: Option<&'static str>,
     ready: bool,
     open_files: Option<u32>,
 }
@@ -67,6 +68,7 @@ impl Setup {
             cache_bytes: 0,
             faults,
             names: None,
+            forced: None,
             ready: true,
             open_files: None,
         }
@@ -82,6 +84,13 @@ impl Setup {
     #[cfg(feature = "failpoints")]
     pub fn names(mut self, file: PathBuf) -> Self {
         self.names = Some(file);
+        self
+    }
+
+    /// How all frames are treated; only with the feature `failpoints`.
+    #[cfg(feature = "failpoints")]
+    pub fn forced(mut self, mode: &'static str) -> Self {
+        self.forced = Some(mode);
         self
     }
 
@@ -152,6 +161,15 @@ impl Setup {
              key_file = {key:?}\n"
         );
         self.offload = Some((s3, threshold_bytes));
+        self
+    }
+
+    /// A line of `[store]`.
+    pub fn store(mut self, line: &str) -> Self {
+        if let Some((store, _)) = &mut self.offload {
+            store.push_str(line);
+            store.push('\n');
+        }
         self
     }
 
@@ -235,6 +253,7 @@ impl Setup {
             None => command.env_remove("FAILPOINTS"),
         };
         command.envs(self.names.iter().map(|file| ("FIREBREAK_NAMES", file)));
+        command.envs(self.forced.map(|mode| ("FIREBREAK_FORCED", mode)));
         let mut child = command.stderr(Stdio::piped()).spawn().expect("firebreak starts");
         let stderr = child.stderr.take().expect("piped");
         let log = Arc::new(Mutex::new(String::new()));

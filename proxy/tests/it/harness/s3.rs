@@ -2,8 +2,8 @@
 //! between a fault and the socket.
 //!
 //! It keeps objects in memory, knows PUT, ranged GET, HEAD, DELETE, listings and uploads in parts,
-//! checks no signature (the strict server does), and does what the script says to the next request
-//! of that kind.
+//! checks bodies by their sums (signatures are the strict server's to check), and does what the
+//! script says to the next request of that kind.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -12,6 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use protocol_ext::batch::crc32c;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,6 +25,9 @@ use super::proxy::Folder;
 const OWNERS: &str = "upkeep/v1/owner/";
 /// The one bucket.
 pub const BUCKET: &str = "images";
+/// The hash that stands for a body that is not signed.
+const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+const CHECKSUM: &str = "x-amz-checksum-crc32c";
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub enum Fault {
     None,
     /// Refused with this status and code.
     Status(u16, &'static str),
+    /// A bit of its body is changed on the way.
+    Damaged,
     /// Done, and then answered with this status and code.
     DoneBut(u16, &'static str),
     /// Done, and the connection closed without an answer.
@@ -64,6 +73,9 @@ pub enum Kind {
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
     parts: BTreeMap<(String, u32), Vec<u8>>,
+    /// Uploads whose parts must have checksums.
+    checked: BTreeSet<String>,
+    unsigned: usize,
     script: BTreeMap<Kind, VecDeque<Fault>>,
     always: BTreeMap<Kind, Fault>,
     counts: BTreeMap<Kind, usize>,
@@ -169,6 +181,11 @@ impl S3 {
         self.lock().objects.remove(key);
     }
 
+    /// Bodies so far that were not signed byte for byte.
+    pub fn unsigned(&self) -> usize {
+        self.lock().unsigned
+    }
+
     /// Parts of uploads that were neither completed nor given up.
     pub fn parts_left(&self) -> usize {
         self.lock().parts.len()
@@ -186,7 +203,30 @@ struct Request {
     key: String,
     query: BTreeMap<String, String>,
     range: Option<(usize, usize)>,
+    headers: BTreeMap<String, String>,
     body: Vec<u8>,
+}
+
+impl Request {
+    /// What is wrong with its body by the sums that it came with.
+    fn wrong(&self) -> Option<&'static str> {
+        let header = |name: &str| self.headers.get(name).map_or("", String::as_str);
+        let signed = header("x-amz-content-sha256");
+        let digest = Sha256::digest(&self.body).iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        if signed != UNSIGNED && signed != digest {
+            return Some("XAmzContentSHA256Mismatch");
+        }
+        let sum = header(CHECKSUM);
+        (!sum.is_empty() && sum != checksum(&self.body)).then_some("BadDigest")
+    }
+}
+
+/// The CRC-32C of a body as its header says it.
+fn checksum(body: &[u8]) -> String {
+    STANDARD.encode(crc32c(body).to_be_bytes())
 }
 
 struct Answer {
@@ -208,7 +248,7 @@ impl Answer {
 async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut held = Vec::new();
-    while let Some(request) = read(&mut stream, &mut held).await? {
+    while let Some(mut request) = read(&mut stream, &mut held).await? {
         let kind = match request.method.as_str() {
             "PUT" => Kind::Put,
             "GET" if !request.key.is_empty() => Kind::Get,
@@ -226,7 +266,15 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             let scripted = state.script.get_mut(&kind).and_then(VecDeque::pop_front);
             scripted.or(state.always.get(&kind).copied()).unwrap_or(Fault::None)
         };
-        let done = || answer(&request, &mut state.lock().expect("not poisoned"));
+        if fault == Fault::Damaged
+            && let Some(byte) = request.body.last_mut()
+        {
+            *byte ^= 1;
+        }
+        let done = || match request.wrong() {
+            Some(code) => Answer::error(400, code),
+            None => answer(&request, &mut state.lock().expect("not poisoned")),
+        };
         let answer = match fault {
             Fault::Status(status, code) => Answer::error(status, code),
             Fault::DoneBut(status, code) => {
@@ -263,9 +311,9 @@ async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<R
     let head = String::from_utf8_lossy(&held[..end]).into_owned();
     let mut lines = head.lines();
     let first: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
-    let headers: BTreeMap<String, &str> = lines
+    let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     let bytes = headers.get("content-length").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
     if headers.contains_key("expect") {
@@ -287,11 +335,15 @@ async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<R
         let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
         Some((from.parse().ok()?, to.parse::<usize>().ok()? + 1))
     });
-    Ok(Some(Request { method: first[0].to_owned(), key, query, range, body }))
+    Ok(Some(Request { method: first[0].to_owned(), key, query, range, headers, body }))
 }
 
 fn answer(request: &Request, state: &mut State) -> Answer {
-    let Request { method, key, query, range, body } = request;
+    let Request { method, key, query, range, headers, body } = request;
+    let counts = method == "PUT" && !key.starts_with(OWNERS);
+    if counts && headers.get("x-amz-content-sha256").is_some_and(|sum| sum == UNSIGNED) {
+        state.unsigned += 1;
+    }
     let missing = || Answer::error(404, "NoSuchKey");
     match (method.as_str(), query.contains_key("uploads"), query.get("uploadId")) {
         ("GET", ..) if query.contains_key("lifecycle") => match &state.lifecycle {
@@ -302,18 +354,36 @@ fn answer(request: &Request, state: &mut State) -> Answer {
             state.lifecycle = Some(body.clone());
             Answer::of(200, "")
         }
-        ("POST", true, _) => Answer::of(
-            200,
-            "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
-        ),
+        ("POST", true, _) => {
+            if headers.get("x-amz-checksum-algorithm").is_some_and(|name| name == "CRC32C") {
+                state.checked.insert(key.clone());
+            }
+            Answer::of(
+                200,
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId>\
+                 </InitiateMultipartUploadResult>",
+            )
+        }
+        ("PUT", _, Some(_)) if state.checked.contains(key) && !headers.contains_key(CHECKSUM) => {
+            Answer::error(400, "InvalidRequest")
+        }
         ("PUT", _, Some(_)) => {
             let number = query.get("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
             state.parts.insert((key.clone(), number), body.clone());
             Answer { headers: format!("ETag: \"{number}\"\r\n"), ..Answer::of(200, "") }
         }
         ("POST", _, Some(_)) => {
-            let whole = state.parts.iter().filter(|((of, _), _)| of == key);
-            let whole: Vec<u8> = whole.flat_map(|(_, part)| part.iter().copied()).collect();
+            let parts: Vec<_> = state.parts.iter().filter(|((of, _), _)| of == key).collect();
+            let told = String::from_utf8_lossy(body);
+            let told: Vec<_> = told.split("<ChecksumCRC32C>").skip(1).collect();
+            let fits = |(told, (_, part)): (&&str, &(_, &Vec<u8>))| {
+                told.split_once('<').is_some_and(|(sum, _)| sum == checksum(part))
+            };
+            let all = told.len() == parts.len() && told.iter().zip(&parts).all(fits);
+            if state.checked.contains(key) && !all {
+                return Answer::error(400, "InvalidPart");
+            }
+            let whole: Vec<u8> = parts.iter().flat_map(|(_, part)| part.iter().copied()).collect();
             state.parts.retain(|(of, _), _| of != key);
             state.objects.insert(key.clone(), whole);
             Answer::of(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")

@@ -5,6 +5,7 @@ use kafka_protocol::messages::delete_records_request::{
 };
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use protocol_ext::reference::{Binding, KeyRing, MacKey, Reference};
 
 use super::{COPY, copied_to, references, scene};
 use crate::harness::client::Client;
@@ -158,6 +159,31 @@ pub async fn a_copy_that_would_lose_is_refused(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_copy_made_beforehand_keeps_all_or_is_refused() -> Checked {
     a_copy_that_would_lose_is_refused(None).await
+}
+
+/// Length and CRC of a value are checked for clients, its hash for a copy.
+pub async fn a_value_of_another_hash_is_not_copied(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    scene.send(0, &single(noise(1, 20_000))).await?;
+    let key = std::fs::read(scene.store.path().join("reference.key")).map_err(failure)?;
+    let key = MacKey::new(key.trim_ascii()).map_err(failure)?;
+    let keys = KeyRing::new(key, None).map_err(failure)?;
+    let genuine = references(&scene.brokers, "t", 0).remove(0);
+    let (mut reference, _) = Reference::parse_unverified(&genuine).map_err(failure)?;
+    reference.original_hash[15] ^= 1;
+    let signed = keys.sign(&reference, &Binding { topic: "t", tenant: "" });
+    let put = scene.brokers.cluster().log("t", 0).expect("a log").append(&single(signed.to_vec()));
+    put.map_err(failure)?;
+    ensure_eq!(scene.through_proxy(0).await?.len(), 2, "records through the proxy");
+    let (code, _, said) = scene.run(&["rehydrate", "t"]).await?;
+    let told = said.contains("t/0") && said.contains("offset 1");
+    ensure!(code == 1 && told, "with another hash: {code}: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_whose_hash_does_not_fit_ends_a_copy() -> Checked {
+    a_value_of_another_hash_is_not_copied(None).await
 }
 
 const NO_OPERATION: i32 = 0;
