@@ -100,7 +100,7 @@ pub async fn learn(
                 let now = clock::now();
                 let lost = match &*known.borrow() {
                     Known::NotYet(_) => Some(now - begun).filter(|since| is_long(*since, &limits)),
-                    known => known.lost(&limits, now).map(|(silent, _)| silent),
+                    known @ Known::Yes { .. } => known.lost(&limits, now).map(|(silent, _)| silent),
                 };
                 told.fails(&error, lost);
                 wait(&directory, random::jittered(pause)).await;
