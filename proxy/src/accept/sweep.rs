@@ -428,6 +428,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_ahead_is_judged_without_the_request_before() {
+        let ahead = |rate| move |n: u64| Signs { ahead: 80_000, ..within(n * rate) };
+        assert_eq!(second_of_cut(ahead(900), false, false), Some(10));
+        assert_eq!(second_of_cut(ahead(1100), false, false), None);
+    }
+
+    #[test]
     fn a_drain_without_a_byte_ends_and_one_with_bytes_goes_on() {
         let limits = Limits { drain: 5 * SECOND, age: Some(20 * SECOND), ..limits() };
         let start = clock::now();
