@@ -121,8 +121,8 @@ pub const HELD_SHARE: usize = 8;
 /// While others wait for room so long, the same must move in this part of `frame_progress`.
 pub const WANTED: u32 = 4;
 
-/// A part of a batch with sequences is sent to a broker at most so long after its request was
-/// read: what is sent later could be the old copy of a record that its client gave up.
+/// A part of a batch with sequences is sent to a broker at most so long after the turn of its
+/// request came: what is sent later could be the old copy of a record that its client gave up.
 pub const DISPATCH_MAX: Duration = Duration::from_secs(10);
 
 /// A batch with sequences is tried again so long before its client is told to try again.

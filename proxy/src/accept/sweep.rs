@@ -93,6 +93,16 @@ impl Held {
         }
         FRAME_PROGRESS_BYTES.max((self.bytes / HELD_SHARE) as u64)
     }
+
+    /// What a client holds by the request within which it is waited for. While one is `ahead` the
+    /// room of the one before waits for brokers.
+    fn of_client(self, ahead: usize) -> Self {
+        match ahead {
+            0 => self,
+            _ if fault::on("ahead-blames-for-both") => Self { bytes: self.bytes + ahead, ..self },
+            bytes => Self { bytes, ..self },
+        }
+    }
 }
 
 /// Since when, and at which byte, one side is waited for within a frame.
@@ -175,8 +185,9 @@ impl Watched {
         }
         let time = (limits.frame_progress, now);
         let waited = signs.within && signs.pauses == before.pauses;
+        let of_client = requests.of_client(signs.ahead);
         let request =
-            self.request.look((Side::Client, false), waited, signs.received, requests, time);
+            self.request.look((Side::Client, false), waited, signs.received, of_client, time);
         let waited = signs.answering && signs.rests == before.rests;
         let answer = self.answer.look((Side::Broker, false), waited, signs.read, answers, time);
         let answer = answer.filter(|_| !fault::on("stuck-answer-unseen"));
@@ -414,6 +425,13 @@ mod tests {
         assert_eq!(second_of_cut(taking(slow), false, false), Some(10));
         assert_eq!(second_of_cut(sending(fast), true, false), Some(3));
         assert_eq!(second_of_cut(reading(fast * 4), true, false), None);
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_judged_without_the_request_before() {
+        let ahead = |rate| move |n: u64| Signs { ahead: 80_000, ..within(n * rate) };
+        assert_eq!(second_of_cut(ahead(900), false, false), Some(10));
+        assert_eq!(second_of_cut(ahead(1100), false, false), None);
     }
 
     #[test]

@@ -44,20 +44,33 @@ pub async fn gather(
     buffer: &mut Buffer,
     from: &mut ReadHalf<'_>,
     n: usize,
-    mut read: impl FnMut(usize),
+    read: impl FnMut(usize),
 ) -> io::Result<Bytes> {
     let mut frame = BytesMut::with_capacity(n);
-    let held = buffer.len().min(n);
+    gather_into(&mut frame, buffer, from, n, read).await?;
+    Ok(frame.freeze())
+}
+
+/// The same for a frame that may have begun. May be dropped at any time and called again: what was
+/// read is in the frame.
+pub async fn gather_into(
+    frame: &mut BytesMut,
+    buffer: &mut Buffer,
+    from: &mut ReadHalf<'_>,
+    n: usize,
+    mut read: impl FnMut(usize),
+) -> io::Result<()> {
+    let held = buffer.len().min(n - frame.len());
     frame.extend_from_slice(&buffer.bytes()[..held]);
     buffer.consume(held);
     while frame.len() < n {
         let left = n - frame.len();
-        match (&mut *from).take(left as u64).read_buf(&mut frame).await? {
+        match (&mut *from).take(left as u64).read_buf(frame).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => read(n),
         }
     }
-    Ok(frame.freeze())
+    Ok(())
 }
 
 /// A frame in pieces with its length in front.

@@ -2,7 +2,7 @@
 //!
 //! The connection's own task is the only one that writes signs; accept/sweep.rs reads them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -17,6 +17,7 @@ pub struct Handle {
     sent: AtomicU64,
     pauses: AtomicU64,
     within: AtomicBool,
+    ahead: AtomicUsize,
     read: AtomicU64,
     rests: AtomicU64,
     answering: AtomicBool,
@@ -35,6 +36,8 @@ pub struct Signs {
     pub pauses: u64,
     /// Whether it is waited for within a request.
     pub within: bool,
+    /// Room of the request within which it is waited for, if that is read ahead; else 0.
+    pub ahead: usize,
     /// Bytes the broker sent.
     pub read: u64,
     /// How often the broker was waited for between two answers.
@@ -90,6 +93,11 @@ impl Handle {
         add(&self.received, n);
     }
 
+    /// A request that takes so much room is read ahead; 0: none is.
+    pub fn reads_ahead(&self, room: usize) {
+        self.ahead.store(room, Ordering::Relaxed);
+    }
+
     /// The broker is waited for.
     pub fn waits_for_broker(&self, between_answers: bool) {
         if between_answers {
@@ -127,6 +135,7 @@ impl Handle {
             sent: self.sent.load(Ordering::Relaxed),
             pauses: self.pauses.load(Ordering::Relaxed),
             within: self.within.load(Ordering::Relaxed),
+            ahead: self.ahead.load(Ordering::Relaxed),
             read: self.read.load(Ordering::Relaxed),
             rests: self.rests.load(Ordering::Relaxed),
             answering: self.answering.load(Ordering::Relaxed),

@@ -12,11 +12,13 @@ use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 
 use super::carriers;
-use super::frames::{PREFIX_BYTES, check_protocol, length_at};
+use super::frames::{PREFIX_BYTES, length_at};
 use super::handle::Handle;
+use super::incoming::{Incoming, Next};
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
 use super::refusals::Refusals;
+use super::rules::Rules;
 use super::session::Session;
 use super::storing::Storing;
 use crate::buffer::Buffer;
@@ -24,13 +26,12 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
-use crate::filters::offload::{TopicRef, Wanted};
+use crate::filters::offload::Wanted;
 use crate::limits::{AUTHENTICATION_FRAME_BYTES_MAX, WHOLE_REQUEST_BYTES_MAX};
 use crate::metrics::{Class, Direction, Side};
 use crate::net::Line;
 use crate::route::legs::Legs;
 use crate::route::permissions::Permissions;
-use crate::route::virtual_topics::Named;
 use crate::stream::{ReadHalf, WriteHalf};
 
 /// Why no more requests come.
@@ -47,8 +48,7 @@ pub struct Requests<'a> {
     pub(super) plane: &'a DataPlane,
     pub(super) queue: &'a Queue,
     pub(super) handle: &'a Handle,
-    pub(super) input: Buffer,
-    pub(super) from_client: ReadHalf<'a>,
+    pub(super) incoming: Incoming<'a>,
     pub(super) to_home: WriteHalf<'a>,
     /// Connections to other brokers; only where something is routed.
     pub(super) legs: Option<Box<Legs>>,
@@ -92,13 +92,6 @@ enum Opened {
     Store(Head, usize),
 }
 
-/// How a Produce request goes on.
-struct ProduceWay {
-    acks: i16,
-    stored: bool,
-    split: bool,
-}
-
 impl<'a> Requests<'a> {
     pub fn new(
         plane: &'a DataPlane,
@@ -109,14 +102,14 @@ impl<'a> Requests<'a> {
         to_home: WriteHalf<'a>,
     ) -> Self {
         plane.metrics.bytes(Direction::FromClient, input.len());
+        let incoming = Incoming::new(plane, handle, input, from_client);
         let (legs, line, passing) = (None, None, 0);
         let permissions = Permissions::default();
         Self {
             plane,
             queue,
             handle,
-            input,
-            from_client,
+            incoming,
             to_home,
             legs,
             line,
@@ -163,14 +156,25 @@ impl<'a> Requests<'a> {
         }
     }
 
+    fn rules(&self) -> Rules<'_> {
+        let (plane, session) = (self.plane, self.session.as_deref());
+        Rules { plane, session, refusals: &self.refusals }
+    }
+
     /// Opens the exchanges whose heads are in the input.
     fn front(&mut self) -> Result<Front, ConnectionError> {
+        if let Some(next) = self.incoming.ahead()
+            && !fault::on("ahead-behind-many")
+        {
+            return self.front_ahead(next);
+        }
         let mut at = 0;
         loop {
-            let held = self.passing.min(self.input.len() - at);
+            let input = self.incoming.input.len();
+            let held = self.passing.min(input - at);
             at += held;
             self.passing -= held;
-            if self.passing > 0 || self.input.len() - at < PREFIX_BYTES {
+            if self.passing > 0 || input - at < PREFIX_BYTES {
                 break;
             }
             if self.handle.is_draining() {
@@ -193,20 +197,40 @@ impl<'a> Requests<'a> {
         Ok(if at == 0 { Front::More } else { Front::Pass(at) })
     }
 
+    /// What a request that was read ahead is, now that its turn has come.
+    fn front_ahead(&self, next: &Next) -> Result<Front, ConnectionError> {
+        if self.handle.is_draining() {
+            return Ok(Front::More);
+        }
+        if !self.queue.has_room() {
+            return Ok(Front::Full);
+        }
+        let (rules, head) = (self.rules(), next.head);
+        rules.check(head)?;
+        let way = rules.produce_way(head, next.held(), next.frame_bytes);
+        Ok(match way.map_err(|error| request_error(head.api, error))? {
+            Some(way) if way.stored => Front::Store(head, next.frame_bytes),
+            Some(_) | None => Front::Whole(head, next.frame_bytes),
+        })
+    }
+
     /// What stands at the front while values of earlier requests are under way: no exchange is
     /// opened before theirs.
     fn front_behind(&self, storing: &Storing<'_>) -> Result<Front, ConnectionError> {
-        let bytes = self.input.bytes();
         let full = !self.queue.has_room() && !fault::on("queue-unbounded");
         if full || self.handle.is_draining() {
             return Ok(Front::Behind);
         }
-        if bytes.len() < PREFIX_BYTES {
-            return Ok(Front::More);
-        }
+        let bytes = self.incoming.input.bytes();
+        let (head, frame_bytes, held) = match self.incoming.ahead() {
+            Some(next) => (next.head, next.frame_bytes, next.held()),
+            None if bytes.len() < PREFIX_BYTES => return Ok(Front::More),
+            None => {
+                let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
+                (head, usize::try_from(length_at(bytes)).unwrap_or(0), &bytes[4..])
+            }
+        };
         let limit = self.plane.limits.frame_bytes_max;
-        let frame_bytes = usize::try_from(length_at(bytes)).unwrap_or(0);
-        let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
         let sound = (PREFIX_BYTES - 4..=limit).contains(&frame_bytes);
         let over = self.session.as_ref().is_some_and(|session| session.is_over(head.api));
         let over = over && !fault::on("session-behind-uploads");
@@ -214,10 +238,11 @@ impl<'a> Requests<'a> {
         if head.api != api::PRODUCE || !servable || !storing.has_room() {
             return Ok(Front::Behind);
         }
-        let way = self.produce_way(head, &bytes[4..], frame_bytes);
+        let way = self.rules().produce_way(head, held, frame_bytes);
         Ok(match way.map_err(|error| request_error(head.api, error))? {
             Some(way) if way.stored => Front::Store(head, frame_bytes),
             Some(_) => Front::Behind,
+            None if self.incoming.ahead().is_some() => Front::Behind,
             None => Front::More,
         })
     }
@@ -252,22 +277,9 @@ impl<'a> Requests<'a> {
 
     /// Opens the exchange whose head stands at `at`.
     fn open(&self, at: usize) -> Result<Opened, ConnectionError> {
-        let bytes = &self.input.bytes()[at..];
-        let length = length_at(bytes);
-        let limit = self.plane.limits.frame_bytes_max;
-        let frame_bytes = usize::try_from(length).unwrap_or(0);
-        if frame_bytes < PREFIX_BYTES - 4 || frame_bytes > limit {
-            check_protocol(bytes)?;
-            return Err(ConnectionError::FrameLength { length, limit });
-        }
-        let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
-        let Head { api, version, .. } = head;
-        if !self.plane.is_servable(api, version) {
-            return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
-        }
-        if self.session.as_ref().is_some_and(|session| session.is_over(api)) {
-            return Err(ConnectionError::SessionOver);
-        }
+        let bytes = &self.incoming.input.bytes()[at..];
+        let (head, frame_bytes) = self.rules().head(bytes)?;
+        let (Head { api, version, .. }, length) = (head, length_at(bytes));
         if fault::forced().holds() && (api != api::PRODUCE || fault::on("forced-unstored")) {
             return Ok(Opened::Whole(head, frame_bytes));
         }
@@ -325,7 +337,7 @@ impl<'a> Requests<'a> {
         held: &[u8],
         frame_bytes: usize,
     ) -> Result<Opened, WireError> {
-        let Some(way) = self.produce_way(head, held, frame_bytes)? else {
+        let Some(way) = self.rules().produce_way(head, held, frame_bytes)? else {
             return Ok(Opened::More);
         };
         if way.stored {
@@ -341,41 +353,6 @@ impl<'a> Requests<'a> {
             self.push(head, answer, class);
         }
         Ok(Opened::Pass(frame_bytes))
-    }
-
-    /// Looks into a Produce request; `None` if more of it must be read.
-    fn produce_way(
-        &self,
-        head: Head,
-        held: &[u8],
-        frame_bytes: usize,
-    ) -> Result<Option<ProduceWay>, WireError> {
-        let batches = head.version >= PRODUCE_WITH_BATCHES;
-        let offload = self.plane.offload.as_ref();
-        let offload = offload.filter(|o| batches && o.may_hold_large(frame_bytes));
-        let routed = self.plane.routed.as_ref().filter(|_| batches);
-        let topic_too = offload.is_some() || routed.is_some();
-        let Some(peeked) = peek::produce(head, held, frame_bytes, topic_too)? else {
-            return Ok(None);
-        };
-        let topic = peeked.only_topic.as_ref();
-        let named = routed.and_then(|routed| match topic? {
-            TopicRef::Name(name) => Some(routed.named(name)),
-            TopicRef::Id(id) => Some(routed.named(&self.plane.topics.known_name(id)?)),
-        });
-        let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
-        // Nothing is stored for what is refused.
-        let stored = stored && named != Some(Named::Hidden);
-        // What may follow a refused batch is looked at, however small.
-        let stored = stored || (batches && !self.refusals.is_empty());
-        let own_writer = peeked.transactional_id.is_some_and(|id| {
-            let id = std::str::from_utf8(id).unwrap_or_default();
-            routed.is_some_and(|routed| routed.is_own_writer(id))
-        });
-        // One that nobody has seen yet may be a virtual topic, or a part of one.
-        let split = routed.is_some() && (named != Some(Named::Plain) || own_writer);
-        let stored = stored && !own_writer;
-        Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
     }
 
     fn open_fetch(&self, head: Head, held: &[u8], frame_bytes: usize) -> Result<Opened, WireError> {
@@ -410,7 +387,7 @@ impl<'a> Requests<'a> {
     }
 
     async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
-        let written = self.input.pass(n, &mut self.to_home).await;
+        let written = self.incoming.input.pass(n, &mut self.to_home).await;
         let waited = written.map_err(ConnectionError::BrokerIo)?;
         if let Some(waited) = waited {
             self.plane.metrics.paused(Side::Client, waited);
@@ -434,9 +411,9 @@ impl<'a> Requests<'a> {
         if between && self.handle.is_draining() {
             return Ok(Some(RequestEnd::Drained));
         }
-        self.handle.waits(between && self.input.is_empty());
+        self.handle.waits(between && self.incoming.input.is_empty());
         let read = if between {
-            let fill = self.input.fill(&mut self.from_client);
+            let fill = self.incoming.fill(0);
             tokio::select! {
                 biased;
                 read = fill => read,
@@ -447,15 +424,11 @@ impl<'a> Requests<'a> {
                 }
             }
         } else {
-            self.input.fill_within(&mut self.from_client, self.passing).await
+            self.incoming.fill(self.passing).await
         };
         match read.map_err(ConnectionError::ClientIo)? {
             0 => Ok(Some(RequestEnd::HungUp)),
-            n => {
-                self.handle.received(n);
-                self.plane.metrics.bytes(Direction::FromClient, n);
-                Ok(None)
-            }
+            _ => Ok(None),
         }
     }
 }

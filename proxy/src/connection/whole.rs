@@ -1,51 +1,45 @@
 //! Requests that are held whole: filters change them, the router sends their parts elsewhere.
 //!
 //! One order for all: large values are stored first, under the name that clients use; then
-//! batches are split. On the way back legs are merged first, then values restored.
+//! batches are split (produce.rs). On the way back legs are merged first, then values restored.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::produce_response::TopicProduceResponse;
-use kafka_protocol::messages::{FetchRequest, ProduceResponse};
+use kafka_protocol::messages::FetchRequest;
 use protocol_ext::header::Head;
 use protocol_ext::schema::responses;
 use protocol_ext::wire::WireError;
-use protocol_ext::{api, batch, reply, versions};
+use protocol_ext::{api, versions};
 use tokio::sync::oneshot;
 
 use super::carriers;
-use super::forced;
-use super::frames::{framed, gather};
+use super::frames::framed;
 use super::peek;
 use super::queue::{Answer, Exchange};
-use super::refusals;
 use super::requests::{Requests, is_too_new, request_error, treatment};
-use super::storing::{Stored, Storing};
-use crate::budget::Room;
 use crate::error::ConnectionError;
-use crate::filters::offload::{Produced, Sharing, Wanted, produce_sections};
+use crate::filters::offload::{Produced, Sharing, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
-use crate::route::legs::produce::Produced as Routed;
-use crate::route::legs::{Ways, fetch, list_offsets, metadata, produce};
-use crate::route::permissions::{FORBIDDEN, Names, Refused};
+use crate::route::legs::{Ways, fetch, list_offsets, metadata};
+use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
 use crate::stream::chain::write_chain_telling;
 use crate::{clock, fault};
 
-impl<'a> Requests<'a> {
+impl Requests<'_> {
     /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
     pub(super) async fn whole(
         &mut self,
         head: Head,
         frame_bytes: usize,
     ) -> Result<(), ConnectionError> {
-        let _room = self.plane.requests.take(frame_bytes).await;
-        let frame = self.gathered(head, frame_bytes).await?;
+        let _room = self.incoming.take(frame_bytes).await;
+        let frame = self.incoming.gathered(head, frame_bytes).await?;
         match head.api {
             _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
-            api::PRODUCE if self.plane.read_only => self.refuse_writes(head, frame).await,
+            api::PRODUCE if self.plane.read_only => self.refuse_writes(head, &frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,
@@ -62,166 +56,6 @@ impl<'a> Requests<'a> {
             key if carriers::concerns(key) => self.by_carrier(head, frame).await,
             _ => self.metadata(head, frame).await,
         }
-    }
-
-    /// Answers a Produce request where nothing is written: none of its topics may be.
-    async fn refuse_writes(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        let wrong = |error| request_error(head.api, error);
-        let sections = produce_sections(head, &frame).map_err(wrong)?.len();
-        let refused = (0..sections).map(|n| (n, FORBIDDEN)).collect();
-        let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
-        if peeked.is_none_or(|peeked| peeked.acks == 0) {
-            return Err(ConnectionError::Refused(FORBIDDEN));
-        }
-        let (_, rows) = refusals::taken_out(head, &frame, &refused).map_err(wrong)?;
-        let answer = ProduceResponse::default().with_responses(rows);
-        self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await
-    }
-
-    /// Takes a Produce request whole and begins to store its values. While others are under way
-    /// it waits for none: whoever holds room and waits for more could wait for ever.
-    pub(super) async fn store(
-        &mut self,
-        head: Head,
-        frame_bytes: usize,
-        storing: &mut Storing<'a>,
-    ) -> Result<(), ConnectionError> {
-        let plane = self.plane;
-        let Some(offload) = &plane.offload else {
-            return Err(ConnectionError::Filter("no store for a value".to_owned()));
-        };
-        let mut room = self.plane.requests.try_take(frame_bytes);
-        while room.is_none() && !storing.is_empty() {
-            let stored = storing.next().await;
-            storing.beside(Box::pin(self.stored(stored))).await?;
-            room = self.plane.requests.try_take(frame_bytes);
-        }
-        if room.is_none() {
-            room = self.plane.requests.take(frame_bytes).await;
-        }
-        if fault::on("room-leaked") {
-            room.take().into_iter().for_each(Room::leak);
-        }
-        let frame = storing.beside(self.gathered(head, frame_bytes)).await?;
-        // A request that its broker will refuse goes there as it is, and leaves nothing behind.
-        let refused = storing.beside(self.refused(head, &frame, false)).await?;
-        let offload = Some(offload).filter(|_| !refused.forbids_all());
-        storing.add(offload, head, frame, room);
-        Ok(())
-    }
-
-    /// Sees a Produce request on its way whose values are stored, or could not be.
-    pub(super) async fn stored(&mut self, stored: Stored) -> Result<(), ConnectionError> {
-        let produced = stored.produced.map_err(|error| request_error(stored.head.api, error))?;
-        self.produced(stored.head, stored.frame, produced).await
-    }
-
-    /// The next `frame_bytes` bytes, behind a length.
-    async fn gathered(&mut self, head: Head, frame_bytes: usize) -> Result<Bytes, ConnectionError> {
-        self.input.consume(4);
-        let (handle, metrics) = (self.handle, &self.plane.metrics);
-        if self.input.len() < frame_bytes {
-            handle.waits(false);
-        }
-        let read = |n| {
-            handle.received(n);
-            handle.waits(false);
-            metrics.bytes(Direction::FromClient, n);
-        };
-        let gathered = gather(&mut self.input, &mut self.from_client, frame_bytes, read).await;
-        let frame = gathered.map_err(ConnectionError::ClientIo)?;
-        handle.received(0);
-        forced::request(head, frame)
-    }
-
-    async fn produced(
-        &mut self,
-        head: Head,
-        frame: Bytes,
-        produced: Produced,
-    ) -> Result<(), ConnectionError> {
-        let wrong = |error| request_error(head.api, error);
-        let peeked = peek::produce(head, &frame, frame.len(), false).map_err(wrong)?;
-        let acks = peeked.map_or(0, |peeked| peeked.acks);
-        let Produced { new, mut refused } = produced;
-        if acks == 0
-            && let Some(code) = refused.values().next()
-        {
-            return Err(ConnectionError::Refused(*code));
-        }
-        if acks != 0 && !self.refusals.follow(head, &frame, &mut refused).map_err(wrong)? {
-            return Err(ConnectionError::Filter("too many batches to come again".to_owned()));
-        }
-        let mut pieces = new.unwrap_or_else(|| vec![frame]);
-        let mut told = Vec::new();
-        if !refused.is_empty() {
-            let (rest, rows) =
-                refusals::taken_out(head, &joined(&pieces), &refused).map_err(wrong)?;
-            let Some(rest) = rest else {
-                if fault::on("refused-unanswered") {
-                    return Ok(());
-                }
-                let answer = ProduceResponse::default().with_responses(rows);
-                return self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await;
-            };
-            (pieces, told) = (vec![rest], rows);
-        }
-        self.written(head, acks, pieces, told).await
-    }
-
-    /// Sees a Produce request on its way, split where its topics are virtual. What is `told`
-    /// already goes beside the answer.
-    async fn written(
-        &mut self,
-        head: Head,
-        acks: i16,
-        pieces: Vec<Bytes>,
-        mut told: Vec<TopicProduceResponse>,
-    ) -> Result<(), ConnectionError> {
-        let wrong = |error| request_error(head.api, error);
-        if let Some(ways) = self.plane.ways() {
-            let frame = joined(&pieces);
-            self.learn_ids(head, &frame).await?;
-            let body_bytes_max = self.plane.limits.frame_bytes_max;
-            let caps = batch::Caps { body_bytes_max, rewritten_bytes_max: body_bytes_max };
-            let refused = self.refused(head, &frame, true).await?;
-            let ways = Ways { refused: &refused, ..ways };
-            let client = self.line.as_ref();
-            let legs = self.legs.get_or_insert_default();
-            let routed = legs.produce(ways, &caps, &self.plane.metrics, client, head, &frame).await;
-            match routed.map_err(wrong)? {
-                Routed::Answered(_) if acks == 0 => {
-                    self.plane.metrics.request(head.api, Class::Full);
-                    return Ok(());
-                }
-                Routed::Rest(rest, _) if acks == 0 => {
-                    self.plane.metrics.request(head.api, Class::Full);
-                    return self.forward(vec![rest]).await;
-                }
-                Routed::Answered(answer) if told.is_empty() => {
-                    self.admitted().await?;
-                    return self.answer(head, answer).await;
-                }
-                Routed::Answered(answer) => {
-                    self.admitted().await?;
-                    let directory = &self.plane.directory;
-                    let answer = produce::joined(head.version, &answer, told, directory);
-                    return self.answer(head, answer.map_err(wrong)?).await;
-                }
-                Routed::Rest(rest, more) => {
-                    told.extend(more);
-                    self.push(head, Answer::Produced(told), Class::Full);
-                    return self.forward(vec![rest]).await;
-                }
-                Routed::Untouched => {}
-            }
-        }
-        match acks {
-            0 => self.plane.metrics.request(head.api, Class::Full),
-            _ if told.is_empty() => self.push(head, treatment(head).0, Class::Full),
-            _ => self.push(head, Answer::Produced(told), Class::Full),
-        }
-        self.forward(pieces).await
     }
 
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
@@ -438,15 +272,4 @@ impl<'a> Requests<'a> {
         self.plane.metrics.bytes(Direction::ToBroker, pieces.iter().map(Bytes::len).sum());
         Ok(())
     }
-}
-
-fn joined(pieces: &[Bytes]) -> Bytes {
-    if let [one] = pieces {
-        return one.clone();
-    }
-    let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    for piece in pieces {
-        joined.extend_from_slice(piece);
-    }
-    joined.freeze()
 }

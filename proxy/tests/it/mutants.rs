@@ -528,6 +528,23 @@ fn mutants_of_virtual_topics() -> Vec<Mutant> {
     ]
 }
 
+/// The next request, read while a leg of the one before is waited for.
+fn mutants_of_reading_ahead() -> Vec<Mutant> {
+    use routed::ahead;
+    vec![
+        mutant!(
+            "ahead-read-at-its-turn",
+            ahead::it_is_read_while_a_leg_waits,
+            "bytes of the next request"
+        ),
+        mutant!("ahead-behind-many", ahead::one_is_read_and_waits_for_its_turn, "was due"),
+        mutant!("ahead-buffers-unbounded", ahead::it_has_room_of_its_own, "without room"),
+        mutant!("ahead-blames-for-both", ahead::it_counts_for_itself, "that gets on is cut off"),
+        mutant!("ahead-end-blamed", ahead::the_end_is_the_clients, "kind=\"client_io\""),
+        mutant!("ahead-wait-lost-in-store", ahead::values_are_stored_once, "no answer"),
+    ]
+}
+
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
     use segments::{apart, command, election, leader, log, read, seals, write};
@@ -600,6 +617,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());
+    mutants.extend(mutants_of_reading_ahead());
     mutants.extend(mutants_of_hidden_topics());
     mutants.extend(mutants_of_carriers_and_regions());
     mutants.extend(mutants_of_refusals());

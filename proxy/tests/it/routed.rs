@@ -1,5 +1,6 @@
 //! Virtual topics: what clients see of them, whatever brokers and other clients do.
 
+pub mod ahead;
 pub mod bounds;
 pub mod carrier;
 pub mod fetch;
