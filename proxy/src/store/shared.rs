@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -135,7 +136,7 @@ impl Shared {
 
     /// Whether values of so many bytes are shared.
     pub fn takes(&self, bytes: usize) -> bool {
-        bytes <= self.settings.value_bytes_max && !fault::on("shared-unasked")
+        bytes <= self.settings.value_bytes_max
     }
 
     /// Connects, again and again, and writes what is to be written.
@@ -203,7 +204,8 @@ impl Shared {
         if !self.takes(value.len()) {
             return;
         }
-        let outcome = match self.link.lock().is_some() {
+        let is_there = self.link.lock().is_some();
+        let outcome = match is_there {
             true if self.order(key, Some(value)) => return,
             true => SharedOutcome::Busy,
             false => SharedOutcome::Away,
@@ -225,14 +227,16 @@ impl Shared {
     async fn ask(
         &self,
         question: &[Asked],
-        left: std::time::Duration,
+        left: Duration,
     ) -> Result<Vec<Option<Bytes>>, SharedOutcome> {
-        let link = self.link.lock().clone().ok_or(SharedOutcome::Away)?;
+        let link = || self.link.lock().clone().ok_or(SharedOutcome::Away);
+        link()?;
         if left.is_zero() {
             return Err(SharedOutcome::Busy);
         }
         let place = timeout(left, self.at_once.acquire()).await;
         let Ok(Ok(_place)) = place else { return Err(SharedOutcome::Busy) };
+        let link = link()?;
         let mut all = redis::pipe();
         for Asked { key, bytes } in question {
             // Nobody gets more than a byte too much, whatever is there.
@@ -264,7 +268,9 @@ impl Shared {
                 (SharedOutcome::Hit, Some(value))
             }
             Some(_) => {
-                self.order(key, None);
+                if !fault::on("shared-wrong-stays") {
+                    self.order(key, None);
+                }
                 if let Some(left_out) = self.lines.allows("shared_cache_wrong") {
                     let key = self.key(key);
                     tracing::warn!(key, left_out, "shared cache: not what was stored, removed");
@@ -402,7 +408,7 @@ fn closed() -> Failure {
 }
 
 async fn within<T>(
-    limit: std::time::Duration,
+    limit: Duration,
     done: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     timeout(limit, done).await.unwrap_or(Err(Failure::Late))

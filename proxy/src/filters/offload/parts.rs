@@ -280,7 +280,8 @@ impl Parts {
         let may_be_there = |lead: &Lead<'_>| {
             let reference = &lead.want.reference;
             let hot = is_hot(reference) || fault::on("cold-values-shared");
-            hot && shared.takes(reference.original_bytes as usize)
+            let takes = shared.takes(reference.original_bytes as usize);
+            hot && takes && !fault::on("shared-unasked")
         };
         let (leads, mut left): (Vec<_>, Vec<_>) = leads.into_iter().partition(may_be_there);
         let asked = leads.iter().map(|lead| Asked {
@@ -296,6 +297,9 @@ impl Parts {
                     self.metrics.cache(CacheResult::Shared);
                     self.cache.keep(lead.want.key(), &value);
                     lead.end(Ok(value), found);
+                }
+                None if fault::on("shared-misses-final") => {
+                    lead.end(Err(PartFailure::Late), found);
                 }
                 None => left.push(lead),
             }
