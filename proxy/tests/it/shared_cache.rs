@@ -23,14 +23,15 @@ const THRESHOLD: usize = 1000;
 const STORAGE_ERROR: i16 = 56;
 const ALL: i32 = i32::MAX;
 const PASSWORD: &str = "hush-hush-4711";
+const WRONG_PASSWORD: &str = "guess-guess-4712";
 
 /// Two proxies before one cluster, one store and one Redis. No proxy keeps values itself.
 struct Scene {
     brokers: Brokers,
     s3: S3,
     redis: Redis,
-    writes: Proxy,
-    reads: Proxy,
+    first: Proxy,
+    second: Proxy,
     writer: Client,
     reader: Client,
 }
@@ -52,14 +53,14 @@ async fn scene_with(
     let brokers = Brokers::start(1).await;
     let s3 = S3::start().await;
     let setup = |line: &str| Setup::new(&brokers, faults).offload_s3(&s3, THRESHOLD).store(line);
-    let writes = setup(&at(&redis.url(), "")).start();
-    let (writes, reads) = tokio::join!(writes, async { setup(&line(&redis)).start().await });
-    for proxy in [&writes, &reads] {
+    let setups = [setup(&at(&redis.url(), "")), setup(&line(&redis))];
+    let (first, second) = tokio::join!(setups[0].start(), setups[1].start());
+    for proxy in [&first, &second] {
         connected(proxy, 1.0).await?;
     }
-    let writer = Client::connect(writes.port).await?;
-    let reader = Client::connect(reads.port).await?;
-    Ok(Scene { brokers, s3, redis, writes, reads, writer, reader })
+    let writer = Client::connect(first.port).await?;
+    let reader = Client::connect(second.port).await?;
+    Ok(Scene { brokers, s3, redis, first, second, writer, reader })
 }
 
 async fn connected(proxy: &Proxy, times: f64) -> Checked {
@@ -87,7 +88,7 @@ impl Scene {
     /// Writes a batch through the one proxy, and waits until so many values in all are in Redis.
     async fn share(&mut self, partition: i32, sent: &Bytes, values: f64) -> Checked {
         self.write(partition, sent).await?;
-        self.writes.metric_becomes(&name("put", "done"), values).await
+        self.first.metric_becomes(&name("put", "done"), values).await
     }
 
     async fn write(&mut self, partition: i32, sent: &Bytes) -> Checked {
@@ -122,9 +123,9 @@ pub async fn what_was_stored_needs_no_store(faults: Faults) -> Checked {
     scene.share(0, &sent, 3.0).await?;
     scene.reads(0, &sent).await?;
     ensure_eq!(scene.gets(), 0, "reads of the store");
-    ensure_eq!(count(&scene.reads, "get", "hit").await?, 3.0, "values found");
+    ensure_eq!(count(&scene.second, "get", "hit").await?, 3.0, "values found");
     let shared = "firebreak_offload_cache_total{result=\"shared\"}";
-    ensure_eq!(scene.reads.metric(shared).await?, 3.0, "values counted as shared");
+    ensure_eq!(scene.second.metric(shared).await?, 3.0, "values counted as shared");
     let ttl: i64 = scene.redis.ask(&["TTL", &scene.redis.all().await?[0].0]).await?;
     ensure!((1..=3600).contains(&ttl), "{ttl} s until it is forgotten");
     // Longer ones are not shared.
@@ -149,10 +150,10 @@ pub async fn what_was_read_needs_no_store(faults: Faults) -> Checked {
     let _: String = scene.redis.ask(&["FLUSHALL"]).await?;
     scene.reads(0, &sent).await?;
     ensure_eq!(scene.gets(), 1, "reads of the store");
-    scene.reads.metric_becomes(&name("put", "done"), 1.0).await?;
+    scene.second.metric_becomes(&name("put", "done"), 1.0).await?;
     reads(&mut scene.writer, 0, &sent).await?;
     ensure_eq!(scene.gets(), 1, "reads of the store by both");
-    ensure_eq!(count(&scene.reads, "get", "miss").await?, 1.0, "values not found");
+    ensure_eq!(count(&scene.second, "get", "miss").await?, 1.0, "values not found");
     Ok(())
 }
 
@@ -196,18 +197,18 @@ pub async fn a_redis_that_dies_costs_no_read(faults: Faults) -> Checked {
         }
     }
     ensure!(scene.gets() > 0, "the store was not read though Redis is gone");
-    let hits = count(&scene.reads, "get", "hit").await?;
+    let hits = count(&scene.second, "get", "hit").await?;
     ensure!(hits >= 200.0, "{hits} values came from Redis");
     let (failed, away) =
-        (count(&scene.reads, "get", "failed").await?, count(&scene.reads, "get", "away").await?);
+        (count(&scene.second, "get", "failed").await?, count(&scene.second, "get", "away").await?);
     ensure!(failed + away >= 380.0, "{failed} failed and {away} away of 400 values");
-    let told = scene.reads.logged("shared cache: done without");
-    ensure!((1..=12).contains(&told), "{told} lines about a Redis that is away");
+    let told = scene.second.logged("shared cache: done without");
+    ensure!(told > 0, "no line about a Redis that is away");
     // It is empty at first.
     scene.redis.again().await?;
     until("a Redis that is used again", async || {
         scene.reads(0, &sent).await.ok()?;
-        (count(&scene.reads, "get", "hit").await.ok()? > hits).then_some(())
+        (count(&scene.second, "get", "hit").await.ok()? > hits).then_some(())
     })
     .await?;
     scene.reads(0, &sent).await
@@ -241,11 +242,11 @@ pub async fn a_planted_value_is_not_given_out(faults: Faults) -> Checked {
         let _: String = scene.redis.ask_bytes(&[b"SET", key, &planted]).await?;
     }
     scene.reads(0, &sent).await?;
-    ensure_eq!(count(&scene.reads, "get", "wrong").await?, 5.0, "values that are wrong");
-    ensure_eq!(count(&scene.reads, "get", "hit").await?, 0.0, "values that are right");
-    scene.reads.metric_becomes(&name("put", "done"), 5.0).await?;
+    ensure_eq!(count(&scene.second, "get", "wrong").await?, 5.0, "values that are wrong");
+    ensure_eq!(count(&scene.second, "get", "hit").await?, 0.0, "values that are right");
+    scene.second.metric_becomes(&name("put", "done"), 5.0).await?;
     scene.reads(0, &sent).await?;
-    ensure_eq!(count(&scene.reads, "get", "hit").await?, 5.0, "values that were replaced");
+    ensure_eq!(count(&scene.second, "get", "hit").await?, 5.0, "values that were replaced");
     // Where the store has none, what is wrong goes all the same.
     let (key, _) = scene.redis.all().await?.swap_remove(0);
     let _: String = scene.redis.ask(&["SET", &key, "planted"]).await?;
@@ -283,11 +284,11 @@ pub async fn a_planted_length_takes_no_memory(faults: Faults) -> Checked {
     scene.share(0, &sent, 1.0).await?;
     let (key, _) = scene.redis.all().await?.swap_remove(0);
     let _: i64 = scene.redis.ask(&["SETRANGE", &key, &(PLANTED - 1).to_string(), "x"]).await?;
-    let before = scene.reads.resident_bytes_max();
+    let before = scene.second.resident_bytes_max();
     scene.reads(0, &sent).await?;
-    let more = scene.reads.resident_bytes_max() - before;
+    let more = scene.second.resident_bytes_max() - before;
     ensure!(more < PLANTED / 4, "{more} bytes of memory for a value of 20,000");
-    ensure_eq!(count(&scene.reads, "get", "wrong").await?, 1.0, "values that are wrong");
+    ensure_eq!(count(&scene.second, "get", "wrong").await?, 1.0, "values that are wrong");
     Ok(())
 }
 
@@ -306,14 +307,14 @@ pub async fn a_silent_redis_is_waited_for_once(faults: Faults) -> Checked {
     for _ in 0..3 {
         scene.reads(0, &sent).await?;
     }
-    let late = count(&scene.reads, "get", "late").await?;
+    let late = count(&scene.second, "get", "late").await?;
     ensure!((1.0..=10.0).contains(&late), "{late} values waited for in vain");
-    let away = count(&scene.reads, "get", "away").await?;
+    let away = count(&scene.second, "get", "away").await?;
     ensure_eq!(late + away, 120.0, "values that did not come from Redis");
     scene.redis.thaw();
-    connected(&scene.reads, 2.0).await?;
+    connected(&scene.second, 2.0).await?;
     scene.reads(0, &sent).await?;
-    ensure_eq!(count(&scene.reads, "get", "hit").await?, 40.0, "values found again");
+    ensure_eq!(count(&scene.second, "get", "hit").await?, 40.0, "values found again");
     Ok(())
 }
 
@@ -358,7 +359,7 @@ pub async fn a_slow_redis_is_not_asked_on(faults: Faults) -> Checked {
     scene.share(0, &sent, 40.0).await?;
     scene.reads(0, &sent).await?;
     let (hit, busy) =
-        (count(&scene.reads, "get", "hit").await?, count(&scene.reads, "get", "busy").await?);
+        (count(&scene.second, "get", "hit").await?, count(&scene.second, "get", "busy").await?);
     ensure!(hit > 0.0, "nothing came from a slow Redis");
     ensure!(busy > 0.0, "{hit} of 40 values were waited for, question by question");
     Ok(())
@@ -377,7 +378,7 @@ pub async fn the_queue_is_bounded(faults: Faults) -> Checked {
     let values: Vec<_> = (0..30).map(|n| noise(n, 1_000_000)).collect();
     let sent = together(&values);
     scene.write(0, &sent).await?;
-    let busy = count(&scene.writes, "put", "busy").await?;
+    let busy = count(&scene.first, "put", "busy").await?;
     ensure!(busy >= 10.0, "{busy} of 30 MB were turned away");
     Ok(())
 }
@@ -395,7 +396,7 @@ pub async fn old_values_are_not_asked_for(faults: Faults) -> Checked {
     let stored = {
         let mut cluster = scene.brokers.cluster();
         let log = cluster.log("t", 0).expect("a log");
-        Bytes::copy_from_slice(log.batches().next().expect("a batch"))
+        log.batches().next().expect("a batch").clone()
     };
     let signed = read(&stored).swap_remove(0).value.unwrap_or_default();
     let (mut reference, _) = Reference::parse_unverified(&signed).map_err(failure)?;
@@ -410,9 +411,9 @@ pub async fn old_values_are_not_asked_for(faults: Faults) -> Checked {
     }
     scene.reads(1, &single(value)).await?;
     ensure_eq!(scene.gets(), 1, "reads of the store for an old value");
-    let asked = count(&scene.reads, "get", "hit").await?;
+    let asked = count(&scene.second, "get", "hit").await?;
     ensure_eq!(asked, 0.0, "old values that Redis was asked for");
-    ensure_eq!(count(&scene.reads, "put", "done").await?, 0.0, "old values shared");
+    ensure_eq!(count(&scene.second, "put", "done").await?, 0.0, "old values shared");
     Ok(())
 }
 
@@ -429,7 +430,7 @@ pub async fn the_password_is_never_shown(faults: Faults) -> Checked {
         std::fs::write(&file, text).expect("a file");
         format!(", password_file = {file:?}")
     };
-    let (right, wrong) = (file("right", PASSWORD), file("wrong", "guess-guess-4712"));
+    let (right, wrong) = (file("right", PASSWORD), file("wrong", WRONG_PASSWORD));
     let redis = Redis::start_with_password(PASSWORD).await?;
     let brokers = Brokers::start(1).await;
     let s3 = S3::start().await;
@@ -449,28 +450,40 @@ pub async fn the_password_is_never_shown(faults: Faults) -> Checked {
     let other = start(&wrong).await;
     let refused = async || (other.logged("shared cache: done without") > 0).then_some(());
     until("a line about a wrong password", refused).await?;
-    // Nor by a reload that takes the one for the other, or that has one in its URL.
+    hides(&proxy).await?;
+    // Nor by a reload that takes the one for the other, or that has one where none belongs.
     proxy.reload(|toml| toml.replace(&right, &wrong));
     until("the reload", async || (proxy.logged(" reloaded ") > 0).then_some(())).await?;
     for key in ["store.redis.password ", "store.redis.password_file "] {
         proxy.says(&format!("not changed key={key}"), 1).await?;
     }
-    for url in ["redis://:hush-hush-4711@127.0.0.1:1", "not://:hush-hush-4711@127.0.0.1:1"] {
-        proxy.reload(|toml| toml.replace(&redis.url(), url));
-        until("the refusal", async || (proxy.logged("reload refused") > 0).then_some(())).await?;
-        proxy.reload(|toml| toml.replace(url, &redis.url()));
+    let good = std::fs::read_to_string(proxy.config_file()).map_err(failure)?;
+    let (url, other_url) = (redis.url(), format!("redis://:{PASSWORD}@127.0.0.1:1"));
+    let no_table = format!("redis = \"{other_url}\" #");
+    let bad = [
+        good.replace(&url, &other_url),
+        good.replace(&url, &format!("not-{other_url}")),
+        good.replace("redis = {", &no_table),
+        good.replace("redis = {", &no_table.replace('"', "")),
+    ];
+    for (n, text) in bad.into_iter().enumerate() {
+        proxy.reload(|_| text);
+        let refused = async || (proxy.logged("reload refused") > n).then_some(());
+        until("the refusal", refused).await?;
     }
-    proxy.reload(|toml| toml.replace("redis = {", "redis = \"redis://:hush-hush-4711@h\" #"));
-    until("the refusal", async || (proxy.logged("reload refused") > 2).then_some(())).await?;
-    for proxy in [&proxy, &other] {
-        let mut shown = proxy.log();
-        for page in ["/config", "/status", "/metrics", "/readyz"] {
-            shown.push_str(&proxy.admin(page).await?.1);
-        }
-        ensure!(shown.contains("\"password\":\"***\""), "no password is masked: {shown}");
-        for secret in [PASSWORD, "guess-guess-4712"] {
-            ensure!(!shown.contains(secret), "{secret:?} is shown");
-        }
+    hides(&proxy).await?;
+    hides(&other).await
+}
+
+/// Fails if a password is in what a proxy shows.
+async fn hides(proxy: &Proxy) -> Checked {
+    let mut shown = proxy.log();
+    for page in ["/config", "/status", "/metrics", "/readyz"] {
+        shown.push_str(&proxy.admin(page).await?.1);
+    }
+    ensure!(shown.contains("\"password\":\"***\""), "no password is masked: {shown}");
+    for secret in [PASSWORD, WRONG_PASSWORD] {
+        ensure!(!shown.contains(secret), "{secret:?} is shown");
     }
     Ok(())
 }

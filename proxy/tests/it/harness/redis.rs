@@ -258,7 +258,7 @@ async fn pass(near: tokio::net::TcpStream, server: u16, late: Duration) -> std::
         loop {
             let n = near_read.read(&mut bytes).await?;
             if n == 0 {
-                return Ok(());
+                return Ok::<(), std::io::Error>(());
             }
             tokio::time::sleep(late).await;
             far_write.write_all(&bytes[..n]).await?;
