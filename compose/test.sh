@@ -33,6 +33,7 @@ need make make
 need java default-jre-headless
 need javac default-jdk-headless
 need mvn maven
+need redis-server redis-server
 if [ "$mode" != quick ]; then
     need go golang-go
     need openssl openssl

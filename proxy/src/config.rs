@@ -9,6 +9,7 @@ mod parse;
 pub mod raw;
 mod regions;
 mod security;
+mod shared;
 mod store;
 mod topics;
 mod words;
@@ -25,6 +26,7 @@ use crate::accept::origin::Net;
 use crate::fault;
 use crate::limits::Limits;
 use crate::route::region::{Region, Rule};
+pub use shared::{Place, SharedCache};
 pub use store::{Credentials, S3, Store, StoreEnv, StoreKind, is_plain};
 
 /// A checked configuration.

@@ -103,6 +103,27 @@ pub const HEDGED_OF: u64 = 20;
 /// Longest range read at once.
 pub const RANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of values that one question to a shared cache is for, or one longer value.
+pub const SHARED_QUESTION_BYTES: usize = 1024 * 1024;
+
+/// Questions to it that are under way at once.
+pub const SHARED_AT_ONCE: usize = 4;
+
+/// Longest value that it can be told to keep.
+pub const SHARED_VALUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of values that wait to be written to it; what comes beyond is not.
+pub const SHARED_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Values that wait to be written to it.
+pub const SHARED_QUEUE_MAX: usize = 4096;
+
+/// Time to reach it, which nobody waits for.
+pub const SHARED_CONNECT: Duration = Duration::from_secs(3);
+
+/// How long it is left alone after a failure, give or take a half.
+pub const SHARED_REST: Duration = Duration::from_secs(1);
+
 /// Head start of an attempt to reach something over the next one (RFC 8305 advises 250 ms).
 pub const HEAD_START: Duration = Duration::from_millis(250);
 

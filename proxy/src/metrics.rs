@@ -3,6 +3,7 @@
 mod health;
 mod placed;
 mod places;
+mod shared;
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
@@ -21,6 +22,7 @@ use crate::error::{Blame, ConnectionError};
 pub use health::{Health, Held, StoreOp};
 pub use placed::Placed;
 use places::Places;
+pub use shared::{Shared, SharedOp, SharedOutcome};
 
 /// How deep an exchange is looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +113,13 @@ pub enum CacheResult {
     Hit,
     /// Under way for another reader.
     Joined,
+    /// Where proxies share values.
+    Shared,
     /// Only in the store.
     Miss,
 }
 
-const CACHE_RESULTS: [&str; 3] = ["hit", "joined", "miss"];
+const CACHE_RESULTS: [&str; 4] = ["hit", "joined", "shared", "miss"];
 
 /// Why a healthy connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,6 +235,8 @@ pub struct Metrics {
     offload_objects: [Counter; OFFLOAD_OPS.len()],
     /// Of the store, the budget and the cluster.
     pub health: Health,
+    /// Of the cache that proxies share.
+    pub shared: Shared,
     /// Of the placement of topics with days.
     pub placed: Placed,
     reloads: [Counter; 2],
@@ -285,7 +291,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
-        let (health, placed) = (Health::new(r), Placed::new(r));
+        let (health, shared, placed) = (Health::new(r), Shared::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
         let help = "Where values to restore were found";
@@ -308,6 +314,7 @@ impl Metrics {
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
             health,
+            shared,
             placed,
             reloads: ["failed", "ok"]
                 .map(|result| reloads.get_or_create(&Outcome { result }).clone()),

@@ -49,11 +49,14 @@ pub async fn at(
 
 fn take(config: &mut Config, wanted: &Config, clients: &[Arc<Clients>]) {
     let mut differences = changes(&config.effective(), &wanted.effective());
-    if let (Some(own), Some(other)) = (&config.store, &wanted.store)
-        && !own.has_secret_of(other)
-    {
-        let (key, masked) = ("store.secret_key".to_owned(), "***".to_owned());
-        differences.push(Change { key, from: masked.clone(), to: masked });
+    if let (Some(own), Some(other)) = (&config.store, &wanted.store) {
+        let masked = || "***".to_owned();
+        let secrets = own.other_secrets(other).into_iter();
+        differences.extend(secrets.map(|key| Change {
+            key: key.to_owned(),
+            from: masked(),
+            to: masked(),
+        }));
     }
     let mut taken = 0;
     for Change { key, from, to } in &differences {

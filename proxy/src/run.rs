@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::control::cluster::{self, Known};
 use crate::control::{self, owner, physical_topics, probe, versions};
 use crate::data_plane::DataPlane;
+use crate::filters::offload::Offload;
 use crate::metrics::Metrics;
 use crate::net::Listener;
 use crate::placement::leader::{self, Command, Who};
@@ -167,6 +168,7 @@ pub struct Serving {
     jobs: Tasks,
     connections: Tasks,
     accepting: Tasks,
+    caching: Tasks,
 }
 
 impl Serving {
@@ -218,13 +220,28 @@ impl Serving {
         }
         jobs.spawn_until_cut(cluster::learn(directory, limits, metrics, known_to));
         jobs.spawn_until_cut(clients.clone().watch());
+        let caching = Tasks::on(of_clients);
+        if let Some(shared) = plane.offload.as_ref().and_then(Offload::shared) {
+            caching.spawn_until_cut(async move { shared.serve().await });
+        }
         let accepting = Tasks::on(of_clients);
         for (door, listener) in doors {
             accepting.spawn_until_cut(clients.clone().accept(door, listener));
         }
         let ports = &config.listen.ports;
         tracing::debug!(first = ports.first, last = ports.last, "listening");
-        Ok(Self { plane, clients, known, placed, look, commands, jobs, connections, accepting })
+        Ok(Self {
+            plane,
+            clients,
+            known,
+            placed,
+            look,
+            commands,
+            jobs,
+            connections,
+            accepting,
+            caching,
+        })
     }
 
     /// Accepts no more, lets what is in flight be answered, and stops; gives the connections that
@@ -247,6 +264,7 @@ impl Serving {
         self.accepting.cut();
         self.clients.abort();
         self.jobs.cut();
+        self.caching.cut();
     }
 }
 

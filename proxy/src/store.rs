@@ -12,6 +12,7 @@ mod local;
 mod memory;
 pub mod owner;
 mod s3;
+pub mod shared;
 
 use std::io;
 

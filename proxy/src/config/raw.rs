@@ -128,6 +128,18 @@ pub(super) struct Store {
     pub sign_payload: Option<bool>,
     pub access_key: Option<String>,
     pub secret_key_file: Option<PathBuf>,
+    pub redis: Option<Redis>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redis {
+    pub url: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    pub ttl_s: Option<i64>,
+    pub value_bytes_max: Option<i64>,
+    pub timeout_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -10,6 +10,7 @@ use protocol_ext::part::{Codec, Policy};
 use protocol_ext::reference::MacKey;
 
 use super::parse::Problems;
+use super::shared::{SharedCache, shared};
 use super::{OffloadRule, OnStoreFailure, raw};
 use crate::filters::offload::keys;
 
@@ -22,6 +23,8 @@ pub struct Store {
     pub key_file: Option<PathBuf>,
     /// Values kept in memory, in bytes; 0 keeps none.
     pub cache_bytes: usize,
+    /// Where proxies share values; `None`: each has its own.
+    pub shared: Option<SharedCache>,
 }
 
 /// What stores.
@@ -86,6 +89,8 @@ pub struct StoreEnv {
     pub use_aws: bool,
     /// `AWS_REGION`.
     pub region: Option<String>,
+    /// `REDIS_PASSWORD`.
+    pub redis_password: Option<String>,
 }
 
 impl std::fmt::Debug for StoreEnv {
@@ -112,6 +117,7 @@ impl StoreEnv {
             session_token: None,
             use_aws,
             region: get("AWS_REGION"),
+            redis_password: get("REDIS_PASSWORD"),
         };
         if use_aws || (env.access_key.is_none() && env.secret_key.is_none()) {
             env.access_key = get("AWS_ACCESS_KEY_ID");
@@ -153,7 +159,9 @@ pub(super) fn store(p: &mut Problems, raw: Option<raw::Store>, env: &StoreEnv) -
         }
     }
     let cache_bytes = p.number("store.cache_bytes", raw.cache_bytes, CACHE_BYTES, 0);
-    Some(Store { kind, key_file: raw.key_file, cache_bytes })
+    let password = env.redis_password.as_deref();
+    let shared = raw.redis.as_ref().and_then(|redis| shared(p, redis, password));
+    Some(Store { kind, key_file: raw.key_file, cache_bytes, shared })
 }
 
 /// Checks that references can be signed by a file.
@@ -323,17 +331,27 @@ impl Store {
         };
         out["key_file"] = serde_json::json!(self.key_file);
         out["cache_bytes"] = serde_json::json!(self.cache_bytes);
+        out["redis"] = serde_json::json!(self.shared.as_ref().map(SharedCache::effective));
         out
     }
 }
 
 impl Store {
-    /// Whether another secret opens it, which no page shows.
-    pub fn has_secret_of(&self, other: &Self) -> bool {
-        match (&self.kind, &other.kind) {
-            (StoreKind::S3(own), StoreKind::S3(other)) => own.credentials == other.credentials,
-            _ => true,
+    /// Keys whose secrets differ, which no page shows.
+    pub fn other_secrets(&self, other: &Self) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        if let (StoreKind::S3(own), StoreKind::S3(other)) = (&self.kind, &other.kind)
+            && own.credentials != other.credentials
+        {
+            keys.push("store.secret_key");
         }
+        let password = |store: &Self| store.shared.as_ref()?.password.clone();
+        if let (Some(own), Some(other)) = (password(self), password(other))
+            && own != other
+        {
+            keys.push("store.redis.password");
+        }
+        keys
     }
 }
 

@@ -31,6 +31,7 @@ use crate::limits::RESTORED_BYTES_MAX;
 use crate::metrics::{Metrics, OffloadOp};
 use crate::route::topics::{TopicId, Topics};
 use crate::store::owner::{self, Owner};
+use crate::store::shared::Shared;
 use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
 pub use losses::Losses;
@@ -87,12 +88,17 @@ impl Offload {
         let body_bytes_max = config.limits.frame_bytes_max;
         let eighth = config.limits.buffered_bytes_max / 8;
         let threshold = |rule: &OffloadRule| rule.threshold_bytes;
+        let shared = store.shared.as_ref().map(|shared| {
+            let counts = (metrics.clone(), lines.clone());
+            Arc::new(Shared::new(shared, &config.cluster.name, counts))
+        });
         Ok(Some(Self {
             rules: config.offload.clone(),
             threshold_min: config.offload.iter().map(threshold).min().unwrap_or(usize::MAX),
             cluster: config.cluster.name.clone(),
             keys,
-            parts: Parts::new(object_store.clone(), store.cache_bytes, eighth, metrics.clone()),
+            parts: Parts::new(object_store.clone(), store.cache_bytes, eighth, metrics.clone())
+                .sharing(shared),
             losses: Losses::new(object_store.clone(), &config.cluster.name),
             paces: Paces::default(),
             store: object_store,
@@ -134,6 +140,11 @@ impl Offload {
             true => Ok(()),
             false => owner::probe(&self.store, &self.cluster).await,
         }
+    }
+
+    /// The cache that proxies share, to be served.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.parts.shared()
     }
 
     /// Room for restored values.

@@ -74,7 +74,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_belongs_to_the_first_that_claims_it_and_asking_claims_nothing() {
-        let config = Store { kind: StoreKind::Memory, key_file: None, cache_bytes: 0 };
+        let kind = StoreKind::Memory;
+        let config = Store { kind, key_file: None, cache_bytes: 0, shared: None };
         let store = ObjectStore::open(&config, Failures::default()).expect("a store");
         assert_eq!(of(&store, "main", "a").await.expect("an answer"), Owner::Nobody);
         assert_eq!(claim(&store, "main", "a").await.expect("an answer"), Owner::Us);

@@ -267,6 +267,38 @@ fn files_and_folders_of_the_store_are_looked_at() {
 }
 
 #[test]
+fn keys_of_a_shared_cache_are_told_one_by_one() {
+    let store = "[store]\nkind = \"local\"\npath = \"/o\"\n";
+    let redis = |keys: &str| format!("{store}redis = {{ {keys} }}\n{CLUSTER}");
+    let (code, _, err) = check(&redis("url = \"redis://cache-1\""));
+    assert_eq!(code, Some(0), "{err}");
+    told(
+        &redis(
+            "url = \"http://cache\", password_file = \"/no/such\", ttl_s = 3601, \
+             value_bytes_max = 9000000, timeout_ms = 0",
+        ),
+        &[
+            "store.redis.url: is not redis://HOST:PORT",
+            "store.redis.password_file: /no/such: No such file",
+            "store.redis.ttl_s: 3601 is too large: at most 3600",
+            "store.redis.value_bytes_max: 9000000 is too large",
+            "store.redis.timeout_ms: 0 is too small",
+        ],
+    );
+    told(&redis("ttl_s = 1"), &["store.redis.url: is not redis://HOST:PORT"]);
+    told(&redis("url = \"redis://c\", tll_s = 1"), &["store.redis: unknown field `tll_s`"]);
+    told(&redis("url = \"rediss://c\""), &["store.redis.ca: is missing: the PEM file"]);
+    told(&redis("url = \"rediss://c\", ca = \"/no\""), &["store.redis.ca: /no: No such file"]);
+    let plain = redis("url = \"redis://c\", ca = \"/no\"");
+    told(&plain, &["store.redis.ca: belongs to a URL that begins with rediss://"]);
+    told(&redis("url = \"redis://me@c\""), &["store.redis.password_file: is missing: a user"]);
+    let (code, _, err) = check(&redis("url = \"redis://me:hunter2@c\""));
+    assert_eq!(code, Some(2), "{err}");
+    let refused = err.contains("store.redis.url: holds a password") && !err.contains("hunter2");
+    assert!(refused, "{err}");
+}
+
+#[test]
 fn what_the_environment_says_is_checked_too() {
     let with = |name: &str, value: &str, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_firebreak"));

@@ -6,6 +6,7 @@ pub mod client;
 pub mod hole;
 pub mod proxy;
 pub mod records;
+pub mod redis;
 pub mod requests;
 pub mod s3;
 

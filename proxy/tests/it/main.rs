@@ -40,6 +40,7 @@ mod routed;
 mod sasl;
 mod segments;
 mod share;
+mod shared_cache;
 mod store;
 mod tails;
 mod tls;

@@ -12,7 +12,7 @@ use crate::rehydrate::refusals;
 use crate::{
     addresses, brokers, budget, exact, holders, hostile, lifecycle, lost, many_batches, offload,
     order, origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed,
-    sasl, segments, share, store, tails, tls, upkeep, versions,
+    sasl, segments, share, shared_cache, store, tails, tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -600,6 +600,27 @@ fn mutants_of_segments() -> Vec<Mutant> {
     ]
 }
 
+/// Values that proxies share.
+fn mutants_of_shared_values() -> Vec<Mutant> {
+    use shared_cache as cache;
+    vec![
+        mutant!("stored-not-shared", cache::what_was_stored_needs_no_store, "is 0, not 3"),
+        mutant!("shared-unasked", cache::what_was_stored_needs_no_store, "reads of the store"),
+        mutant!("read-not-shared", cache::what_was_read_needs_no_store, "is 0, not 1"),
+        mutant!("shared-misses-final", cache::a_redis_that_dies_costs_no_read, "values differ"),
+        mutant!("shared-not-regained", cache::a_redis_that_dies_costs_no_read, "used again"),
+        mutant!("shared-trusted", cache::a_planted_value_is_not_given_out, "values differ"),
+        mutant!("shared-hash-unchecked", cache::a_planted_value_is_not_given_out, "values differ"),
+        mutant!("shared-wrong-stays", cache::a_planted_value_is_not_given_out, "removal of"),
+        mutant!("shared-unmeasured", cache::a_planted_length_takes_no_memory, "bytes of memory"),
+        mutant!("shared-kept-asking", cache::a_silent_redis_is_waited_for_once, "in vain"),
+        mutant!("shared-asked-on", cache::a_slow_redis_is_not_asked_on, "question by question"),
+        mutant!("shared-queue-unbounded", cache::the_queue_is_bounded, "turned away"),
+        mutant!("cold-values-shared", cache::old_values_are_not_asked_for, "for an old value"),
+        mutant!("secrets-shown", cache::the_password_is_never_shown, "no password is masked"),
+    ]
+}
+
 /// A fault that needs a race to do harm may miss it: one harm of so many tries is enough, since the
 /// check without a fault passes every time.
 const TRIES: u32 = 5;
@@ -614,6 +635,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
     mutants.extend(mutants_of_losses());
+    mutants.extend(mutants_of_shared_values());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());
     mutants.extend(mutants_of_virtual_topics());

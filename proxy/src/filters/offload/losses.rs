@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn many_losses_without_a_value_that_is_found_are_none() {
-        let config = Store { kind: StoreKind::Memory, key_file: None, cache_bytes: 0 };
+        let kind = StoreKind::Memory;
+        let config = Store { kind, key_file: None, cache_bytes: 0, shared: None };
         let store = ObjectStore::open(&config, Failures::default()).expect("a store");
         let losses = Losses::new(Arc::new(store), "c");
         let now = clock::now();

@@ -1,7 +1,7 @@
 //! Values of verified references: from memory, from whoever reads them already, or from the store.
 //!
-//! wanted -> cache -> reads under way (one per part) -> ranges of one pack read together ->
-//! decoded, checked -> cache, waiters. Invariants: a value is given out only if its length and
+//! wanted -> cache -> reads under way (one per part) -> the cache that proxies share -> ranges of
+//! one pack read together -> decoded, checked -> caches, waiters. Invariants: a value is given out only if its length and
 //! checksum fit; bytes under way are bounded; whoever waits holds no room.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use futures_util::future::{FutureExt, Shared, join, join_all};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use protocol_ext::batch::crc32c;
-use protocol_ext::part::{PartError, decode};
+use protocol_ext::part::{PartError, decode, hash};
 use protocol_ext::reference::Reference;
 use tokio::sync::oneshot;
 
@@ -22,6 +22,7 @@ use crate::budget::Budget;
 use crate::limits::{FETCH_DEADLINE, GAP_BYTES_MAX, HOT, RANGE_BYTES_MAX, RANGES_AT_ONCE};
 use crate::metrics::{CacheResult, Metrics, OffloadOp};
 use crate::store::cache::{Cache, PartKey};
+use crate::store::shared::{Asked, Shared as SharedCache};
 use crate::store::{ObjectStore, StoreError};
 use crate::tasks::busy;
 use crate::{clock, fault};
@@ -87,6 +88,7 @@ type Landing = Shared<oneshot::Receiver<Value>>;
 pub struct Parts {
     store: Arc<ObjectStore>,
     cache: Cache,
+    shared: Option<Arc<SharedCache>>,
     under_way: Mutex<HashMap<PartKey, Landing>>,
     hot_room: Budget,
     cold_room: Budget,
@@ -121,6 +123,15 @@ struct Lead<'a> {
     land: Option<oneshot::Sender<Value>>,
 }
 
+impl Lead<'_> {
+    /// Gives the value to all who want it.
+    fn end(&mut self, value: Value, found: &Mutex<HashMap<PartKey, Value>>) {
+        found.lock().insert(self.want.key(), value.clone());
+        // Nobody may be waiting for it.
+        let _ = self.land.take().map(|land| land.send(value));
+    }
+}
+
 impl Drop for Lead<'_> {
     /// Whoever waits sees the sender go and reads the value itself.
     fn drop(&mut self) {
@@ -153,6 +164,7 @@ impl Parts {
         Self {
             store,
             cache: Cache::new(cache_bytes),
+            shared: None,
             under_way: Mutex::default(),
             hot_room: Budget::new(read_bytes / 2),
             cold_room: Budget::new(read_bytes / 2),
@@ -161,11 +173,24 @@ impl Parts {
         }
     }
 
+    /// The same, with a cache that other proxies share.
+    pub fn sharing(self, shared: Option<Arc<SharedCache>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// That cache.
+    pub fn shared(&self) -> Option<Arc<SharedCache>> {
+        self.shared.clone()
+    }
+
     /// Keeps a value that was just stored, so that readers at the tail need no store. Its memory
     /// has `held` bytes.
     pub fn keep(&self, key: PartKey, value: &Bytes, held: usize) {
         if !fault::on("stored-not-kept") {
             self.cache.keep(key, value, held);
+        }
+        if let Some(shared) = self.shared.as_ref().filter(|_| !fault::on("stored-not-shared")) {
+            shared.put(&key, value);
         }
     }
 
@@ -227,6 +252,8 @@ impl Parts {
             if leads.is_empty() && follows.is_empty() {
                 return;
             }
+            let leads = self.read_shared(leads, found).await;
+            leads.iter().for_each(|_| self.metrics.cache(CacheResult::Miss));
             let reads: Vec<_> =
                 ranges(leads).into_iter().map(|r| self.read_range(r, found).boxed()).collect();
             let reading = stream::iter(reads).buffer_unordered(RANGES_AT_ONCE).count();
@@ -251,11 +278,47 @@ impl Parts {
             }
             return;
         }
-        self.metrics.cache(CacheResult::Miss);
         let (land, landing) = oneshot::channel();
         let land = Some(land);
         under_way.insert(key, landing.shared());
         leads.push(Lead { parts: self, want: want.clone(), land });
+    }
+
+    /// Takes from the cache that proxies share what is there; the others are left.
+    async fn read_shared<'a>(
+        &self,
+        leads: Vec<Lead<'a>>,
+        found: &Mutex<HashMap<PartKey, Value>>,
+    ) -> Vec<Lead<'a>> {
+        let Some(shared) = &self.shared else { return leads };
+        let may_be_there = |lead: &Lead<'_>| {
+            let reference = &lead.want.reference;
+            let hot = is_hot(reference) || fault::on("cold-values-shared");
+            let takes = shared.takes(reference.original_bytes as usize);
+            hot && takes && !fault::on("shared-unasked")
+        };
+        let (leads, mut left): (Vec<_>, Vec<_>) = leads.into_iter().partition(may_be_there);
+        let asked = leads.iter().map(|lead| Asked {
+            key: lead.want.key(),
+            bytes: lead.want.reference.original_bytes as usize,
+        });
+        let asked: Vec<_> = asked.collect();
+        let fits = |n: usize, value: &Bytes| is_genuine(&leads[n].want.reference, value);
+        let values = shared.get(&asked, fits).await;
+        for (mut lead, value) in leads.into_iter().zip(values) {
+            match value {
+                Some(value) => {
+                    self.metrics.cache(CacheResult::Shared);
+                    self.cache.keep(lead.want.key(), &value, value.len());
+                    lead.end(Ok(value), found);
+                }
+                None if fault::on("shared-misses-final") => {
+                    lead.end(Err(PartFailure::Late), found);
+                }
+                None => left.push(lead),
+            }
+        }
+        left
     }
 
     async fn read_range(&self, range: Range<'_>, found: &Mutex<HashMap<PartKey, Value>>) {
@@ -281,10 +344,12 @@ impl Parts {
             {
                 // It has its memory to itself.
                 self.cache.keep(key, value, value.len());
+                if let Some(shared) = self.shared.as_ref().filter(|_| !fault::on("read-not-shared"))
+                {
+                    shared.put(&key, value);
+                }
             }
-            found.lock().insert(key, value.clone());
-            // Nobody may be waiting for it.
-            let _ = lead.land.take().map(|land| land.send(value));
+            lead.end(value, found);
         }
     }
 }
@@ -317,6 +382,15 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
         }
         Err(PartFailure::Damaged(want.object.to_string()))
     })
+}
+
+/// Whether a value is the one that was referred to, whoever gives it. Others may write to a shared
+/// cache, and bytes of any CRC are easily made.
+fn is_genuine(reference: &Reference, value: &Bytes) -> bool {
+    let is_sound =
+        value.len() == reference.original_bytes as usize && crc32c(value) == reference.original_crc;
+    let is_same = || busy(value.len(), || hash(value)) == reference.original_hash;
+    is_sound && (is_same() || fault::on("shared-hash-unchecked"))
 }
 
 /// Whether a value was written lately; readers of others lag and would push out what is new.

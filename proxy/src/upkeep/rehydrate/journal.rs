@@ -164,7 +164,8 @@ mod tests {
     /// reading, and one of writing.
     #[tokio::test]
     async fn of_two_runs_at_once_only_one_goes_on() {
-        let config = Store { kind: StoreKind::Memory, key_file: None, cache_bytes: 0 };
+        let kind = StoreKind::Memory;
+        let config = Store { kind, key_file: None, cache_bytes: 0, shared: None };
         let store = ObjectStore::open(&config, Failures::default()).expect("a store");
         let (topic, topic_id) = ("t".to_owned(), [1; 16]);
         let at = Partition { topic, topic_id, partition: 0, replicas: 1, leader: 0 };

@@ -42,6 +42,7 @@ pub struct Setup {
     rule: String,
     offloaded: &'static str,
     cache_bytes: usize,
+    store_lines: String,
     faults: Faults,
     names: Option<PathBuf>,
     forced: Option<&'static str>,
@@ -66,6 +67,7 @@ impl Setup {
             rule: String::new(),
             offloaded: "*",
             cache_bytes: 0,
+            store_lines: String::new(),
             faults,
             names: None,
             forced: None,
@@ -192,6 +194,13 @@ impl Setup {
         self
     }
 
+    /// A line of `[store]`.
+    pub fn store(mut self, line: &str) -> Self {
+        self.store_lines.push_str(line);
+        self.store_lines.push('\n');
+        self
+    }
+
     /// One virtual topic, `v`, of two slots.
     pub fn virtual_topic(mut self) -> Self {
         self.virtual_topic = true;
@@ -247,6 +256,7 @@ impl Setup {
         command.arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("RUST_LOG", "info").env_remove("KAFKA_BOOTSTRAP_SERVERS");
         command.env_remove("MINIO_ENDPOINT").env_remove("USE_AWS_S3");
+        command.env_remove("REDIS_PASSWORD");
         command.env("MINIO_ACCESS_KEY", "tester").env("MINIO_SECRET_KEY", "tester-secret");
         match self.faults {
             Some(faults) => command.env("FAILPOINTS", faults),
@@ -288,10 +298,10 @@ impl Setup {
              [limits]\nrefresh_ms = {refresh_ms}\n{limits}"
         );
         if let Some((store, threshold)) = &self.offload {
-            let Self { rule, offloaded, cache_bytes, .. } = self;
+            let Self { rule, offloaded, cache_bytes, store_lines, .. } = self;
             let _ = write!(
                 toml,
-                "[store]\n{store}cache_bytes = {cache_bytes}\n\
+                "[store]\n{store}{store_lines}cache_bytes = {cache_bytes}\n\
                  [[offload]]\ntopics = [{offloaded:?}]\nthreshold_bytes = {threshold}\n{rule}"
             );
         }
