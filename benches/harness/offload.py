@@ -17,7 +17,7 @@ MIB = 1 << 20
 # Mode -> (codec, MiB of limits.buffered_bytes_max, MiB of store.cache_bytes).
 MODES = {
     "local": ("auto", 512, 512),
-    "s3": ("none", 512, 512),
+    "s3": ("none", 512, 64),
     "s3_signed": ("none", 512, 512),
     "s3_zstd": ("zstd", 512, 512),
     "stalled": ("none", 256, 64),
