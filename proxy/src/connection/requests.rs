@@ -280,8 +280,9 @@ impl<'a> Requests<'a> {
         let bytes = &self.incoming.input.bytes()[at..];
         let (head, frame_bytes) = self.rules().head(bytes)?;
         let (Head { api, version, .. }, length) = (head, length_at(bytes));
-        if fault::forced().holds() && (api != api::PRODUCE || fault::on("forced-unstored")) {
-            return Ok(Opened::Whole(head, frame_bytes));
+        if fault::forced().holds() {
+            let forced = self.open_forced(head, &bytes[4..], frame_bytes);
+            return forced.map_err(|error| request_error(api, error));
         }
         let opened = match api {
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
@@ -331,6 +332,24 @@ impl<'a> Requests<'a> {
         }
     }
 
+    /// Where every request is held whole, whatever would do.
+    fn open_forced(
+        &self,
+        head: Head,
+        held: &[u8],
+        frame_bytes: usize,
+    ) -> Result<Opened, WireError> {
+        let plain = head.api != api::PRODUCE || self.plane.read_only;
+        if plain || fault::on("forced-unstored") {
+            return Ok(Opened::Whole(head, frame_bytes));
+        }
+        Ok(match self.rules().produce_way(head, held, frame_bytes)? {
+            Some(way) if way.stored => Opened::Store(head, frame_bytes),
+            Some(_) => Opened::Whole(head, frame_bytes),
+            None => Opened::More,
+        })
+    }
+
     fn open_produce(
         &self,
         head: Head,
@@ -343,7 +362,7 @@ impl<'a> Requests<'a> {
         if way.stored {
             return Ok(Opened::Store(head, frame_bytes));
         }
-        if way.split || fault::forced().holds() {
+        if way.split {
             return Ok(Opened::Whole(head, frame_bytes));
         }
         if way.acks == 0 && !fault::on("acks0-answered") {
