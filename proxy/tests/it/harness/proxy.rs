@@ -166,15 +166,6 @@ impl Setup {
         self
     }
 
-    /// A line of `[store]`.
-    pub fn store(mut self, line: &str) -> Self {
-        if let Some((store, _)) = &mut self.offload {
-            store.push_str(line);
-            store.push('\n');
-        }
-        self
-    }
-
     /// The topics of the rule for offload, in the place of all.
     pub fn offloaded(mut self, topics: &'static str) -> Self {
         self.offloaded = topics;
