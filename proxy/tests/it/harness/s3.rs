@@ -266,8 +266,9 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             let scripted = state.script.get_mut(&kind).and_then(VecDeque::pop_front);
             scripted.or(state.always.get(&kind).copied()).unwrap_or(Fault::None)
         };
+        let middle = request.body.len() / 2;
         if fault == Fault::Damaged
-            && let Some(byte) = request.body.last_mut()
+            && let Some(byte) = request.body.get_mut(middle)
         {
             *byte ^= 1;
         }
