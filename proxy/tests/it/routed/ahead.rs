@@ -121,11 +121,9 @@ impl Held {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn bytes(metric: f64) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    {
-        metric as usize
-    }
+    metric as usize
 }
 
 fn logged(brokers: &Brokers) -> Vec<Vec<u8>> {
@@ -382,4 +380,26 @@ async fn a_drain_ends_behind_the_first_request() -> Checked {
     held.answered(1).await?;
     ensure!(held.client.receive_to_end().await?.is_empty(), "an answer behind the drain");
     held.is_written()
+}
+
+/// What is wrong with the next request is told when its turn has come: the first one is written.
+#[tokio::test]
+async fn what_is_wrong_with_the_next_request_is_told_in_its_turn() -> Checked {
+    let wrong = |at: usize, bytes: &[u8]| {
+        let mut frame = request(2, noise(2, NEXT)).to_vec();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    let (long, unknown) = (wrong(0, &[0x7f; 4]), wrong(6, &[0, 99]));
+    for (frame, kind) in [(long, "frame_length"), (unknown, "not_offered")] {
+        let mut held = Held::start(None, same, FIRST).await?;
+        held.client.send_raw(&frame).await?;
+        tokio::time::sleep(QUIET).await;
+        let told = format!("firebreak_errors_total{{blame=\"client\",kind=\"{kind}\"}}");
+        ensure!(held.proxy.metric(&told).await? < 1.0, "{kind} is told while a leg waits");
+        held.brokers.release();
+        held.proxy.metric_becomes(&told, 1.0).await?;
+        held.is_written()?;
+    }
+    Ok(())
 }
