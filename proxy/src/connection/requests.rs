@@ -209,9 +209,7 @@ impl<'a> Requests<'a> {
         rules.check(head)?;
         let way = rules.produce_way(head, next.held(), next.frame_bytes);
         Ok(match way.map_err(|error| request_error(head.api, error))? {
-            Some(way) if way.stored && !fault::forced().holds() => {
-                Front::Store(head, next.frame_bytes)
-            }
+            Some(way) if way.stored => Front::Store(head, next.frame_bytes),
             Some(_) | None => Front::Whole(head, next.frame_bytes),
         })
     }
@@ -283,7 +281,8 @@ impl<'a> Requests<'a> {
         let (head, frame_bytes) = self.rules().head(bytes)?;
         let (Head { api, version, .. }, length) = (head, length_at(bytes));
         if fault::forced().holds() {
-            return Ok(Opened::Whole(head, frame_bytes));
+            let forced = self.open_forced(head, &bytes[4..], frame_bytes);
+            return forced.map_err(|error| request_error(api, error));
         }
         let opened = match api {
             api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
@@ -330,6 +329,23 @@ impl<'a> Requests<'a> {
             }
             opened => Ok(opened),
         }
+    }
+
+    /// Where every request is held whole, whatever would do.
+    fn open_forced(
+        &self,
+        head: Head,
+        held: &[u8],
+        frame_bytes: usize,
+    ) -> Result<Opened, WireError> {
+        if head.api != api::PRODUCE {
+            return Ok(Opened::Whole(head, frame_bytes));
+        }
+        Ok(match self.rules().produce_way(head, held, frame_bytes)? {
+            Some(way) if way.stored => Opened::Store(head, frame_bytes),
+            Some(_) => Opened::Whole(head, frame_bytes),
+            None => Opened::More,
+        })
     }
 
     fn open_produce(

@@ -53,7 +53,12 @@ impl Requests<'_> {
             | api::END_TXN => self.transaction(head, frame).await,
             api::DELETE_RECORDS => self.delete_records(head, frame).await,
             key if carriers::concerns(key) => self.by_carrier(head, frame).await,
-            _ => self.metadata(head, frame).await,
+            api::METADATA => self.metadata(head, frame).await,
+            // Held whole for no need of its own.
+            _ => {
+                self.push(head, treatment(head).0, Class::Full);
+                self.forward(vec![frame]).await
+            }
         }
     }
 
