@@ -346,63 +346,28 @@ fn answer(request: &Request, state: &mut State) -> Answer {
         state.unsigned += 1;
     }
     let missing = || Answer::error(404, "NoSuchKey");
-    match (method.as_str(), query.contains_key("uploads"), query.get("uploadId")) {
-        ("GET", ..) if query.contains_key("lifecycle") => match &state.lifecycle {
+    if query.contains_key("uploads") || query.contains_key("uploadId") {
+        return in_parts(request, state);
+    }
+    match method.as_str() {
+        "GET" if query.contains_key("lifecycle") => match &state.lifecycle {
             Some(rules) => Answer::of(200, rules.clone()),
             None => Answer::error(404, "NoSuchLifecycleConfiguration"),
         },
-        ("PUT", ..) if query.contains_key("lifecycle") => {
+        "PUT" if query.contains_key("lifecycle") => {
             state.lifecycle = Some(body.clone());
             Answer::of(200, "")
         }
-        ("POST", true, _) => {
-            if headers.get("x-amz-checksum-algorithm").is_some_and(|name| name == "CRC32C") {
-                state.checked.insert(key.clone());
-            }
-            Answer::of(
-                200,
-                "<InitiateMultipartUploadResult><UploadId>u</UploadId>\
-                 </InitiateMultipartUploadResult>",
-            )
-        }
-        ("PUT", _, Some(_)) if state.checked.contains(key) && !headers.contains_key(CHECKSUM) => {
-            Answer::error(400, "InvalidRequest")
-        }
-        ("PUT", _, Some(_)) => {
-            let number = query.get("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
-            state.parts.insert((key.clone(), number), body.clone());
-            Answer { headers: format!("ETag: \"{number}\"\r\n"), ..Answer::of(200, "") }
-        }
-        ("POST", _, Some(_)) => {
-            let parts: Vec<_> = state.parts.iter().filter(|((of, _), _)| of == key).collect();
-            let told = String::from_utf8_lossy(body);
-            let told: Vec<_> = told.split("<ChecksumCRC32C>").skip(1).collect();
-            let fits = |(told, (_, part)): (&&str, &(_, &Vec<u8>))| {
-                told.split_once('<').is_some_and(|(sum, _)| sum == checksum(part))
-            };
-            let all = told.len() == parts.len() && told.iter().zip(&parts).all(fits);
-            if state.checked.contains(key) && !all {
-                return Answer::error(400, "InvalidPart");
-            }
-            let whole: Vec<u8> = parts.iter().flat_map(|(_, part)| part.iter().copied()).collect();
-            state.parts.retain(|(of, _), _| of != key);
-            state.objects.insert(key.clone(), whole);
-            Answer::of(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
-        }
-        ("DELETE", _, Some(_)) => {
-            state.parts.retain(|(of, _), _| of != key);
-            Answer::of(204, "")
-        }
-        ("PUT", ..) => {
+        "PUT" => {
             state.objects.insert(key.clone(), body.clone());
             Answer { headers: "ETag: \"x\"\r\n".to_owned(), ..Answer::of(200, "") }
         }
-        ("DELETE", ..) => {
+        "DELETE" => {
             state.objects.remove(key);
             Answer::of(204, "")
         }
-        ("GET", ..) if key.is_empty() => list(state, query),
-        ("HEAD", ..) => match state.objects.get(key) {
+        "GET" if key.is_empty() => list(state, query),
+        "HEAD" => match state.objects.get(key) {
             Some(object) => Answer {
                 headers: format!("X-Length: {}\r\n", object.len()),
                 ..Answer::of(200, object.clone())
@@ -421,6 +386,52 @@ fn answer(request: &Request, state: &mut State) -> Answer {
             }
             (Some(object), None) => Answer::of(200, object.clone()),
         },
+    }
+}
+
+/// An upload in parts.
+fn in_parts(request: &Request, state: &mut State) -> Answer {
+    let Request { method, key, query, headers, body, .. } = request;
+    match (method.as_str(), query.get("uploadId")) {
+        ("POST", None) => {
+            if headers.get("x-amz-checksum-algorithm").is_some_and(|name| name == "CRC32C") {
+                state.checked.insert(key.clone());
+            }
+            Answer::of(
+                200,
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId>\
+                 </InitiateMultipartUploadResult>",
+            )
+        }
+        ("PUT", Some(_)) if state.checked.contains(key) && !headers.contains_key(CHECKSUM) => {
+            Answer::error(400, "InvalidRequest")
+        }
+        ("PUT", Some(_)) => {
+            let number = query.get("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
+            state.parts.insert((key.clone(), number), body.clone());
+            Answer { headers: format!("ETag: \"{number}\"\r\n"), ..Answer::of(200, "") }
+        }
+        ("POST", Some(_)) => {
+            let parts: Vec<_> = state.parts.iter().filter(|((of, _), _)| of == key).collect();
+            let told = String::from_utf8_lossy(body);
+            let told: Vec<_> = told.split("<ChecksumCRC32C>").skip(1).collect();
+            let fits = |(told, (_, part)): (&&str, &(_, &Vec<u8>))| {
+                told.split_once('<').is_some_and(|(sum, _)| sum == checksum(part))
+            };
+            let all = told.len() == parts.len() && told.iter().zip(&parts).all(fits);
+            if state.checked.contains(key) && !all {
+                return Answer::error(400, "InvalidPart");
+            }
+            let whole: Vec<u8> = parts.iter().flat_map(|(_, part)| part.iter().copied()).collect();
+            state.parts.retain(|(of, _), _| of != key);
+            state.objects.insert(key.clone(), whole);
+            Answer::of(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+        }
+        ("DELETE", Some(_)) => {
+            state.parts.retain(|(of, _), _| of != key);
+            Answer::of(204, "")
+        }
+        _ => Answer::error(405, "MethodNotAllowed"),
     }
 }
 

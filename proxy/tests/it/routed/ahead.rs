@@ -121,11 +121,9 @@ impl Held {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn bytes(metric: f64) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    {
-        metric as usize
-    }
+    metric as usize
 }
 
 fn logged(brokers: &Brokers) -> Vec<Vec<u8>> {
