@@ -1,8 +1,8 @@
 //! Values of verified references: from memory, from whoever reads them already, or from the store.
 //!
 //! wanted -> cache -> reads under way (one per part) -> the cache that proxies share -> ranges of
-//! one pack read together -> decoded, checked -> caches, waiters. Invariants: a value is given out only if its length and
-//! checksum fit; bytes under way are bounded; whoever waits holds no room.
+//! one pack read together -> decoded, checked -> caches, waiters. Invariants: a value is given out
+//! only if its length and checksum fit; bytes under way are bounded; whoever waits holds no room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
