@@ -106,6 +106,9 @@ pub const RANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of values that one question to a shared cache is for, or one longer value.
 pub const SHARED_QUESTION_BYTES: usize = 1024 * 1024;
 
+/// What it gives or takes in a millisecond at least, beside its time for an answer.
+pub const SHARED_BYTES_PER_MS: usize = 8 * 1024;
+
 /// Questions to it that are under way at once.
 pub const SHARED_AT_ONCE: usize = 4;
 
@@ -138,6 +141,10 @@ pub const FRAME_PROGRESS_BYTES: u64 = 1024;
 
 /// Who holds room of a byte budget for a frame must move this part of it in `frame_progress`.
 pub const HELD_SHARE: usize = 8;
+
+/// Longest request that is read before its turn: room for it may be held for as long as the one
+/// before takes.
+pub const AHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// While others wait for room so long, the same must move in this part of `frame_progress`.
 pub const WANTED: u32 = 4;

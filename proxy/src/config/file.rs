@@ -45,8 +45,7 @@ fn shown(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start.min(text.len()));
     let before = text.get(..start).unwrap_or_default().matches('\n').count();
     let line = text.lines().nth(before).unwrap_or_default().to_ascii_lowercase();
-    let has_user = line.contains("://") && line.contains('@');
-    if has_user || ["password", "secret"].iter().any(|word| line.contains(word)) {
+    if line.contains('@') || ["password", "secret"].iter().any(|word| line.contains(word)) {
         return format!("TOML parse error at line {}: {}", before + 1, error.message().trim_end());
     }
     error.to_string().trim_end().to_owned()
@@ -91,20 +90,24 @@ fn checked<T: DeserializeOwned>(
     match file.try_into::<T>() {
         Ok(_) => Some(value),
         Err(error) => {
-            p.add(path, words::plain(path, &masked(error.message().trim_end())));
+            let said = masked(error.message().trim_end());
+            p.add(path, words::plain(path, &said));
             None
         }
     }
 }
 
-/// A text without what stands before the hosts of its URLs: there may be passwords.
+/// A text without what stands between the first scheme in it and the last host: there may be
+/// passwords.
 fn masked(text: &str) -> String {
-    let mut parts = text.split("://");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |out, part| match part.rsplit_once('@') {
-        Some((_, rest)) if !fault::on("secrets-shown") => format!("{out}://***@{rest}"),
-        _ => format!("{out}://{part}"),
-    })
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((before, host)))
+            if scheme.len() < before.len() && !fault::on("secrets-shown") =>
+        {
+            format!("{scheme}://***@{host}")
+        }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +129,7 @@ mod tests {
         let no_toml = told("[store]\nsecret_key = hunter2\n");
         assert!(!no_toml.contains("hunter2") && no_toml.contains("line 2"), "{no_toml}");
         assert!(told("[listen\nport = 9\n").contains("[listen"));
-        let url = "redis://me:hunter2@cache:1";
+        let url = "redis://me:hunter2://hunter2@cache:1";
         for text in [format!("[store]\nredis = \"{url}\"\n"), format!("[store]\nredis = {url}\n")] {
             let told = told(&text);
             assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");

@@ -21,6 +21,7 @@ use crate::budget::Room;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::{Produced, produce_sections};
+use crate::limits::STORING_MAX;
 use crate::metrics::Class;
 use crate::route::legs::Ways;
 use crate::route::legs::produce::{self, Produced as Routed};
@@ -70,7 +71,7 @@ impl<'a> Requests<'a> {
 
     /// Answers a Produce request where nothing is written: none of its topics may be.
     pub(super) async fn refuse_writes(
-        &self,
+        &mut self,
         head: Head,
         frame: &Bytes,
     ) -> Result<(), ConnectionError> {
@@ -82,6 +83,7 @@ impl<'a> Requests<'a> {
             return Err(ConnectionError::Refused(FORBIDDEN));
         }
         let (_, rows) = refusals::taken_out(head, frame, &refused).map_err(wrong)?;
+        self.admitted().await?;
         let answer = ProduceResponse::default().with_responses(rows);
         self.answer(head, reply::frame(head, &answer).map_err(wrong)?).await
     }
@@ -143,7 +145,11 @@ impl<'a> Requests<'a> {
                 let rules = Rules { plane, session, refusals: &self.refusals };
                 let (legs, client) = (self.legs.get_or_insert_default(), self.line.as_ref());
                 let routed = pin!(legs.produce(ways, &caps, &plane.metrics, client, head, &frame));
-                self.incoming.beside(rules, routed).await
+                // Nothing that has room may wait for its turn because of those before it.
+                match self.queue.has_room_for(STORING_MAX + 2) {
+                    true => self.incoming.beside(rules, routed).await,
+                    false => routed.await,
+                }
             };
             match routed.map_err(wrong)? {
                 Routed::Answered(_) if acks == 0 => {

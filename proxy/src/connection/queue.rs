@@ -98,7 +98,12 @@ pub struct Queue {
 impl Queue {
     /// Whether another exchange may be opened.
     pub fn has_room(&self) -> bool {
-        self.inner.lock().open.len() < PENDING_EXCHANGES_MAX
+        self.has_room_for(1)
+    }
+
+    /// The same for so many exchanges.
+    pub fn has_room_for(&self, more: usize) -> bool {
+        self.inner.lock().open.len() + more <= PENDING_EXCHANGES_MAX
     }
 
     /// Opens an exchange.

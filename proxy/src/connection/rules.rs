@@ -16,6 +16,7 @@ use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
+use crate::limits::AHEAD_BYTES_MAX;
 use crate::route::virtual_topics::Named;
 
 /// What requests of one connection are judged by.
@@ -78,7 +79,7 @@ impl Rules<'_> {
             return Ahead::Unknown;
         }
         let Ok((head, frame_bytes)) = self.head(bytes) else { return Ahead::Other };
-        if head.api != api::PRODUCE {
+        if head.api != api::PRODUCE || frame_bytes > AHEAD_BYTES_MAX {
             return Ahead::Other;
         }
         match self.produce_way(head, &bytes[4..], frame_bytes) {

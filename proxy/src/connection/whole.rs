@@ -38,8 +38,8 @@ impl Requests<'_> {
         let _room = self.incoming.take(frame_bytes).await;
         let frame = self.incoming.gathered(head, frame_bytes).await?;
         match head.api {
-            _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
             api::PRODUCE if self.plane.read_only => self.refuse_writes(head, &frame).await,
+            _ if carriers::is_too_old(head) => self.too_old(head, frame).await,
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,

@@ -23,8 +23,8 @@ use super::cache::PartKey;
 use crate::buffer::Pool;
 use crate::config::SharedCache;
 use crate::limits::{
-    RESTORING_BYTES, SHARED_AT_ONCE, SHARED_CONNECT, SHARED_QUESTION_BYTES, SHARED_QUEUE_BYTES,
-    SHARED_QUEUE_MAX, SHARED_REST,
+    RESTORING_BYTES, SHARED_AT_ONCE, SHARED_BYTES_PER_MS, SHARED_CONNECT, SHARED_QUESTION_BYTES,
+    SHARED_QUEUE_BYTES, SHARED_QUEUE_MAX, SHARED_REST,
 };
 use crate::metrics::{Metrics, SharedOp, SharedOutcome};
 use crate::net::{self, names::Names};
@@ -170,7 +170,7 @@ impl Shared {
     }
 
     /// The values among these that are there and fit; each is `None` that is to be read elsewhere.
-    /// That takes at most twice the time for one answer.
+    /// That takes hardly more than twice the time for one answer.
     pub async fn get(
         &self,
         asked: &[Asked],
@@ -248,11 +248,18 @@ impl Shared {
             let answer = connection.send_packed_commands(&all, 0, question.len()).await?;
             answer.into_iter().map(value).collect::<Result<Vec<_>, _>>()
         };
-        let answer = within(self.settings.timeout, answer).await;
+        let bytes = question.iter().map(|asked| asked.bytes).sum();
+        let answer = within(self.limit(bytes), answer).await;
         answer.map_err(|failure| {
             self.lose(&link, &failure);
             failure.outcome()
         })
+    }
+
+    /// Time for an answer with so many bytes, or to so many: a slow network is no silence.
+    fn limit(&self, bytes: usize) -> Duration {
+        let ms = (bytes / SHARED_BYTES_PER_MS) as u64;
+        self.settings.timeout + Duration::from_millis(ms)
     }
 
     /// What is there, if it fits; else it is removed.
@@ -268,12 +275,10 @@ impl Shared {
                 (SharedOutcome::Hit, Some(value))
             }
             Some(_) => {
-                if !fault::on("shared-wrong-stays") {
-                    self.order(key, None);
-                }
+                let removed = !fault::on("shared-wrong-stays") && self.order(key, None);
                 if let Some(left_out) = self.lines.allows("shared_cache_wrong") {
                     let key = self.key(key);
-                    tracing::warn!(key, left_out, "shared cache: not what was stored, removed");
+                    tracing::warn!(key, removed, left_out, "shared cache: not what was stored");
                 }
                 (SharedOutcome::Wrong, None)
             }
@@ -328,9 +333,15 @@ impl Shared {
             let mut connection = link.connection.clone();
             let command = self.command(&key, value.as_deref());
             let done = connection.send_packed_command(&command).map(|done| Ok(done?));
-            let outcome = match within(self.settings.timeout, done).await {
+            let limit = self.limit(value.as_ref().map_or(0, Bytes::len));
+            let outcome = match within(limit, done).await {
                 Ok(redis::Value::ServerError(error)) => {
-                    self.tell(&Failure::Refused(error.code().to_owned()));
+                    let refused = Failure::Refused(error.code().to_owned());
+                    match error.code() {
+                        // It became a replica: its name may lead to another one by now.
+                        "READONLY" => self.lose(link, &refused),
+                        _ => self.tell(&refused),
+                    }
                     SharedOutcome::Failed
                 }
                 Ok(_) => SharedOutcome::Done,

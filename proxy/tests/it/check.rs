@@ -179,8 +179,8 @@ fn keys_that_cannot_be_read_hide_no_others() {
          [admin]\naddress = \"here\"\n[limits]\nidle_ms = \"long\"\ndrain_ms = 0\n",
         &[
             "listen.advertize: is no key; here are: bootstrap",
-            "listen.ports: is the number `7`, expected text in quotes",
-            "limits.idle_ms: is the text \"long\", expected a whole number",
+            "listen.ports: holds the number `7` where text in quotes is due",
+            "limits.idle_ms: holds the text \"long\" where a whole number is due",
             "cluster.bootstrap: \"kafka-1\" is not HOST:PORT",
             "admin.address: \"here\" is not ADDRESS:PORT",
             "limits.drain_ms: 0 is too small: at least 1",

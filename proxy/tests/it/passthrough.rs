@@ -12,6 +12,7 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup, free_block};
 use crate::harness::records::{read, single};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
+use crate::routed::carrier::old_request;
 use crate::routed::located;
 use crate::segments;
 
@@ -107,6 +108,13 @@ pub async fn nothing_is_written(faults: Faults) -> Checked {
         let produce = crate::harness::requests::produce(9, 0, topic, &[(0, batch)]);
         let got = offers(beside, api::PRODUCE, 9, &produce).await?;
         ensure_eq!(got, (true, false), "Produce to {topic} without acks: told, answered");
+        // Of versions that are older than batches no answer is made.
+        for version in 0..3 {
+            let mut old = Client::connect(beside).await?;
+            old.send_raw(&old_request(api::PRODUCE, version, topic)).await?;
+            let ended = !matches!(old.receive_or_end().await, Ok(Some(_)));
+            ensure!(ended, "Produce {version} to {topic} is answered");
+        }
         let name = StrBytes::from_string(topic.to_owned());
         let named = DeleteTopicState::default().with_name(Some(name.clone().into()));
         let delete = DeleteTopicsRequest::default().with_topic_names(vec![name.into()]);

@@ -174,7 +174,7 @@ async fn an_id_that_nobody_has_seen_is_asked_for_first() -> Checked {
 }
 
 /// A request of versions that the codec crate does not know: one partition of a topic.
-fn old_request(key: i16, version: i16, topic: &str) -> Bytes {
+pub fn old_request(key: i16, version: i16, topic: &str) -> Bytes {
     let mut out = BytesMut::new();
     out.put_i32(0);
     out.put_i16(key);
