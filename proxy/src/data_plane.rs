@@ -192,8 +192,9 @@ impl DataPlane {
 }
 
 /// What consumers and those who look ask for: Produce, which librdkafka takes for the sign that a
-/// broker has record batches, and of which every partition is refused; Fetch, ListOffsets, Metadata, offsets and
-/// coordinators of groups (8 to 10), classic groups (11 to 16), SASL and ApiVersions,
+/// broker has record batches, and of which every partition is refused; Fetch, ListOffsets,
+/// Metadata, offsets and coordinators of groups (8 to 10), classic groups (11 to 16), SASL and
+/// ApiVersions,
 /// OffsetForLeaderEpoch, DescribeConfigs, SaslAuthenticate, DescribeCluster, consumer groups,
 /// DescribeTopicPartitions. Of it only groups and their offsets are written.
 const READS: [i16; 22] =

@@ -1,8 +1,8 @@
 //! Values in memory, bounded in bytes; the one module that names moka.
 //!
 //! Invariant: a value that is kept holds no more memory than it is weighed with: it is copied if it
-//! is a slice of something much larger. moka removes what is too much a while after it came in, by number of
-//! entries: here it is made to, by bytes.
+//! is a slice of something much larger. moka removes what is too much a while after it came in, by
+//! number of entries: here it is made to, by bytes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -286,7 +286,7 @@ fn keys_of_a_shared_cache_are_told_one_by_one() {
         ],
     );
     told(&redis("ttl_s = 1"), &["store.redis.url: is not redis://HOST:PORT"]);
-    told(&redis("url = \"redis://c\", tll_s = 1"), &["store.redis: unknown field `tll_s`"]);
+    told(&redis("url = \"redis://c\", tll_s = 1"), &["store.redis: has no key tll_s"]);
     told(&redis("url = \"rediss://c\""), &["store.redis.ca: is missing: the PEM file"]);
     told(&redis("url = \"rediss://c\", ca = \"/no\""), &["store.redis.ca: /no: No such file"]);
     let plain = redis("url = \"redis://c\", ca = \"/no\"");

@@ -340,8 +340,9 @@ async fn a_redis_that_never_says_anything_is_not_waited_for() -> Checked {
         let (error, _) = client.produce(9, "t", 0, &sent).await?;
         ensure_eq!(error, 0, "error of Produce");
         reads(&mut client, 0, &sent).await?;
-        for op in ["put", "get"] {
-            ensure_eq!(count(&proxy, op, "away").await?, 40.0, "values of {op}");
+        // They were to be written when they were stored, and again when they were read.
+        for (op, values) in [("put", 80.0), ("get", 40.0)] {
+            ensure_eq!(count(&proxy, op, "away").await?, values, "values of {op}");
         }
         let told = async || (proxy.logged("shared cache: done without") > 0).then_some(());
         until("a line about a Redis that cannot be reached", told).await?;
