@@ -260,7 +260,9 @@ class Bench:
             return cell.tls
         if mode.name in offload.MODES:
             return mode.name in cell.stores
-        if mode.name in ("direct1", "routed"):
+        if mode.name == "direct1":
+            return cell.routed and cell.modes is None
+        if mode.name == "routed":
             return cell.routed
         if cell.routed and mode.name == "firebreak":
             return False

@@ -24,6 +24,7 @@ BULK_ROUNDS, SOME_ROUNDS = 15, 9
 
 CPU = Measure("cpu_s_per_gb", "s/GB", bar=CPU_BAR)
 SPEED = Measure("mb_per_s", "MB/s", bar=THROUGHPUT_BAR, higher_is_better=True)
+PING = Measure("p50_us", "us", bar=PING_P50_BAR), Measure("p99_us", "us", bar=PING_P99_BAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Cell:
     """`rounds`: unless the command names others, 1 stays; `modes` names those that take part
     (None: all); `fresh`: the run starts the mode's process anew; `features` and `features_only`
     bring the mode `offload` in, `tls` that of the same name, `routed` those of virtual topics:
-    `routed` and `direct1`; `stores` names modes with stores of their own (offload.py). The last
+    `routed`, and `direct1` where no modes are named; `stores` names modes with stores of their own (offload.py). The last
     three run when they are named.
     """
 
@@ -320,6 +321,12 @@ HANDSHAKES = (
 
 PROXIED = ("relay", "relay2", "firebreak")
 
+
+def of_routed(*measures):
+    """What binds a proxy without virtual topics binds one with them, where the topic is plain."""
+    return tuple(dataclasses.replace(measure, mode="routed") for measure in measures)
+
+
 CELLS = (
     Cell("produce_java", "Java, acks=1, no codec, 1,000 B", java_produce(400_000, "1", "none"),
          (CPU, SPEED), topic="write", direction="up", features=True, rounds=BULK_ROUNDS),
@@ -339,9 +346,7 @@ CELLS = (
          (CPU, SPEED), direction="down", rounds=BULK_ROUNDS),
     Cell("fetch_50mb", "raw, 50 MB fetches, discarded", raw_fetch(BIG_FETCH, 2_000_000_000),
          (CPU, SPEED), direction="down", rounds=SOME_ROUNDS),
-    Cell("ping", "raw Produce of one record, 1 in flight", ping,
-         (Measure("p50_us", "us", bar=PING_P50_BAR), Measure("p99_us", "us", bar=PING_P99_BAR)),
-         topic="write", rounds=SOME_ROUNDS),
+    Cell("ping", "raw Produce of one record, 1 in flight", ping, PING, topic="write", rounds=SOME_ROUNDS),
     Cell("java_2000", "Java, 2,000 records/s, acks=1, linger 0", java_end_to_end,
          (Measure("ack_p50_us", "us"), Measure("end_p50_us", "us")), topic="write"),
     Cell("many", "200 connections x 10 requests/s, open loop", many,
@@ -407,6 +412,14 @@ CELLS = (
           Measure("p50_us", "us", base="direct"), Measure("p99_us", "us", base="direct"),
           Measure("late_p99_us", "us", base="direct")),
          topic="write", routed=True, partitions=16),
+    Cell("plain_produce", "prebuilt batches of 100 x 1,000 B to a plain topic beside virtual ones",
+         raw_produce, of_routed(CPU, SPEED), topic="write", direction="up", modes=PROXIED,
+         routed=True, rounds=BULK_ROUNDS),
+    Cell("plain_fetch", "raw, 1 MB fetches of a plain topic beside virtual ones",
+         raw_fetch(SMALL_FETCH, 1_500_000_000), of_routed(CPU, SPEED), direction="down",
+         modes=PROXIED, routed=True, rounds=BULK_ROUNDS),
+    Cell("plain_ping", "raw Produce of one record to a plain topic beside virtual ones", ping,
+         of_routed(*PING), topic="write", modes=PROXIED, routed=True, rounds=SOME_ROUNDS),
     Cell("open", "150,000 records/s of 300 B, open loop", open_loop,
          (Measure("p50_us", "us"), Measure("p99_us", "us"), Measure("records_per_s", "/s"),
           Measure("late_p99_us", "us")),

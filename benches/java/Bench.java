@@ -18,6 +18,7 @@ import javax.management.remote.JMXConnectorFactory;
 import javax.management.remote.JMXServiceURL;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
@@ -98,6 +99,13 @@ public final class Bench {
         NewTopic topic = new NewTopic(words[2], Integer.parseInt(words[3]), (short) 1);
         try (Admin admin = Admin.create(config(words[1]))) {
             admin.createTopics(List.of(topic.configs(configs))).all().get();
+            // A broker answers this once it leads them: it refuses writes before, out of order
+            // where several are on their way.
+            Map<TopicPartition, OffsetSpec> ends = new HashMap<>();
+            for (int p = 0; p < topic.numPartitions(); p++) {
+                ends.put(new TopicPartition(words[2], p), OffsetSpec.latest());
+            }
+            admin.listOffsets(ends).all().get();
         }
         return new TreeMap<>(Map.of("topic", words[2]));
     }
