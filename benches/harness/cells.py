@@ -32,8 +32,8 @@ class Cell:
     """`rounds`: unless the command names others, 1 stays; `modes` names those that take part
     (None: all); `fresh`: the run starts the mode's process anew; `features` and `features_only`
     bring the mode `offload` in, `tls` that of the same name, `routed` those of virtual topics:
-    `routed`, and `direct1` where no modes are named; `stores` names modes with stores of their own (offload.py). The last
-    three run when they are named.
+    `routed`, and `direct1` where no modes are named; `stores` names modes with stores of their own
+    (offload.py). The last three run when they are named.
     """
 
     name: str
@@ -346,7 +346,8 @@ CELLS = (
          (CPU, SPEED), direction="down", rounds=BULK_ROUNDS),
     Cell("fetch_50mb", "raw, 50 MB fetches, discarded", raw_fetch(BIG_FETCH, 2_000_000_000),
          (CPU, SPEED), direction="down", rounds=SOME_ROUNDS),
-    Cell("ping", "raw Produce of one record, 1 in flight", ping, PING, topic="write", rounds=SOME_ROUNDS),
+    Cell("ping", "raw Produce of one record, 1 in flight", ping, PING, topic="write",
+         rounds=SOME_ROUNDS),
     Cell("java_2000", "Java, 2,000 records/s, acks=1, linger 0", java_end_to_end,
          (Measure("ack_p50_us", "us"), Measure("end_p50_us", "us")), topic="write"),
     Cell("many", "200 connections x 10 requests/s, open loop", many,
