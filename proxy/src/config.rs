@@ -233,6 +233,8 @@ pub struct VirtualTopic {
     pub open_days: u8,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
+    /// How long before its day begins a segment's topic is made; zero: when it begins.
+    pub create_ahead: Duration,
     /// What in a record tells its region.
     pub rule: Rule,
     /// The regions, in the order of the file.

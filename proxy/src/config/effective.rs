@@ -93,7 +93,7 @@ impl VirtualTopic {
             "slots": self.slots, "areas": areas, "days": self.days,
             "retention_days": self.retention_days,
             "day_from": if self.open_days > 1 { "timestamp" } else { "arrival" },
-            "open_days": self.open_days,
+            "open_days": self.open_days, "create_ahead_s": self.create_ahead.as_secs(),
         })
     }
 }

@@ -164,6 +164,7 @@ pub(super) struct VirtualTopic {
     pub retention_days: Option<i64>,
     pub day_from: Option<String>,
     pub open_days: Option<i64>,
+    pub create_ahead_s: Option<i64>,
     pub region: Option<RegionRule>,
 }
 

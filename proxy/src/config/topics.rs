@@ -1,9 +1,11 @@
 //! Virtual topics: raw -> checked, and the physical topics they need.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::parse::Problems;
 use super::{OffloadRule, VirtualTopic, raw, regions};
+use crate::clock::DAY_MS;
 use crate::filters::offload::glob;
 use crate::route::region::Region;
 
@@ -57,7 +59,7 @@ pub(super) fn virtual_topic(
             format!("\"{name}\" is no topic name: 1 to 200 of a-z, A-Z, 0-9, '.', '_', '-'"),
         );
     }
-    let retention_days = days(p, &key, raw);
+    let (retention_days, create_ahead) = days(p, &key, raw);
     let partitions = raw.partitions.unwrap_or(1);
     if !(1..=10_000).contains(&partitions) {
         p.add(&key("partitions"), format!("{partitions} is not within 1 to 10000"));
@@ -75,25 +77,37 @@ pub(super) fn virtual_topic(
         days: raw.days,
         open_days,
         retention_days,
+        create_ahead,
         rule,
         regions: regions.to_vec(),
         slots,
     }
 }
 
-/// Checks what is said of days; gives the days after which segments are deleted.
-fn days(p: &mut Problems, key: &impl Fn(&str) -> String, raw: &raw::VirtualTopic) -> u32 {
+/// Checks what is said of days; gives the days after which segments are deleted, and how long
+/// before its day a segment's topic is made.
+fn days(
+    p: &mut Problems,
+    key: &impl Fn(&str) -> String,
+    raw: &raw::VirtualTopic,
+) -> (u32, Duration) {
     let about_days = raw.retention_days.is_some() || raw.day_from.is_some();
-    if !raw.days && (about_days || raw.open_days.is_some()) {
-        let text = "must be true where retention_days, day_from or open_days is set";
+    if !raw.days && (about_days || raw.open_days.is_some() || raw.create_ahead_s.is_some()) {
+        let text =
+            "must be true where retention_days, day_from, open_days or create_ahead_s is set";
         p.add(&key("days"), text);
+    }
+    let ahead = raw.create_ahead_s.unwrap_or(CREATE_AHEAD_S);
+    let ahead_s = u64::try_from(ahead).ok().filter(|ahead| *ahead <= DAY_MS / 1000);
+    if ahead_s.is_none() {
+        p.add(&key("create_ahead_s"), format!("{ahead} is not within 0 to {}", DAY_MS / 1000));
     }
     let days = raw.retention_days.unwrap_or(RETENTION_DAYS);
     let fits = u32::try_from(days).ok().filter(|days| RETENTION_DAYS_RANGE.contains(days));
     if fits.is_none() {
         p.add(&key("retention_days"), format!("{days} is not within 1 to 36500"));
     }
-    fits.unwrap_or_default()
+    (fits.unwrap_or_default(), Duration::from_secs(ahead_s.unwrap_or_default()))
 }
 
 /// How many days are open at a time, of a topic whose regions have so many slots.
@@ -134,6 +148,8 @@ fn open_days(
 /// Days by record timestamp that are open unless configured.
 const OPEN_DAYS: i64 = 3;
 const RETENTION_DAYS: i64 = 30;
+/// Making a topic takes a second or two; a controller that is away, longer.
+const CREATE_AHEAD_S: i64 = 600;
 const RETENTION_DAYS_RANGE: std::ops::RangeInclusive<u32> = 1..=36_500;
 
 pub(super) fn is_topic_name(name: &str) -> bool {
@@ -163,8 +179,18 @@ mod tests {
         let slots = slots.iter().map(|slot| (*slot).to_owned()).collect();
         let (rule, regions) = (Rule::default(), Vec::new());
         let (name, partitions, days, retention_days) = (name.to_owned(), 1, false, 30);
-        let open_days = 1;
-        VirtualTopic { name, partitions, days, open_days, retention_days, rule, regions, slots }
+        let (open_days, create_ahead) = (1, Duration::ZERO);
+        VirtualTopic {
+            name,
+            partitions,
+            days,
+            open_days,
+            retention_days,
+            create_ahead,
+            rule,
+            regions,
+            slots,
+        }
     }
 
     fn problems(topics: &[VirtualTopic]) -> Vec<String> {

@@ -50,6 +50,17 @@ pub fn due(
     slots.collect()
 }
 
+/// The topics of segments whose day begins soon: they can be made before.
+pub fn soon(table: &Table, topic: &Routed, now_ms: u64) -> Vec<String> {
+    if topic.create_ahead_ms == 0 || fault::on("tomorrow-unmade") {
+        return Vec::new();
+    }
+    let now = due(table, topic, now_ms, |_| false);
+    let then = due(table, topic, now_ms.saturating_add(topic.create_ahead_ms), |_| false);
+    let new = then.into_iter().filter(|then| now.iter().all(|now| now.slot != then.slot));
+    new.map(|rolled| rolled.next).collect()
+}
+
 /// The oldest segment of a slot, if its time is over.
 pub fn expired<'t>(
     table: &'t Table,

@@ -19,7 +19,7 @@ use super::asked::Asked;
 use super::day::{day_of, next_name};
 use super::leader::{BEAT, Command, Refused, Who};
 use super::looks::{self, LOOK_AGAIN, Look};
-use super::plan::{Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key};
+use super::plan::{Rolled, due, expired, intent_key, intent_of, is_taken, json, segment_key, soon};
 use super::record::{Intent, Key, Layout, Leader, SegmentFact};
 use super::seal::{self, Made};
 use super::table::{Slot, Table};
@@ -44,6 +44,8 @@ enum Done<'p> {
     Deleted(&'p Routed, String, String),
     /// Segments were looked at; of these no broker told.
     Looked(Vec<Look>),
+    /// A topic is made that will be a segment.
+    Made,
 }
 
 /// One who leads.
@@ -56,6 +58,8 @@ pub struct Reign<'p> {
     works: FuturesUnordered<BoxFuture<'p, Done<'p>>>,
     done: Vec<Done<'p>>,
     busy: BTreeSet<Slot>,
+    /// Topics of segments whose day begins soon, made or being made.
+    soon: BTreeSet<String>,
     rolls: Vec<Asked<'p>>,
     looks: Vec<Look>,
     looks_now: bool,
@@ -80,6 +84,7 @@ impl<'p> Reign<'p> {
             works: FuturesUnordered::new(),
             done: Vec::new(),
             busy: BTreeSet::new(),
+            soon: BTreeSet::new(),
             rolls: Vec::new(),
             looks: Vec::new(),
             looks_now: false,
@@ -224,12 +229,20 @@ impl<'p> Reign<'p> {
         self.begin_looks();
         let (table, now) = (self.table(), clock::unix_ms());
         let (mut records, mut begun) = (Records::new(), Vec::new());
+        let mut next_ones = BTreeSet::new();
         for topic in self.topics.clone() {
             if table.layouts.get(&*topic.name) == Some(&layout(topic)) {
                 self.roll(&table, (topic, now), (&mut records, &mut begun));
                 self.delete(&table, (topic, now), (&mut records, &mut begun));
+                for next in soon(&table, topic, now) {
+                    if !self.soon.contains(&next) {
+                        begun.push(made(self.plane, next.clone(), topic.partitions).boxed());
+                    }
+                    next_ones.insert(next);
+                }
             }
         }
+        self.soon = next_ones;
         if !records.is_empty() {
             self.write(records).await?;
         }
@@ -327,6 +340,7 @@ impl<'p> Reign<'p> {
                     self.looks.extend(unanswered);
                     self.looks_now = false;
                 }
+                Done::Made => {}
                 Done::Deleted(topic, slot, segment) => {
                     records.push((intent_key(topic, &slot), None));
                     let of = &topic.name;
@@ -389,6 +403,12 @@ fn renamed(table: &Table, topic: &Routed, rolled: &Rolled) -> (Key, Option<Strin
     let day = day_of(begins, taken).unwrap_or_default();
     let next = next_name(begins, day, |name| name <= taken || is_taken(table, topic, slot, name));
     (intent_key(topic, slot), json(&Intent::Roll { next }))
+}
+
+/// Makes the topic of a segment whose day begins soon. Whether it can be one is seen then.
+async fn made<'p>(plane: &'p DataPlane, next: String, partitions: i32) -> Done<'p> {
+    seal::make(plane, &next, partitions).await;
+    Done::Made
 }
 
 /// Makes the next segment's topic and seals the open one; gives the logical ends, which are the

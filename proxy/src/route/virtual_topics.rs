@@ -71,6 +71,8 @@ pub struct Routed {
     pub days: bool,
     /// Days after which a sealed segment is deleted.
     pub retention_days: u32,
+    /// How long before its day a segment's topic is made, in milliseconds.
+    pub create_ahead_ms: u64,
     /// Slots of a region: days that are open at a time.
     ring: u8,
     slots: Vec<String>,
@@ -99,6 +101,7 @@ impl Routed {
             physical,
             days: config.days,
             retention_days: config.retention_days,
+            create_ahead_ms: u64::try_from(config.create_ahead.as_millis()).unwrap_or(u64::MAX),
             ring,
             slots: config.slots.iter().flat_map(of_ring).collect(),
             rule: config.rule.clone(),
@@ -292,6 +295,8 @@ fn is_day(end: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn routed(open_days: u8) -> Routed {
@@ -301,6 +306,7 @@ mod tests {
             days: true,
             open_days,
             retention_days: 30,
+            create_ahead: Duration::ZERO,
             rule: Rule::default(),
             regions: Vec::new(),
             slots: vec!["norcal".to_owned(), "other".to_owned()],

@@ -547,8 +547,9 @@ fn mutants_of_reading_ahead() -> Vec<Mutant> {
 
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
-    use segments::{apart, command, election, leader, log, read, seals, write};
+    use segments::{apart, command, election, leader, log, read, seals, soon, write};
     vec![
+        mutant!("tomorrow-unmade", soon::made_before_and_opened_later, "tomorrow's topics"),
         mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("sealed-end-read", read::records_have_logical_offsets, "offsets from 5"),
         mutant!("read-behind-a-seal", read::records_have_logical_offsets, "offsets from 0"),

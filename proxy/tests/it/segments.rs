@@ -9,6 +9,7 @@ pub mod leader;
 pub mod log;
 pub mod read;
 pub mod seals;
+pub mod soon;
 pub mod stamped;
 pub mod write;
 
