@@ -247,11 +247,11 @@ pub struct Metrics {
     pub offload_hedged: Counter,
     /// Legacy message sets that record features passed by.
     pub legacy_batches: Counter,
-    /// Records routed to slots of virtual topics.
-    pub routed_records: Counter,
     routed_parts: [Counter; PART_RESULTS.len()],
     /// Look-ups of what brokers know of producers.
     pub producer_look_ups: Counter,
+    /// Entries of producer state that were begun at brokers.
+    pub producer_entries: Counter,
     odd_topics: [Gauge; 2],
     /// Records by where they belong.
     pub places: Places,
@@ -302,7 +302,7 @@ impl Metrics {
         let offload_hedged = counter(r, "offload_hedged", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
-        let (routed_parts, [routed_records, producer_look_ups], odd_topics) = routed(r);
+        let (routed_parts, [producer_look_ups, producer_entries], odd_topics) = routed(r);
         let places = Places::new(r);
         Self {
             apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
@@ -327,9 +327,9 @@ impl Metrics {
             seconds,
             errors,
             legacy_batches,
-            routed_records,
             routed_parts,
             producer_look_ups,
+            producer_entries,
             odd_topics,
             places,
         }
@@ -463,13 +463,13 @@ fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
 
 /// What is counted of virtual topics.
 fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], [Gauge; 2]) {
-    let help = "Records routed to slots of virtual topics";
-    let records = counter(r, "routed_records", help);
     let parts = Family::<ResultOnly, Counter>::default();
     let help = "Parts of batches with sequences, by what came of sending them";
     r.register("routed_parts", help, parts.clone());
     let help = "Look-ups of what brokers know of producers";
     let look_ups = counter(r, "producer_look_ups", help);
+    let help = "Entries of producer state that batches with sequences began at brokers";
+    let entries = counter(r, "producer_entries", help);
     let hidden = Gauge::default();
     let help = "Topics of the cluster that a virtual topic of the same name hides";
     r.register("hidden_topics", help, hidden.clone());
@@ -477,7 +477,7 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], [Ga
     let help = "Physical topics of another number of partitions than their virtual topic";
     r.register("misshapen_topics", help, misshapen.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
-    (parts, [records, look_ups], [hidden, misshapen])
+    (parts, [look_ups, entries], [hidden, misshapen])
 }
 
 fn buckets() -> Histogram {

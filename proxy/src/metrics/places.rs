@@ -1,5 +1,7 @@
-//! Records of virtual topics that belong to no region, or to a day that is not open.
+//! Where records of virtual topics go: by slot, and those that belong to no region or to a day that
+//! is not open.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -8,15 +10,32 @@ use super::ReasonOnly;
 use crate::route::region::Unlocated;
 use crate::route::virtual_topics::OutsideDays;
 
-/// Counters of them, by why.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InSlot {
+    topic: String,
+    slot: String,
+}
+
+/// Counters of them.
 #[derive(Debug)]
 pub struct Places {
+    records: Family<InSlot, Counter>,
+    /// Batches that were split, or all of which went to one slot.
+    pub batches: Counter,
+    /// What they were split into.
+    pub parts: Counter,
     unlocated: [Counter; Unlocated::ALL.len()],
     outside_days: [Counter; OutsideDays::ALL.len()],
 }
 
 impl Places {
     pub(super) fn new(r: &mut Registry) -> Self {
+        let records = Family::<InSlot, Counter>::default();
+        r.register("routed_records", "Records routed to slots of virtual topics", records.clone());
+        let help = "Batches of producers whose records were routed";
+        let batches = super::counter(r, "routed_batches", help);
+        let help = "Batches that were made of them, one for each slot";
+        let parts = super::counter(r, "routed_sub_batches", help);
         let help = "Records of virtual topics that went to the slot `other`, by why";
         let unlocated = Family::<ReasonOnly, Counter>::default();
         r.register("unlocated_records", help, unlocated.clone());
@@ -27,9 +46,18 @@ impl Places {
             family.get_or_create(&ReasonOnly { reason }).clone()
         };
         Self {
+            records,
+            batches,
+            parts,
             unlocated: Unlocated::ALL.map(|why| of(&unlocated, why.name())),
             outside_days: OutsideDays::ALL.map(|how| of(&outside_days, how.name())),
         }
+    }
+
+    /// The counter of records that went to a slot.
+    pub fn records(&self, topic: &str, slot: &str) -> Counter {
+        let slot = InSlot { topic: topic.to_owned(), slot: slot.to_owned() };
+        self.records.get_or_create(&slot).clone()
     }
 
     /// Counts a record that belongs to no region.

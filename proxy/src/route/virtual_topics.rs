@@ -10,7 +10,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
 use protocol_ext::records::RecordView;
+use protocol_ext::split::SubBatch;
 
 use super::chain::Chain;
 use super::placement::{Placement, Placements};
@@ -79,6 +81,8 @@ pub struct Routed {
     rule: Rule,
     regions: Vec<Region>,
     metrics: Arc<Metrics>,
+    /// Records by slot.
+    records: Vec<Counter>,
 }
 
 impl Routed {
@@ -94,6 +98,8 @@ impl Routed {
             std::iter::repeat_n(physical, usize::from(ring))
         });
         let physical = physical.collect();
+        let slots: Vec<String> = config.slots.iter().flat_map(of_ring).collect();
+        let records = slots.iter().map(|slot| metrics.places.records(&name, slot)).collect();
         Self {
             name,
             number,
@@ -103,10 +109,11 @@ impl Routed {
             retention_days: config.retention_days,
             create_ahead_ms: u64::try_from(config.create_ahead.as_millis()).unwrap_or(u64::MAX),
             ring,
-            slots: config.slots.iter().flat_map(of_ring).collect(),
+            slots,
             rule: config.rule.clone(),
             regions: config.regions.clone(),
             metrics: metrics.clone(),
+            records,
         }
     }
 
@@ -141,6 +148,16 @@ impl Routed {
     pub fn open_day(&self, slot: usize, now_ms: u64) -> u64 {
         let (ring, today) = (u64::from(self.ring), now_ms / DAY_MS);
         today.saturating_sub((today + ring - slot as u64 % ring) % ring)
+    }
+
+    /// Counts a batch that was split into these.
+    pub fn count(&self, parts: &[SubBatch]) {
+        self.metrics.places.batches.inc();
+        self.metrics.places.parts.inc_by(parts.len() as u64);
+        for part in parts {
+            let slot = self.records.get(usize::from(part.slot));
+            slot.into_iter().for_each(|slot| drop(slot.inc_by(u64::from(part.records))));
+        }
     }
 
     /// Whether a topic has the name of a segment of this one.

@@ -60,7 +60,7 @@ impl Gate<'_> {
 pub(super) struct Part {
     /// Which of the accepted batches.
     pub batch: usize,
-    slot: u8,
+    pub slot: u8,
     bytes: Pieces,
     /// The offset it gets is that of its logical partition.
     pub native: bool,

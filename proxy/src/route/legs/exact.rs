@@ -36,6 +36,8 @@ pub(super) type Streams = HashMap<Key, Known>;
 pub(super) struct Known {
     pub stream: Stream,
     pub covered: [u32; SLOTS],
+    /// By slot the producer id of the last part.
+    ids: [i64; SLOTS],
 }
 
 pub(super) type Key = (usize, i32, StreamId);
@@ -154,8 +156,7 @@ impl Legs {
                 Err(code) => codes[n] = code,
             }
         }
-        let records = accepted.iter().map(|(batch, _)| u64::from(batch.sequence().1)).sum();
-        metrics.routed_records.inc_by(records);
+        self.note_entries(metrics, &accepted, &parts);
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
         for (n, (batch, at)) in accepted.iter().enumerate() {
@@ -170,6 +171,23 @@ impl Legs {
             }
         }
         Ok(())
+    }
+
+    /// Counts what brokers will remember beyond what they have.
+    fn note_entries(
+        &mut self,
+        metrics: &Metrics,
+        accepted: &[(Batch<'_>, Position)],
+        parts: &[Part],
+    ) {
+        for part in parts {
+            let (batch, at) = &accepted[part.batch];
+            let id = batch.id.fields(*at).id;
+            let Some(known) = self.streams.get_mut(&batch.key()) else { continue };
+            if std::mem::replace(&mut known.ids[usize::from(part.slot)], id) != id {
+                metrics.producer_entries.inc();
+            }
+        }
     }
 
     /// Offers all batches; those that may not go now are told so.
@@ -257,6 +275,7 @@ fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
     let base = batch.open.header().base_timestamp;
     let split = split(&batch.open, &options, |record| batch.routed.slot_of(record, base));
     let split = split.map_err(|_| CORRUPT)?;
+    batch.routed.count(&split);
     let whole = split.len() == 1;
     let parts = split.into_iter().map(|sub| {
         let native = whole && usize::from(sub.slot) == batch.slot;

@@ -178,7 +178,7 @@ impl Legs {
                             false => caps.body_bytes_max.min(left),
                         };
                         let caps = Caps { body_bytes_max: most, ..*caps };
-                        taken((routed, &placement), &caps, metrics, (t, p), (data, &mut left))
+                        taken((routed, &placement), &caps, (t, p), (data, &mut left))
                     }
                 };
                 match taken {
@@ -311,7 +311,6 @@ fn routed<'a>(ways: Ways<'a>, topic: &TopicProduceData) -> Option<&'a Routed> {
 fn taken<'a>(
     (routed, placement): (&'a Routed, &Placement),
     caps: &Caps,
-    metrics: &Metrics,
     of: (usize, usize),
     (data, left): (&PartitionProduceData, &mut usize),
 ) -> Result<Taken<'a>, Refusal> {
@@ -345,9 +344,9 @@ fn taken<'a>(
     let base = header.base_timestamp;
     let split = split(&open, &options, |record| routed.slot_of(record, base));
     let split = split.map_err(|_| refuse(CORRUPT, None))?;
+    routed.count(&split);
     let whole = split.len() == 1;
     let parts = split.into_iter().filter_map(|sub| {
-        metrics.routed_records.inc_by(u64::from(sub.records));
         let (of_slot, batch) = (usize::from(sub.slot), sub.batch);
         // All slots have an open segment, as was just seen.
         let to = Target::open(placement, routed, of_slot, p)?;

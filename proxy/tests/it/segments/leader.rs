@@ -122,6 +122,13 @@ pub async fn segments_are_made_and_rolled(faults: Faults) -> Checked {
     ensure_eq!(send(&mut client, 8, 3).await?, 0, "error of the third batch");
     ensure_eq!(segments(&proxy).await?.len(), 6, "segments after two");
     ensure_written(&brokers, &proxy, 11).await?;
+    for (slot, records) in [("norcal", 6.0), ("other", 5.0)] {
+        let name = format!("firebreak_routed_records_total{{topic=\"fires\",slot=\"{slot}\"}}");
+        proxy.metric_becomes(&name, records).await?;
+    }
+    proxy.metric_becomes("firebreak_routed_batches_total", 3.0).await?;
+    proxy.metric_becomes("firebreak_routed_sub_batches_total", 6.0).await?;
+    proxy.metric_becomes("firebreak_producer_entries_total", 2.0).await?;
     let (code, _) = proxy.post("/topics/nothing/roll").await?;
     ensure_eq!(code, 404, "answer to a roll of an unknown topic");
     Ok(())
