@@ -3,8 +3,9 @@
 //! client -> requests -> (queue: exchange) -> home broker
 //! client <- responses <- (queue: exchange) <- home broker
 //!
-//! Invariants: answers leave in the order of requests; a side whose peer does not read is not read
-//! either; a connection without traffic holds no buffer; a silent client holds no broker.
+//! Invariants: answers leave in the order of requests; a request that ends the connection takes no
+//! answer from those before it; a side whose peer does not read is not read either; a connection
+//! without traffic holds no buffer; a silent client holds no broker.
 
 mod authenticate;
 mod carriers;
@@ -231,7 +232,8 @@ async fn first_head(
 }
 
 /// Polls both pumps in one task: requests first, since they open the exchanges that responses
-/// close, and again when responses made room. Ends when the responses end, or with an error.
+/// close, and again when responses made room. Ends when the responses end, or with an error; one of
+/// a request waits for the answers to those before it.
 async fn both(
     mut requests: Pin<&mut impl Future<Output = Result<RequestEnd, ConnectionError>>>,
     mut responses: Pin<&mut impl Future<Output = Result<(), ConnectionError>>>,
@@ -239,6 +241,7 @@ async fn both(
 ) -> Result<(), ConnectionError> {
     let mut asking = true;
     let mut hung_up = false;
+    let mut wrong = None;
     let ended = poll_fn(|cx| {
         loop {
             if asking && let Poll::Ready(end) = requests.as_mut().poll(cx) {
@@ -251,6 +254,13 @@ async fn both(
                     // A broker that closes answers first what it has taken.
                     Err(ConnectionError::BrokerIo(_)) if !fault::on("answers-lost-with-home") => {
                         hung_up = true;
+                    }
+                    // It looks at a request only when those before it are answered.
+                    Err(error)
+                        if error.is_of_request() && !fault::on("answers-lost-with-request") =>
+                    {
+                        hung_up = true;
+                        wrong = Some(error);
                     }
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 }
@@ -267,10 +277,11 @@ async fn both(
             }
         }
     });
-    if let Some(end) = ended.await {
-        return end;
-    }
-    // The last request is with the broker, or it took no more of them: what is in flight may still
-    // matter to it (acks=0), and a client that only shut down writing still reads.
-    Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(()))
+    let ended = match ended.await {
+        Some(end) => end,
+        // The last request is with the broker, or it took no more of them: what is in flight may
+        // still matter to it (acks=0), and a client that only shut down writing still reads.
+        None => Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(())),
+    };
+    wrong.map_or(ended, Err)
 }

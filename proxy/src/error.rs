@@ -109,6 +109,9 @@ pub enum ConnectionError {
         /// Largest length taken.
         limit: usize,
     },
+    /// A response with records of a topic that no broker tells the name of.
+    #[error("response of {0} with records of a topic that no broker tells the name of")]
+    Nameless(&'static str),
     /// No broker to stand behind this virtual broker.
     #[error("cannot connect to {node}: {error}")]
     Unreachable {
@@ -150,9 +153,9 @@ pub enum ConnectionError {
     /// There are too many clients: the limit that says so.
     #[error("connection refused: {0} reached")]
     Full(&'static str),
-    /// A Produce request that is refused with this code and asks for no answer: as of a broker, the
-    /// closed connection tells.
-    #[error("Produce with acks=0 is refused (error {0}), and only a closed connection can tell")]
+    /// A Produce request that is refused with this code and asks for no answer, or leaves more
+    /// batches to come again than are kept in mind: as of a broker, the closed connection tells.
+    #[error("Produce is refused (error {0}), and only a closed connection can tell")]
     Refused(i16),
     /// A filter or leg failed in a way that has no answer.
     #[error("{0}")]
@@ -184,6 +187,7 @@ impl ConnectionError {
             | Self::Order { .. }
             | Self::Unasked
             | Self::ResponseLength { .. }
+            | Self::Nameless(_)
             | Self::Unreachable { .. }
             | Self::SlowAnswer(_)
             | Self::Stalled { side: Side::Broker, .. }
@@ -212,6 +216,7 @@ impl ConnectionError {
             Self::Order { .. } => "order",
             Self::Unasked => "unasked",
             Self::ResponseLength { .. } => "response_length",
+            Self::Nameless(_) => "nameless",
             Self::Unreachable { .. } => "unreachable",
             Self::ClientIo(_) => "client_io",
             Self::BrokerIo(_) => "broker_io",
@@ -223,6 +228,21 @@ impl ConnectionError {
             Self::Refused(_) => "refused",
             Self::Filter(_) => "filter",
         }
+    }
+
+    /// Whether it is about a request, and not about a peer or the proxy: answers to those before it
+    /// are still owed.
+    pub fn is_of_request(&self) -> bool {
+        matches!(
+            self,
+            Self::NotKafka(_)
+                | Self::Authentication(_)
+                | Self::SessionOver
+                | Self::FrameLength { .. }
+                | Self::NotOffered { .. }
+                | Self::Request { .. }
+                | Self::Refused(_)
+        )
     }
 
     /// Whether the peer just went away, which is not worth a line.

@@ -130,7 +130,7 @@ pub const SHARED_REST: Duration = Duration::from_secs(1);
 /// Head start of an attempt to reach something over the next one (RFC 8305 advises 250 ms).
 pub const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Time that answers in flight get once a client has closed its side.
+/// Time that answers in flight get once a client has closed its side, or sent what is not taken.
 pub const HALF_CLOSED: Duration = Duration::from_secs(10);
 
 /// Time that a client of a draining process gets to notice that it was closed.

@@ -181,7 +181,8 @@ impl Requests<'_> {
             let beside = self.home(head, rest).await?;
             let legs = self.legs.get_or_insert_default();
             let answer = legs.delete_records(ways, head, &request, beside).await;
-            return self.answer(head, answer.map_err(wrong)?).await;
+            let answer = answer.map_err(|error| response_error(head.api, error))?;
+            return self.answer(head, answer).await;
         }
         self.push(head, treatment(head).0, Class::Full);
         self.forward(vec![frame]).await

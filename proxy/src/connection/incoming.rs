@@ -5,7 +5,7 @@
 //! the one that stands at the front of the input; its room is never waited for; nothing is decided
 //! about it before its turn, when it is treated as if it were read then.
 
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
@@ -72,7 +72,7 @@ impl<'a> Incoming<'a> {
         if let Some(end) = self.end.take() {
             return end;
         }
-        let n = poll_fn(|cx| self.input.poll_fill(cx, &mut self.from, left)).await?;
+        let n = self.input.fill_within(&mut self.from, left).await?;
         if n > 0 {
             self.handle.received(n);
             self.plane.metrics.bytes(Direction::FromClient, n);
@@ -104,7 +104,7 @@ impl<'a> Incoming<'a> {
         head: Head,
         frame_bytes: usize,
     ) -> Result<Bytes, ConnectionError> {
-        if self.next.is_none() {
+        if self.next.is_none() || fault::on("ahead-read-again") {
             self.begin(head, frame_bytes, None);
         }
         let read = match self.end.take() {
@@ -117,11 +117,6 @@ impl<'a> Incoming<'a> {
         read.map_err(ConnectionError::ClientIo)?;
         let frame = self.next.take().map(|next| next.frame.freeze()).unwrap_or_default();
         forced::request(head, frame)
-    }
-
-    /// Forgets what was read ahead: for a fault.
-    pub fn forget(&mut self) {
-        self.next = None;
     }
 
     /// Does `work` for the request before, and reads the next one meanwhile, if it is one for

@@ -20,7 +20,7 @@ use super::storing::{Stored, Storing};
 use crate::budget::Room;
 use crate::error::ConnectionError;
 use crate::fault;
-use crate::filters::offload::{Produced, produce_sections};
+use crate::filters::offload::{Produced, STORAGE_ERROR, produce_sections};
 use crate::limits::STORING_MAX;
 use crate::metrics::Class;
 use crate::route::legs::Ways;
@@ -52,9 +52,6 @@ impl<'a> Requests<'a> {
         if fault::on("room-leaked") {
             room.take().into_iter().for_each(Room::leak);
         }
-        if fault::on("ahead-wait-lost-in-store") {
-            self.incoming.forget();
-        }
         let frame = storing.beside(self.incoming.gathered(head, frame_bytes)).await?;
         // A request that its broker will refuse goes there as it is, and leaves nothing behind.
         let refused = storing.beside(self.refused(head, &frame, false)).await?;
@@ -66,7 +63,10 @@ impl<'a> Requests<'a> {
     /// Sees a Produce request on its way whose values are stored, or could not be.
     pub(super) async fn stored(&mut self, stored: Stored) -> Result<(), ConnectionError> {
         let produced = stored.produced.map_err(|error| request_error(stored.head.api, error))?;
-        self.produced(stored.head, stored.frame, produced).await
+        self.queue.work(true);
+        self.produced(stored.head, stored.frame, produced).await?;
+        self.queue.work(false);
+        Ok(())
     }
 
     /// Answers a Produce request where nothing is written: none of its topics may be.
@@ -104,7 +104,8 @@ impl<'a> Requests<'a> {
             return Err(ConnectionError::Refused(*code));
         }
         if acks != 0 && !self.refusals.follow(head, &frame, &mut refused).map_err(wrong)? {
-            return Err(ConnectionError::Filter("too many batches to come again".to_owned()));
+            let code = refused.values().next().copied().unwrap_or(STORAGE_ERROR);
+            return Err(ConnectionError::Refused(code));
         }
         let mut pieces = new.unwrap_or_else(|| vec![frame]);
         let mut told = Vec::new();

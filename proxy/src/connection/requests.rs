@@ -127,7 +127,7 @@ impl<'a> Requests<'a> {
         let mut storing = Storing::default();
         loop {
             let front =
-                if storing.is_empty() { self.front()? } else { self.front_behind(&storing)? };
+                if storing.is_empty() { self.front()? } else { self.front_behind(&storing) };
             match front {
                 Front::Store(head, frame_bytes) => {
                     Box::pin(self.store(head, frame_bytes, &mut storing)).await?;
@@ -183,7 +183,12 @@ impl<'a> Requests<'a> {
             if !self.queue.has_room() {
                 return Ok(if at == 0 { Front::Full } else { Front::Pass(at) });
             }
-            match self.open(at)? {
+            let opened = match self.open(at) {
+                // Those before it go on first. It is looked at again, and is no better then.
+                Err(_) if at > 0 => break,
+                opened => opened?,
+            };
+            match opened {
                 Opened::Pass(frame_bytes) => self.passing = 4 + frame_bytes,
                 Opened::Whole(head, frame_bytes) if at == 0 => {
                     return Ok(Front::Whole(head, frame_bytes));
@@ -215,18 +220,18 @@ impl<'a> Requests<'a> {
     }
 
     /// What stands at the front while values of earlier requests are under way: no exchange is
-    /// opened before theirs.
-    fn front_behind(&self, storing: &Storing<'_>) -> Result<Front, ConnectionError> {
+    /// opened before theirs. What is wrong with the next one is told in its turn.
+    fn front_behind(&self, storing: &Storing<'_>) -> Front {
         let full = !self.queue.has_room() && !fault::on("queue-unbounded");
         if full || self.handle.is_draining() {
-            return Ok(Front::Behind);
+            return Front::Behind;
         }
         let bytes = self.incoming.input.bytes();
         let (head, frame_bytes, held) = match self.incoming.ahead() {
             Some(next) => (next.head, next.frame_bytes, next.held()),
-            None if bytes.len() < PREFIX_BYTES => return Ok(Front::More),
+            None if bytes.len() < PREFIX_BYTES => return Front::More,
             None => {
-                let head = Head::parse(&bytes[4..]).map_err(|error| request_error(-1, error))?;
+                let Ok(head) = Head::parse(&bytes[4..]) else { return Front::Behind };
                 (head, usize::try_from(length_at(bytes)).unwrap_or(0), &bytes[4..])
             }
         };
@@ -236,15 +241,13 @@ impl<'a> Requests<'a> {
         let over = over && !fault::on("session-behind-uploads");
         let servable = sound && !over && self.plane.is_servable(head.api, head.version);
         if head.api != api::PRODUCE || !servable || !storing.has_room() {
-            return Ok(Front::Behind);
+            return Front::Behind;
         }
-        let way = self.rules().produce_way(head, held, frame_bytes);
-        Ok(match way.map_err(|error| request_error(head.api, error))? {
-            Some(way) if way.stored => Front::Store(head, frame_bytes),
-            Some(_) => Front::Behind,
-            None if self.incoming.ahead().is_some() => Front::Behind,
-            None => Front::More,
-        })
+        match self.rules().produce_way(head, held, frame_bytes) {
+            Ok(Some(way)) if way.stored => Front::Store(head, frame_bytes),
+            Ok(None) if self.incoming.ahead().is_none() => Front::More,
+            Ok(_) | Err(_) => Front::Behind,
+        }
     }
 
     /// Waits for the values of the oldest request that has some under way, and sees it off.

@@ -16,9 +16,8 @@ use super::authenticate::{Admitted, refusal};
 use super::frames::framed;
 use super::queue::{Answer, Exchange};
 use super::requests::{Requests, request_error};
-use crate::budget::Budget;
 use crate::error::ConnectionError;
-use crate::limits::{AUTHENTICATION_DELAY, HALF_CLOSED};
+use crate::limits::AUTHENTICATION_DELAY;
 use crate::metrics::Class;
 use crate::sasl::{Dialogue, Sasl, Told, Who};
 use crate::stream::chain::write_chain;
@@ -103,11 +102,11 @@ impl Requests<'_> {
             }
             Ok(Told::Welcome(..)) => {
                 delay.await;
-                return self.refuse(head, SaslError::Refused, "a session changed its user").await;
+                return self.refuse(head, SaslError::Refused, "a session changed its user");
             }
             Err(error) => {
                 delay.await;
-                return self.refuse(head, error, &error.to_string()).await;
+                return self.refuse(head, error, &error.to_string());
             }
         };
         let answer = messages::token_answer(head, token.into(), lifetime).map_err(wrong)?;
@@ -115,17 +114,9 @@ impl Requests<'_> {
     }
 
     /// Tells the client, behind the answers that it is still owed, and closes.
-    async fn refuse(
-        &mut self,
-        head: Head,
-        error: SaslError,
-        why: &str,
-    ) -> Result<(), ConnectionError> {
-        let told = Budget::new(1);
-        let telling = told.try_take(1).into_iter().collect();
-        self.push(head, Answer::Local(framed(vec![refusal(head, error)?]), telling), Class::Full);
-        // It is let go with the answer.
-        let _ = tokio::time::timeout(HALF_CLOSED, told.take(1)).await;
+    fn refuse(&self, head: Head, error: SaslError, why: &str) -> Result<(), ConnectionError> {
+        let told = framed(vec![refusal(head, error)?]);
+        self.push(head, Answer::Local(told, Vec::new()), Class::Full);
         Err(ConnectionError::Authentication(why.to_owned()))
     }
 

@@ -18,6 +18,7 @@ use super::frames::framed;
 use super::peek;
 use super::queue::{Answer, Exchange};
 use super::requests::{Requests, is_too_new, request_error, treatment};
+use super::responses::response_error;
 use crate::error::ConnectionError;
 use crate::filters::offload::{Produced, Sharing, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
@@ -129,7 +130,8 @@ impl Requests<'_> {
         (request, rest): (&FetchRequest, Option<Bytes>),
         wanted: Wanted,
     ) -> Result<(), ConnectionError> {
-        let wrong = |error| request_error(head.api, error);
+        // The request was read: what is wrong now is what the home broker told beside it.
+        let wrong = |error| response_error(head.api, error);
         if !fault::on("read-out-of-turn") {
             self.queue.turn().await;
         }
@@ -161,7 +163,8 @@ impl Requests<'_> {
                 let beside = self.home(head, rest).await?;
                 let legs = self.legs.get_or_insert_default();
                 let answer = legs.list_offsets(ways, head, &request, beside).await;
-                return self.answer(head, answer.map_err(wrong)?).await;
+                let answer = answer.map_err(|error| response_error(head.api, error))?;
+                return self.answer(head, answer).await;
             }
         }
         self.push(head, treatment(head).0, Class::Full);

@@ -10,7 +10,7 @@ use protocol_ext::split::{ProducerFields, with_producer};
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer, request_frame};
-use crate::harness::proxy::Setup;
+use crate::harness::proxy::{Folder, Setup};
 use crate::harness::records::single;
 use crate::harness::requests::{metadata, produce};
 use crate::harness::{Checked, Failure, Faults, ensure, ensure_eq, noise, until};
@@ -228,19 +228,27 @@ async fn answers_of_a_broker_that_ends_are_not_lost() -> Checked {
     answers_of_a_broker_that_ends_arrive(None).await
 }
 
-/// The home broker closes an idle connection while a leg is on its way: its answer still comes.
+/// The home broker closes an idle connection while a leg is on its way: its answer still comes,
+/// also to a request whose value was stored.
 pub async fn a_leg_outlives_an_idle_home(faults: Faults) -> Checked {
+    leg_outlives_home(faults, 50).await?;
+    leg_outlives_home(faults, 20_000).await
+}
+
+async fn leg_outlives_home(faults: Faults, value_bytes: usize) -> Checked {
     let brokers = Brokers::start(2).await;
+    brokers.cluster().add_topic("v", 2);
     brokers.cluster().add_topic("v-norcal", 1);
     brokers.cluster().add_topic("v-other", 1);
     let routed = "[[virtual_topic]]\nname = \"v\"\npartitions = 1\n\
                   region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
-    let proxy = Setup::new(&brokers, faults).limit(routed).start().await;
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, faults).offload(&store, 1000).limit(routed).start().await;
     let mut client = Client::connect(proxy.node(1)).await?;
     client.metadata(9).await?;
     brokers.cluster().script(0, Fault::HoldAfter(0));
     let none = ProducerFields { id: -1, epoch: -1, base_sequence: -1 };
-    let batch = with_producer(&single(noise(1, 50)), none).expect("a batch");
+    let batch = with_producer(&single(noise(1, value_bytes)), none).expect("a batch");
     let asked = client.send(0, 9, &produce(9, -1, "v", &[(0, batch)])).await?;
     until("the leg", async || (brokers.cluster().count(0) == 1).then_some(())).await?;
     brokers.hang_up(1);

@@ -93,6 +93,11 @@ fn mutants() -> Vec<Mutant> {
             brokers::answers_of_a_broker_that_ends_arrive,
             "answers that arrived"
         ),
+        mutant!(
+            "answers-lost-with-request",
+            crate::refusals::answers_before_a_bad_request_arrive,
+            "no answer"
+        ),
         mutant!("leg-ends-with-home", brokers::a_leg_outlives_an_idle_home, "no answer"),
         mutant!("lost-cluster-ready", lifecycle::a_lost_cluster_is_told, "still called ready"),
         mutant!("moved-broker-ignored", brokers::a_broker_that_moved_is_found, "no answer"),
@@ -247,6 +252,7 @@ fn mutants_of_losses() -> Vec<Mutant> {
             "taken for a copy"
         ),
         mutant!("outages-are-deliveries", share::an_outage_is_no_delivery, "while the store"),
+        mutant!("nameless-is-ours", share::an_unknown_topic_is_the_brokers, "kind=\"nameless\""),
         mutant!("lost-batches-removed", share::readers_go_on_without_a_lost_value, "ends of"),
         mutant!(
             "versions-are-forgeries",
@@ -541,7 +547,7 @@ fn mutants_of_reading_ahead() -> Vec<Mutant> {
         mutant!("ahead-buffers-unbounded", ahead::it_has_room_of_its_own, "without room"),
         mutant!("ahead-blames-for-both", ahead::it_counts_for_itself, "that gets on is cut off"),
         mutant!("ahead-end-blamed", ahead::the_end_is_the_clients, "kind=\"client_io\""),
-        mutant!("ahead-wait-lost-in-store", ahead::values_are_stored_once, "no answer"),
+        mutant!("ahead-read-again", ahead::values_are_stored_once, "no answer"),
     ]
 }
 

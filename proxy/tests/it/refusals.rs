@@ -1,13 +1,15 @@
 //! What is not Kafka, or not offered, or not possible: closed, counted by kind, one line.
 
 use bytes::Bytes;
+use kafka_protocol::messages::{ListOffsetsResponse, ProduceResponse};
 use protocol_ext::fake_broker::Fault;
 
 use crate::harness::broker::Brokers;
-use crate::harness::client::{Client, request_frame};
-use crate::harness::proxy::{Proxy, Setup};
-use crate::harness::requests::{fetch, list_offsets, metadata};
-use crate::harness::{Checked, ensure, ensure_eq, until};
+use crate::harness::client::{Client, answer, request_frame};
+use crate::harness::proxy::{Folder, Proxy, Setup};
+use crate::harness::records::single;
+use crate::harness::requests::{fetch, list_offsets, metadata, produce};
+use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, noise, until};
 
 /// A request frame's head and a null client id, for any key and version.
 fn head(api: i16, version: i16) -> Vec<u8> {
@@ -77,18 +79,60 @@ async fn impossible_request_lengths_are_closed_and_take_no_memory() -> Checked {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_bad_request_behind_a_good_one_closes_and_no_other_answer_comes() -> Checked {
+/// What is not taken ends the connection behind the answers to the requests before it, as with a
+/// broker that takes one at a time, whether they come together or apart.
+pub async fn answers_before_a_bad_request_arrive(faults: Faults) -> Checked {
     let brokers = Brokers::start(1).await;
-    let proxy = Setup::new(&brokers, None).start().await;
+    let proxy = Setup::new(&brokers, faults).start().await;
+    let good = request_frame(2, 7, 7, &list_offsets("t"));
+    let mut long = head(3, 12);
+    long[..4].copy_from_slice(&i32::MAX.to_be_bytes());
+    // The last one ends inside its head.
+    let bad = [(head(9999, 0), "not_offered"), (long, "frame_length"), (head(0, 9), "request")];
+    for (bad, kind) in bad {
+        for together in [true, false] {
+            let mut client = Client::connect(proxy.port).await?;
+            client.metadata(12).await?;
+            let before = brokers.cluster().count(2);
+            brokers.cluster().script(2, Fault::HoldAfter(0));
+            let (first, then) = match together {
+                true => ([&good[..], &bad[..]].concat(), Vec::new()),
+                false => (good.to_vec(), bad.clone()),
+            };
+            client.send_raw(&first).await?;
+            let asked = async || (brokers.cluster().count(2) > before).then_some(());
+            until("the request", asked).await?;
+            client.send_raw(&then).await?;
+            tokio::time::sleep(QUIET).await;
+            brokers.release();
+            answer::<ListOffsetsResponse>(&client.receive().await?, 7, 7)?;
+            ensure!(client.receive_to_end().await?.is_empty(), "bytes behind the answer");
+        }
+        let metric = format!("firebreak_errors_total{{blame=\"client\",kind=\"{kind}\"}}");
+        proxy.metric_becomes(&metric, 2.0).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bad_request_behind_a_good_one_takes_no_answer_from_it() -> Checked {
+    answers_before_a_bad_request_arrive(None).await
+}
+
+/// The same while the values of the good one are under way to the store.
+#[tokio::test]
+async fn a_bad_request_behind_a_value_takes_nothing_from_it() -> Checked {
+    let brokers = Brokers::start(1).await;
+    let store = Folder::new();
+    let proxy = Setup::new(&brokers, None).offload(&store, 1000).start().await;
+    let good = request_frame(0, 9, 7, &produce(9, -1, "t", &[(0, single(noise(1, 5000)))]));
     let mut client = Client::connect(proxy.port).await?;
     client.metadata(12).await?;
-    let mut burst = request_frame(2, 7, 1, &list_offsets("t")).to_vec();
-    burst.extend_from_slice(&head(9999, 0));
-    client.send_raw(&burst).await?;
-    let rest = client.receive_to_end().await?;
-    ensure!(rest.is_empty() || rest[4..8] == 1_i32.to_be_bytes(), "an answer to something else");
-    let metric = "firebreak_errors_total{blame=\"client\",kind=\"not_offered\"}";
+    client.send_raw(&[&good[..], &head(0, 9)[..]].concat()).await?;
+    let told: ProduceResponse = answer(&client.receive().await?, 9, 7)?;
+    ensure_eq!(told.responses[0].partition_responses[0].error_code, 0, "error of Produce");
+    ensure!(client.receive_to_end().await?.is_empty(), "bytes behind the answer");
+    let metric = "firebreak_errors_total{blame=\"client\",kind=\"request\"}";
     proxy.metric_becomes(metric, 1.0).await
 }
 

@@ -1,10 +1,14 @@
 //! Share groups: values come back, and what is not there is nobody's to acknowledge.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::share_fetch_response::{
+    AcquiredRecords, PartitionData, ShareFetchableTopicResponse,
+};
 use kafka_protocol::messages::{RequestHeader, ShareFetchRequest, ShareFetchResponse};
-use kafka_protocol::protocol::{Decodable, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use protocol_ext::codec::{Codec, Framing};
-use protocol_ext::fake_broker::Locks;
+use protocol_ext::fake_broker::{Fault as Lie, Locks};
+use uuid::Uuid;
 
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
@@ -221,6 +225,34 @@ pub async fn an_outage_is_no_delivery(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_store_that_fails_costs_share_consumers_no_delivery() -> Checked {
     an_outage_is_no_delivery(None).await
+}
+
+/// Records of a topic that no broker knows end the connection, which is the broker's fault.
+pub async fn an_unknown_topic_is_the_brokers(faults: Faults) -> Checked {
+    let mut scene = scene(faults, |setup| setup).await?;
+    let acquired = AcquiredRecords::default().with_delivery_count(1);
+    let partition = PartitionData::default()
+        .with_records(Some(single(noise(1, 300))))
+        .with_acquired_records(vec![acquired]);
+    let topic = ShareFetchableTopicResponse::default()
+        .with_topic_id(Uuid::from_u128(9))
+        .with_partitions(vec![partition]);
+    // Length, correlation id, no tags.
+    let mut frame = BytesMut::from(&[0; 9][..]);
+    let answer = ShareFetchResponse::default().with_responses(vec![topic]);
+    answer.encode(&mut frame, 1).map_err(failure)?;
+    let length = u32::try_from(frame.len() - 4).map_err(failure)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    scene.brokers.cluster().script(SHARE_FETCH, Lie::Instead(frame.freeze()));
+    scene.client.send(SHARE_FETCH, 1, &request(ALL)).await?;
+    ensure!(scene.client.receive_or_end().await?.is_none(), "an answer about an unknown topic");
+    let metric = "firebreak_errors_total{blame=\"upstream\",kind=\"nameless\"}";
+    scene.proxy.metric_becomes(metric, 1.0).await
+}
+
+#[tokio::test]
+async fn records_of_a_topic_that_no_broker_knows_are_the_brokers_fault() -> Checked {
+    an_unknown_topic_is_the_brokers(None).await
 }
 
 /// Of a batch only records that were acquired are read from the store.

@@ -2,9 +2,10 @@
 
 use protocol_ext::schema::Message;
 
-use super::{Responses, framed, response_error};
+use super::{Responses, api, framed, response_error};
 use crate::connection::queue::Exchange;
 use crate::error::ConnectionError;
+use crate::fault;
 use crate::filters::offload::{NotRestored, Sharing, Wanted};
 
 impl Responses<'_> {
@@ -45,7 +46,12 @@ impl Responses<'_> {
         let restored = offload.restore_shared(exchange.version, &frame, sharing, addresses).await;
         let restored = restored.map_err(|error| match error {
             NotRestored::Wire(error) => response_error(exchange.api, error),
-            NotRestored::Store | NotRestored::Crowded => ConnectionError::Filter(error.to_string()),
+            NotRestored::Nameless if !fault::on("nameless-is-ours") => {
+                ConnectionError::Nameless(api::name(exchange.api))
+            }
+            NotRestored::Nameless | NotRestored::Store | NotRestored::Crowded => {
+                ConnectionError::Filter(error.to_string())
+            }
         })?;
         let _values = restored.room;
         self.write(&framed(restored.frame)).await

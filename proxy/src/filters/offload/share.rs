@@ -50,6 +50,9 @@ pub enum NotRestored {
     /// connection that closes does not.
     #[error("a value that a share consumer acquired is not to be had now")]
     Store,
+    /// No broker tells the name of a topic of the answer: nothing can be looked for in its records.
+    #[error("a share consumer acquired records of a topic without a name")]
+    Nameless,
     /// There is no room for all that was acquired, and the next requests ask for less.
     #[error("a share consumer acquired more than an answer has room for")]
     Crowded,
@@ -107,7 +110,12 @@ impl Offload {
         for section in &found {
             let topic = self.topic_name(section).await;
             spent.enter(usize::MAX);
-            let share = self.share(section, topic.as_deref(), &mut spent).await;
+            let share = match &topic {
+                _ if section.records.is_empty() || section.acquired.is_empty() => Share::default(),
+                Some(topic) => self.share(section, topic, &mut spent).await,
+                // It may be had later.
+                None => return Err(NotRestored::Nameless),
+            };
             planned.push((topic, share));
         }
         learn(sharing, &planned)?;
@@ -136,17 +144,8 @@ impl Offload {
     }
 
     /// Splits a partition's records into batches that stay, refer, or have no room.
-    async fn share(&self, section: &Section, topic: Option<&str>, spent: &mut Spent) -> Share {
-        let mut share = Share::default();
-        if section.records.is_empty() || section.acquired.is_empty() {
-            return share;
-        }
-        let Some(topic) = topic else {
-            // It may be had later.
-            share.waits = true;
-            return share;
-        };
-        share.longest = Longest::Plain;
+    async fn share(&self, section: &Section, topic: &str, spent: &mut Spent) -> Share {
+        let mut share = Share { longest: Longest::Plain, ..Share::default() };
         let without = self.on_missing(Some(topic)).is_some();
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };

@@ -217,6 +217,8 @@ async fn judge(proxy: &Proxy, load: &Load, lying: &Parrot, took: Duration) -> Ch
         println!("    {kind} {n}");
     }
     ensure_eq!(proxy.logged("panicked at"), 0, "panics");
+    let ours: Vec<_> = closes.keys().filter(|labels| labels.contains("\"filter\"")).collect();
+    ensure!(ours.is_empty(), "what peers did is called the proxy's fault: {ours:?}");
     ensure!(resident <= RESIDENT_BYTES_MAX / MIB, "{resident} MiB resident");
     // Ten at once and one a second of each kind, the start, and what is told of those left out.
     let seconds = usize::try_from(took.as_secs()).map_err(failure)?;
