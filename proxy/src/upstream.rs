@@ -7,7 +7,7 @@ pub mod auth;
 
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use protocol_ext::{api, guard, header};
 use tokio::io::AsyncReadExt;
@@ -18,6 +18,9 @@ use crate::limits::PATCHED_RESPONSE_BYTES_MAX;
 use crate::stream::Stream;
 use crate::stream::chain::write_chain;
 
+/// Bytes of an answer that are read with its length: most answers to Produce are shorter.
+const FIRST_READ_BYTES: usize = 512;
+
 /// What the proxy calls itself towards brokers.
 const CLIENT_ID: &[u8] = b"firebreak";
 
@@ -26,6 +29,8 @@ const CLIENT_ID: &[u8] = b"firebreak";
 pub struct BrokerConnection {
     stream: Stream,
     correlation: i32,
+    /// What came with the length of an answer.
+    held: BytesMut,
     /// When its session is nearly over, and another connection should take its place.
     stale: Option<clock::Tick>,
     /// Longest answer that is read.
@@ -38,7 +43,8 @@ impl BrokerConnection {
         let Connected { stream, lifetime } = connected;
         let stale = (!lifetime.is_zero()).then(|| clock::now().checked_add(lifetime / 10 * 8));
         let answer_bytes_max = PATCHED_RESPONSE_BYTES_MAX;
-        Self { stream, correlation: 0, stale: stale.flatten(), answer_bytes_max }
+        let (correlation, held) = (0, BytesMut::new());
+        Self { stream, correlation, held, stale: stale.flatten(), answer_bytes_max }
     }
 
     /// Reads answers of so many bytes.
@@ -96,10 +102,16 @@ impl BrokerConnection {
         self.answer(key, version, length).await
     }
 
-    /// Waits for the answer to the last request sent and gives its length; the rest of it stays
-    /// where it is.
+    /// Waits for the answer to the last request sent and gives its length; of the rest of it little
+    /// is read.
     pub async fn answer_bytes(&mut self) -> io::Result<usize> {
-        let length = self.stream.read_i32().await?;
+        self.held = BytesMut::with_capacity(FIRST_READ_BYTES);
+        while self.held.len() < 4 {
+            if self.stream.read_buf(&mut self.held).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let length = self.held.get_i32();
         let length = usize::try_from(length).ok().filter(|n| *n <= self.answer_bytes_max);
         let impossible = || invalid("impossible length of a response");
         length.filter(|n| *n >= 4).ok_or_else(impossible)
@@ -107,7 +119,8 @@ impl BrokerConnection {
 
     /// Reads an answer of which the length was read.
     pub async fn answer(&mut self, key: i16, version: i16, length: usize) -> io::Result<Bytes> {
-        let mut frame = BytesMut::with_capacity(length.min(1 << 20));
+        let mut frame = std::mem::take(&mut self.held);
+        frame.reserve(length.min(1 << 20).saturating_sub(frame.len()));
         while frame.len() < length {
             let left = length - frame.len();
             if (&mut self.stream).take(left as u64).read_buf(&mut frame).await? == 0 {
@@ -115,7 +128,7 @@ impl BrokerConnection {
             }
         }
         let frame = frame.freeze();
-        if frame[..4] != self.correlation.to_be_bytes() {
+        if frame.len() > length || frame[..4] != self.correlation.to_be_bytes() {
             return Err(invalid("answer out of turn"));
         }
         let at = header::response_body_at(key, version, &frame).map_err(invalid)?;
