@@ -27,6 +27,8 @@ use crate::tls;
 /// Shared by all connections.
 #[derive(Debug)]
 pub struct DataPlane {
+    /// By API key the versions that are served, as bits: asked of every request.
+    served: Vec<u64>,
     /// Who the brokers are and what clients are told.
     pub directory: Arc<Directory>,
     /// Names and ids of topics.
@@ -90,7 +92,8 @@ impl DataPlane {
         let inflate = Arc::new(Inflate::new(eighth, limits.frame_bytes_max));
         let offload =
             Offload::open(config, topics.clone(), inflate.clone(), metrics.clone(), lines.clone())?;
-        Ok(Self {
+        let mut plane = Self {
+            served: Vec::new(),
             offload,
             inflate,
             directory,
@@ -108,7 +111,9 @@ impl DataPlane {
             requests: Budget::new(part),
             responses: Budget::new(part),
             limits,
-        })
+        };
+        plane.served = (0..).take(api::KEY_END).map(|key| plane.versions_served(key)).collect();
+        Ok(plane)
     }
 }
 
@@ -181,6 +186,21 @@ impl DataPlane {
 
     /// Whether a request of that API and version is served.
     pub fn is_servable(&self, key: i16, version: i16) -> bool {
+        let low = u32::try_from(version).ok().filter(|version| *version < u64::BITS);
+        let served = usize::try_from(key).ok().and_then(|key| self.served.get(key));
+        match (served, low) {
+            (Some(served), Some(low)) => served >> low & 1 == 1,
+            _ => self.allows(key, version),
+        }
+    }
+
+    /// The versions of an API below 64 that are served, as bits.
+    fn versions_served(&self, key: i16) -> u64 {
+        let served = (0..).take(64).enumerate().filter(|(_, version)| self.allows(key, *version));
+        served.fold(0, |bits, (bit, _)| bits | 1 << bit)
+    }
+
+    fn allows(&self, key: i16, version: i16) -> bool {
         // One that is too new has an answer too.
         if key == api::API_VERSIONS {
             return version >= 0;

@@ -2,9 +2,11 @@
 //!
 //! The connection's own task is the only one that writes signs; accept/sweep.rs reads them.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 use crate::metrics::Side;
 
@@ -12,7 +14,7 @@ use crate::metrics::Side;
 #[derive(Debug, Default)]
 pub struct Handle {
     draining: AtomicBool,
-    wake: Notify,
+    wake: AtomicWaker,
     received: AtomicU64,
     sent: AtomicU64,
     pauses: AtomicU64,
@@ -63,7 +65,7 @@ impl Handle {
     /// Asks the connection to stop reading, answer what is in flight and close.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake.wake();
     }
 
     /// Whether it was asked to.
@@ -71,11 +73,13 @@ impl Handle {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Resolves once it was asked to.
+    /// Resolves once it was asked to; for the connection's own task.
     pub async fn drained(&self) {
-        while !self.is_draining() {
-            self.wake.notified().await;
-        }
+        poll_fn(|cx| {
+            self.wake.register(cx.waker());
+            if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The client is waited for.

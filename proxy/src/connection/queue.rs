@@ -73,7 +73,27 @@ struct Inner {
     freed: bool,
 }
 
+/// What a client is owed next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// An answer that is there.
+    Local,
+    /// One that the home broker sends.
+    Forwarded,
+    /// One that is being made here and is not in the queue yet.
+    Soon,
+    /// Nothing now.
+    NotYet,
+    /// Nothing any more.
+    Nothing,
+}
+
 impl Inner {
+    /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
+    fn front_is_local(&self) -> Option<bool> {
+        self.open.front().map(|exchange| matches!(exchange.answer, Answer::Local(..)))
+    }
+
     /// Whether nothing is owed, and nothing held that is to be written.
     fn is_even(&self) -> bool {
         self.open.is_empty() && !self.answering
@@ -129,14 +149,21 @@ impl Queue {
         popped
     }
 
-    /// Whether the oldest exchange has a local answer; `None` if no exchange is open.
-    pub fn front_is_local(&self) -> Option<bool> {
-        self.inner.lock().open.front().map(|e| matches!(e.answer, Answer::Local(..)))
+    /// Whether the oldest exchange has a local answer.
+    pub fn front_is_local(&self) -> bool {
+        self.inner.lock().front_is_local() == Some(true)
     }
 
-    /// Whether an answer is being made here that is not in the queue yet.
-    pub fn is_working(&self) -> bool {
-        self.inner.lock().working
+    /// What the client is owed next.
+    pub fn owed(&self) -> Owed {
+        let inner = self.inner.lock();
+        match inner.front_is_local() {
+            Some(true) => Owed::Local,
+            Some(false) => Owed::Forwarded,
+            None if inner.closed => Owed::Nothing,
+            None if inner.working => Owed::Soon,
+            None => Owed::NotYet,
+        }
     }
 
     /// An answer may be made here, or is not any more.
@@ -164,12 +191,6 @@ impl Queue {
     /// No exchange will be opened any more.
     pub fn close(&self) {
         self.inner.lock().closed = true;
-    }
-
-    /// Whether nothing is open nor will be.
-    pub fn is_finished(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.closed && inner.open.is_empty()
     }
 
     /// Whether a full queue got room since the last call, or one whose end is waited for is empty.

@@ -19,7 +19,7 @@ use protocol_ext::{api, header, tail, versions, walk};
 use super::forced;
 use super::frames::{framed, gather, length_at};
 use super::handle::Handle;
-use super::queue::{Answer, Exchange, Queue};
+use super::queue::{Answer, Exchange, Owed, Queue};
 use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
@@ -113,7 +113,7 @@ impl<'a> Responses<'a> {
             if self.passing > 0 || self.output.len() - at < PREFIX_BYTES {
                 return Ok((at, None));
             }
-            if self.queue.front_is_local() == Some(true) {
+            if self.queue.front_is_local() {
                 return Ok((at, None));
             }
             let exchange = self.queue.pop().ok_or(ConnectionError::Unasked)?;
@@ -406,14 +406,12 @@ impl<'a> Responses<'a> {
         let between = *passing == 0;
         self.handle.waits_for_broker(between && output.is_empty());
         let read = poll_fn(|cx| {
-            if between && queue.front_is_local() == Some(true) {
-                return Poll::Ready(Ok(None));
-            }
-            if between && queue.is_finished() {
-                return Poll::Ready(Ok(Some(0)));
-            }
-            // Nothing is owed by the broker, but the requests' pump will owe something.
-            let making = between && queue.is_working() && queue.front_is_local().is_none();
+            let making = match queue.owed() {
+                _ if !between => false,
+                Owed::Local => return Poll::Ready(Ok(None)),
+                Owed::Nothing => return Poll::Ready(Ok(Some(0))),
+                owed => owed == Owed::Soon,
+            };
             if *home_left {
                 return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
             }
