@@ -155,8 +155,9 @@ impl Routed {
         self.metrics.places.batches.inc();
         self.metrics.places.parts.inc_by(parts.len() as u64);
         for part in parts {
-            let slot = self.records.get(usize::from(part.slot));
-            slot.into_iter().for_each(|slot| drop(slot.inc_by(u64::from(part.records))));
+            if let Some(slot) = self.records.get(usize::from(part.slot)) {
+                slot.inc_by(u64::from(part.records));
+            }
         }
     }
 
