@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use crate::codec::{self, Codec, CodecError, Framing};
 
-pub(crate) use crc::{Twin, append};
-pub use crc::{crc32c, crc32c_joined, crc32c_of};
+pub(crate) use crc::{Twin, append_known};
+pub use crc::{crc32c, crc32c_appended, crc32c_joined, crc32c_of};
 pub use open::{Caps, OpenBatch};
 pub use section::{Batches, Entry};
 

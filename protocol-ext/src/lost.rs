@@ -153,7 +153,7 @@ mod tests {
     fn rewritten(source: &OpenBatch, values: &[Option<Found>], lost: Lost) -> OpenBatch {
         let records = source.records().map(|record| record.unwrap().at).zip(values);
         let values =
-            records.filter_map(|(at, value)| value.clone().map(|value| Replacement { at, value }));
+            records.filter_map(|(at, value)| value.clone().map(|value| Replacement::of(at, value)));
         let values: Vec<_> = values.collect();
         let batch = source.rewrite_without(&values, lost, 10_000).unwrap();
         verify_crc(&batch).unwrap();
@@ -205,10 +205,10 @@ mod tests {
     fn what_names_no_record_or_grows_too_long_is_refused() {
         let source = source(Codec::None);
         let at = source.records().nth(1).unwrap().unwrap().at;
-        let twice = [Replacement { at, value: Err(1) }, Replacement { at, value: Err(1) }];
+        let twice = [Replacement::of(at, Err(1)), Replacement::of(at, Err(1))];
         let error = source.rewrite_without(&twice, Lost::LeftOut, 10_000).unwrap_err();
         assert_eq!(error, RewriteError::Replacement(1));
-        let long = [Replacement { at, value: Ok(Bytes::from(vec![7; 500])) }];
+        let long = [Replacement::of(at, Ok(Bytes::from(vec![7; 500])))];
         let error = source.rewrite_without(&long, Lost::LeftOut, 400).unwrap_err();
         assert!(matches!(error, RewriteError::TooLarge { .. }), "{error}");
     }

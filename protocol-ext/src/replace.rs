@@ -9,8 +9,8 @@
 use bytes::Bytes;
 
 use crate::batch::{
-    BatchError, BatchHeader, CRC, CRC_FROM, Caps, HEADER_BYTES, OpenBatch, Twin, append, build,
-    length_field,
+    BatchError, BatchHeader, CRC, CRC_FROM, Caps, HEADER_BYTES, OpenBatch, Twin, append_known,
+    build, crc32c_appended, length_field,
 };
 use crate::codec::{Codec, CodecError, Framing};
 use crate::records::{RecordAt, RecordError, RecordView, read_record};
@@ -23,6 +23,17 @@ pub struct Replacement<V> {
     pub at: RecordAt,
     /// The value to put there.
     pub value: V,
+    /// Its CRC-32C, if it is known: long values are not read for it then.
+    pub crc: Option<u32>,
+    /// The CRC-32C of the value that is there, if it is known.
+    pub old_crc: Option<u32>,
+}
+
+impl<V> Replacement<V> {
+    /// A value of which no CRC is known.
+    pub fn of(at: RecordAt, value: V) -> Self {
+        Self { at, value, crc: None, old_crc: None }
+    }
 }
 
 /// How to write the new batch.
@@ -113,7 +124,7 @@ impl OpenBatch {
             Piece::Shared(bytes) | Piece::New(bytes) | Piece::Value(bytes, _) => {
                 body.extend_from_slice(bytes);
             }
-            Piece::Old(_) => {}
+            Piece::Old(_) | Piece::OldValue(..) => {}
         })?;
         Ok(Rewritten::New(build(header, self.framing_for(codec), &body)?))
     }
@@ -133,6 +144,7 @@ impl OpenBatch {
         self.pieces(replacements, |piece| match piece {
             Piece::Shared(bytes) => crc.copy_shared(bytes, &mut out),
             Piece::Old(bytes) => crc.skip_old(bytes),
+            Piece::OldValue(bytes, i) => crc.skip_known(bytes, replacements[i].old_crc),
             Piece::New(bytes) | Piece::Value(bytes, _) => crc.copy_new(bytes, &mut out),
         })?;
         self.expect_crc(crc.old)?;
@@ -140,8 +152,8 @@ impl OpenBatch {
         Ok(Bytes::from(out))
     }
 
-    /// The same batch in pieces, of which long values are not copies. Only a batch without
-    /// compression has more than one.
+    /// The same batch in pieces, of which long values are not copies, and not even read if their
+    /// CRC is known. Only a batch without compression has more than one.
     pub fn rewrite_in_pieces(
         &self,
         replacements: &[Replacement<Bytes>],
@@ -167,8 +179,8 @@ impl OpenBatch {
         chain.copy(&head[CRC_FROM..]);
         self.pieces(replacements, |piece| match piece {
             Piece::Shared(bytes) | Piece::New(bytes) => chain.copy(bytes),
-            Piece::Value(_, i) => chain.share(&replacements[i].value),
-            Piece::Old(_) => {}
+            Piece::Value(_, i) => chain.share(&replacements[i]),
+            Piece::Old(_) | Piece::OldValue(..) => {}
         })?;
         head[CRC].copy_from_slice(&chain.crc.to_be_bytes());
         chain.done.insert(0, Bytes::copy_from_slice(&head[..CRC_FROM]));
@@ -241,7 +253,8 @@ impl OpenBatch {
             take(Piece::Old(&body[record.at.start..layout.fields]));
             write_length(new.record, &mut take);
             take(Piece::Shared(&body[layout.fields..layout.value_len]));
-            take(Piece::Old(&body[layout.value_len..layout.value_end]));
+            take(Piece::Old(&body[layout.value_len..layout.value]));
+            take(Piece::OldValue(&body[layout.value..layout.value_end], i));
             write_length(new.value, &mut take);
             take(Piece::Value(value, i));
             done = layout.value_end;
@@ -255,6 +268,8 @@ impl OpenBatch {
 enum Piece<'a> {
     Shared(&'a [u8]),
     Old(&'a [u8]),
+    /// The value that a replacement replaces, and which one does.
+    OldValue(&'a [u8], usize),
     New(&'a [u8]),
     /// The value of a replacement, and which one.
     Value(&'a [u8], usize),
@@ -272,15 +287,16 @@ struct Chain {
 
 impl Chain {
     fn copy(&mut self, bytes: &[u8]) {
-        self.crc = append(self.crc, bytes);
+        self.crc = crc32c_appended(self.crc, bytes);
         self.open.extend_from_slice(bytes);
     }
 
-    fn share(&mut self, bytes: &Bytes) {
+    fn share(&mut self, replacement: &Replacement<Bytes>) {
+        let bytes = &replacement.value;
         if bytes.len() < SLICE_BYTES_MIN {
             return self.copy(bytes);
         }
-        self.crc = append(self.crc, bytes);
+        self.crc = append_known(self.crc, bytes, replacement.crc);
         self.done.push(Bytes::from(std::mem::take(&mut self.open)));
         self.done.push(bytes.clone());
     }
@@ -302,7 +318,7 @@ pub fn replace_values<V: AsRef<[u8]>>(
     for record in open.records() {
         let record = record?;
         if let Some(value) = select(&record) {
-            replacements.push(Replacement { at: record.at, value });
+            replacements.push(Replacement::of(record.at, value));
         }
     }
     open.rewrite(&replacements, options, caps)

@@ -504,7 +504,7 @@ fn one_batch(batch: &Bytes, file: &str) -> String {
         .records()
         .map(|record| record.expect("read before"))
         .filter_map(|r| r.value.map(|v| (r.at, Bytes::copy_from_slice(v))))
-        .map(|(at, value)| Replacement { at, value })
+        .map(|(at, value)| Replacement::of(at, value))
         .collect();
     for codec in [None, Some(Codec::None), Some(Codec::Zstd), Some(Codec::Snappy)] {
         if values.is_empty() || open.header().is_control() {

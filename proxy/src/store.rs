@@ -123,6 +123,15 @@ impl Piece {
     }
 }
 
+/// What was read of an object.
+#[derive(Debug)]
+pub struct Read {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their CRC-32C, where they were summed as they came.
+    pub crc: Option<u32>,
+}
+
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -174,7 +183,7 @@ impl ObjectStore {
     }
 
     /// Reads `length` bytes of an object from `offset` on.
-    pub async fn get(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+    pub async fn get(&self, key: &str, offset: u64, length: usize) -> Result<Read, StoreError> {
         attempts::get(self, key, offset, length).await
     }
 
@@ -184,7 +193,7 @@ impl ObjectStore {
         key: &str,
         offset: u64,
         length: usize,
-    ) -> Result<Bytes, StoreError> {
+    ) -> Result<Read, StoreError> {
         attempts::get_alone(self, key, offset, length).await
     }
 
@@ -253,13 +262,14 @@ impl ObjectStore {
         }
     }
 
-    async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Bytes, StoreError> {
+    async fn get_once(&self, key: &str, offset: u64, length: usize) -> Result<Read, StoreError> {
+        let unsummed = |bytes| Read { bytes, crc: None };
         match &self.kind {
-            Kind::Local(local) => local.get(key, offset, length).await,
+            Kind::Local(local) => local.get(key, offset, length).await.map(unsummed),
             Kind::Memory(memory) => {
                 #[cfg(feature = "sim")]
                 weather::pass().await?;
-                memory.get(key, offset, length)
+                memory.get(key, offset, length).map(unsummed)
             }
             Kind::S3(s3) => s3.get(key, offset, length).await,
         }

@@ -74,18 +74,31 @@ impl Twin {
     pub(crate) fn copy_new(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for chunk in bytes.chunks(CHUNK_BYTES) {
             out.extend_from_slice(chunk);
-            self.new = append(self.new, chunk);
+            self.new = crc32c_appended(self.new, chunk);
         }
     }
 
     /// Appends `bytes` to the old string.
     pub(crate) fn skip_old(&mut self, bytes: &[u8]) {
-        self.old = append(self.old, bytes);
+        self.old = crc32c_appended(self.old, bytes);
+    }
+
+    /// The same with bytes whose CRC may be known.
+    pub(crate) fn skip_known(&mut self, bytes: &[u8], known: Option<u32>) {
+        self.old = append_known(self.old, bytes, known);
+    }
+}
+
+/// [`crc32c_appended`], which does not read `bytes` if their own CRC is known and joining costs less.
+pub(crate) fn append_known(crc: u32, bytes: &[u8], known: Option<u32>) -> u32 {
+    match known.filter(|_| bytes.len() >= JOIN_BYTES_MIN) {
+        Some(known) => crc32c_joined(crc, known, bytes.len() as u64),
+        None => crc32c_appended(crc, bytes),
     }
 }
 
 /// The CRC of a string whose CRC is `crc`, with `bytes` behind it.
-pub(crate) fn append(crc: u32, bytes: &[u8]) -> u32 {
+pub fn crc32c_appended(crc: u32, bytes: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc));
     digest.update(bytes);
     let [a, b, c, d, ..] = digest.finalize().to_le_bytes();
@@ -140,7 +153,7 @@ mod tests {
     #[test]
     fn the_crc_is_castagnoli_s() {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
-        assert_eq!(append(crc32c(b"1234"), b"56789"), 0xE306_9283);
+        assert_eq!(crc32c_appended(crc32c(b"1234"), b"56789"), 0xE306_9283);
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn exercise(bytes: &[u8]) {
         for header in record.headers() {
             let _ = header;
         }
-        found.push(Replacement { at: record.at, value: [5u8; 112] });
+        found.push(Replacement::of(record.at, [5u8; 112]));
     }
     let _ = open.rewrite(&found, &RewriteOptions::default(), &SMALL);
     let _ = open.rewrite(&found, &RewriteOptions { codec: Some(Codec::Lz4) }, &SMALL);

@@ -1,14 +1,20 @@
 //! Replacing values: nothing but the named values, lengths and CRC may change.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use proptest::prelude::*;
-use protocol_ext::batch::{BatchHeader, Caps, OpenBatch, verify_crc};
+use protocol_ext::batch::{BatchHeader, Caps, OpenBatch, crc32c, verify_crc};
 use protocol_ext::codec::Codec;
 use protocol_ext::replace::{Replacement, RewriteError, RewriteOptions, Rewritten, replace_values};
 
 use crate::generate::{
-    CAPS, Made, body_of, codec, control_batch, data_batch, noise, opened, stored_batch, walked,
+    CAPS, Made, Rec, body_of, codec, control_batch, data_batch, noise, opened, record,
+    stored_batch, walked,
 };
+
+/// Bytes of values that are long enough for their CRCs to be joined.
+const LONG: Range<usize> = 16_384..40_000;
 
 /// New values for some records: references, empty ones, large ones.
 fn choices() -> impl Strategy<Value = Vec<Option<Vec<u8>>>> {
@@ -48,13 +54,15 @@ proptest! {
 
     #[test]
     fn in_pieces_is_the_same_batch_and_long_values_are_not_copied(
-        made in data_batch(), choices in choices(),
+        made in data_batch(), choices in choices(), known in any::<bool>(),
     ) {
         let open = opened(&made.batch);
         let records = open.records().map(Result::unwrap).zip(&choices);
         let chosen = records.filter_map(|(record, choice)| {
             let value = Bytes::from(choice.clone()?);
-            Some(Replacement { at: record.at, value })
+            let crc = known.then(|| crc32c(&value));
+            let old_crc = known.then(|| crc32c(record.value.unwrap_or_default()));
+            Some(Replacement { at: record.at, value, crc, old_crc })
         });
         let chosen: Vec<_> = chosen.collect();
         let options = RewriteOptions::default();
@@ -84,7 +92,7 @@ proptest! {
         prop_assert_eq!(bytes.as_ptr(), made.batch.as_ptr());
         let open = opened(&made.batch);
         if let Some(record) = open.records().next() {
-            let replacement = Replacement { at: record.unwrap().at, value: [1u8] };
+            let replacement = Replacement::of(record.unwrap().at, [1u8]);
             let result = open.rewrite(&[replacement], &RewriteOptions::default(), &CAPS);
             prop_assert_eq!(result.unwrap_err(), RewriteError::Control);
         }
@@ -157,7 +165,7 @@ proptest! {
         }
         let replacements: Vec<_> = found
             .into_iter()
-            .map(|at| Replacement { at, value: choices[at.index as usize].clone().unwrap() })
+            .map(|at| Replacement::of(at, choices[at.index as usize].clone().unwrap()))
             .collect();
         let options = RewriteOptions::default();
         let later = open.rewrite(&replacements, &options, &CAPS).unwrap();
@@ -182,6 +190,34 @@ proptest! {
     }
 
     #[test]
+    fn long_values_with_known_crcs_are_not_read(
+        made in data_batch(), record in record(), old in LONG, new in LONG,
+    ) {
+        let record = Rec { value: Some(noise(1, old)), ..record };
+        let header = BatchHeader { records_count: 1, ..made.header };
+        let open = opened(&Made::new(vec![record], header, made.framing).batch);
+        let at = open.records().next().unwrap().unwrap().at;
+        let value = Bytes::from(noise(2, new));
+        let (crc, old_crc) = (crc32c(&value), crc32c(&noise(1, old)));
+        let options = RewriteOptions::default();
+        let rewritten = |crc, old_crc| {
+            let replacement = [Replacement { at, value: value.clone(), crc, old_crc }];
+            let whole = open.rewrite(&replacement, &options, &CAPS).map(Rewritten::into_bytes);
+            let pieces = open.rewrite_in_pieces(&replacement, &options, &CAPS).unwrap();
+            (whole, Bytes::from(pieces.concat()))
+        };
+        let (expected, _) = rewritten(None, None);
+        let (whole, pieces) = rewritten(Some(crc), Some(old_crc));
+        prop_assert_eq!(&whole, &expected);
+        prop_assert_eq!(Ok(&pieces), expected.as_ref());
+        verify_crc(&pieces).unwrap();
+        // A CRC that is another's is found by whoever reads the batch, or here.
+        let (whole, pieces) = rewritten(Some(crc ^ 1), Some(old_crc ^ 1));
+        let plain = open.codec() == Codec::None;
+        prop_assert_eq!((whole.is_err(), verify_crc(&pieces).is_err()), (plain, plain));
+    }
+
+    #[test]
     fn a_rewrite_over_its_cap_is_refused(made in data_batch(), value in 1usize..100_000) {
         prop_assume!(!made.records.is_empty());
         let caps = Caps { rewritten_bytes_max: value, ..CAPS };
@@ -198,7 +234,7 @@ proptest! {
         let at: Vec<_> = open.records().map(|record| record.unwrap().at).collect();
         prop_assume!(at.len() >= 2);
         for pair in [[at[1], at[0]], [at[0], at[0]]] {
-            let replacements = pair.map(|at| Replacement { at, value: [1u8] });
+            let replacements = pair.map(|at| Replacement::of(at, [1u8]));
             let result = open.rewrite(&replacements, &RewriteOptions::default(), &CAPS);
             prop_assert_eq!(result.unwrap_err(), RewriteError::Replacement(1));
         }

@@ -114,7 +114,7 @@ fn values(open: &OpenBatch) -> Result<Vec<Replacement<Bytes>>, RecordError> {
     for record in open.records() {
         let record = record?;
         if let Some(value) = record.value {
-            values.push(Replacement { at: record.at, value: Bytes::copy_from_slice(value) });
+            values.push(Replacement::of(record.at, Bytes::copy_from_slice(value)));
         }
     }
     Ok(values)

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{ObjectStore, Piece, StoreError};
+use super::{ObjectStore, Piece, Read, StoreError};
 use crate::limits::{
     STORE_ATTEMPT, STORE_BACKOFF, STORE_BUDGET, STORE_BYTES_PER_SECOND_MIN, STORE_FAILURES_MAX,
     STORE_REST,
@@ -100,7 +99,7 @@ pub async fn get(
     key: &str,
     offset: u64,
     length: usize,
-) -> Result<Bytes, StoreError> {
+) -> Result<Read, StoreError> {
     again(store, StoreOp::Get, length, || async {
         match &store.hedge {
             Some(hedge) => hedge.read(|| store.get_once(key, offset, length)).await,
@@ -116,7 +115,7 @@ pub async fn get_alone(
     key: &str,
     offset: u64,
     length: usize,
-) -> Result<Bytes, StoreError> {
+) -> Result<Read, StoreError> {
     again(store, StoreOp::Get, length, || store.get_once(key, offset, length)).await
 }
 
@@ -135,7 +134,7 @@ async fn is_there(
         return Ok(false);
     }
     let compared = bytes.min(COMPARED_BYTES);
-    let end = store.get_once(key, (bytes - compared) as u64, compared).await?;
+    let end = store.get_once(key, (bytes - compared) as u64, compared).await?.bytes;
     let mut left = &end[..];
     for Piece { bytes: piece, .. } in object.iter().rev() {
         let n = piece.len().min(left.len());

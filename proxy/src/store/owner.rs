@@ -25,7 +25,7 @@ pub async fn of(store: &ObjectStore, name: &str, id: &str) -> Result<Owner, Stor
         Err(StoreError::Missing(_)) => return Ok(Owner::Nobody),
         bytes => usize::try_from(bytes?).unwrap_or(usize::MAX).min(ID_BYTES_MAX),
     };
-    let text = store.get(&key, 0, bytes).await?;
+    let text = store.get(&key, 0, bytes).await?.bytes;
     Ok(match String::from_utf8_lossy(&text).trim() {
         text if text == id => Owner::Us,
         text => Owner::Other(text.to_owned()),

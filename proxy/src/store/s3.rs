@@ -24,9 +24,10 @@ use aws_smithy_http_client::tls;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use protocol_ext::batch::crc32c_appended;
 
 use self::body::Body;
-use super::{Listed, Piece, StoreError};
+use super::{Listed, Piece, Read, StoreError};
 use crate::config::{S3 as Config, is_plain};
 use crate::fault;
 use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
@@ -193,9 +194,9 @@ impl S3 {
         key: &str,
         offset: u64,
         length: usize,
-    ) -> Result<Bytes, StoreError> {
+    ) -> Result<Read, StoreError> {
         if length == 0 {
-            return Ok(Bytes::new());
+            return Ok(Read { bytes: Bytes::new(), crc: None });
         }
         let end = offset.saturating_add(length as u64);
         let range = format!("bytes={offset}-{}", end - 1);
@@ -215,6 +216,7 @@ impl S3 {
             return Err(StoreError::Garbled(text));
         }
         let mut object = BytesMut::with_capacity(length);
+        let mut crc = 0;
         loop {
             let chunk = match got.body.try_next().await {
                 Ok(None) => break,
@@ -224,13 +226,15 @@ impl S3 {
             if object.len() + chunk.len() > length {
                 return Err(StoreError::Garbled(format!("more bytes of {key} than asked for")));
             }
+            // It was just copied here, so summing it now costs least.
+            crc = crc32c_appended(crc, &chunk);
             object.extend_from_slice(&chunk);
         }
         if object.len() < length {
             let text = format!("{} of {length} bytes of {key}", object.len());
             return Err(StoreError::Garbled(text));
         }
-        Ok(object.freeze())
+        Ok(Read { bytes: object.freeze(), crc: Some(crc) })
     }
 
     pub(super) async fn look(&self, key: &str) -> Result<Listed, StoreError> {

@@ -323,7 +323,7 @@ async fn check(
     for (n, (key, listed)) in stored.iter().enumerate() {
         let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
         let sound = match store.get(key, 0, bytes).await {
-            Ok(object) => pack::parse(&object).map(drop).map_err(|error| error.to_string()),
+            Ok(read) => pack::parse(&read.bytes).map(drop).map_err(|error| error.to_string()),
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => Err(error.to_string()),
         };
@@ -348,7 +348,7 @@ async fn collect(
     let mut marks: HashMap<String, u64> = HashMap::new();
     for listed in &old {
         let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
-        let text = store.get(&listed.key, 0, bytes).await?;
+        let text = store.get(&listed.key, 0, bytes).await?.bytes;
         for line in String::from_utf8_lossy(&text).lines() {
             if let Some((at, key)) = line.split_once(' ')
                 && let Ok(at) = at.parse::<u64>()

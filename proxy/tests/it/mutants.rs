@@ -125,6 +125,8 @@ fn mutants() -> Vec<Mutant> {
         mutant!("forced-unstored", offload::forced_modes_store_values, "values in the store"),
         mutant!("ack-before-durable", offload::values_come_back_as_they_were, "objects at the"),
         mutant!("stale-crc", offload::values_come_back_as_they_were, "error of Produce: 2"),
+        mutant!("other-crc-known", offload::values_come_back_as_they_were, "does not fit"),
+        mutant!("other-old-crc-known", offload::values_come_back_as_they_were, "in the log"),
         mutant!("store-put-fails", offload::values_come_back_as_they_were, "error of Produce: 56"),
         mutant!(
             "forged-reference-followed",
@@ -136,6 +138,7 @@ fn mutants() -> Vec<Mutant> {
             offload::a_damaged_object_is_an_error_and_never_data,
             "values came"
         ),
+        mutant!("restore-unchecked", store::other_bytes_of_a_store_are_never_data, "other bytes"),
         mutant!("stuck-answer-unseen", hostile::stalls::answers_that_stand_still, "slow_answer"),
         mutant!("lines-unlimited", hostile::lines::a_flood_writes_few_lines, "lines of a flood"),
         mutant!("taken-key-trusted", store::a_taken_key_is_no_stored_value, "answer for a key"),

@@ -340,7 +340,8 @@ impl Offload {
                 }
             };
             bytes += value.as_ref().map_or(0, Bytes::len);
-            found.push(Replacement { at: *at, value });
+            let crc = want.reference.original_crc ^ u32::from(fault::on("other-crc-known"));
+            found.push(Replacement { crc: Some(crc), ..Replacement::of(*at, value) });
         }
         for value in found.iter().filter_map(|found| found.value.as_ref().ok()) {
             self.metrics.offload(OffloadOp::Restore, value.len());
@@ -353,11 +354,17 @@ impl Offload {
             return Ok(vec![busy(bytes, || open.rewrite_without(&found, lost, most))?]);
         }
         let values = found.into_iter();
-        let values = values.filter_map(|f| Some(Replacement { at: f.at, value: f.value.ok()? }));
+        let values = values.filter_map(|Replacement { at, value, crc, old_crc }| {
+            Some(Replacement { at, value: value.ok()?, crc, old_crc })
+        });
         let values: Vec<_> = values.collect();
         let options = RewriteOptions::default();
-        let rewritten =
-            busy(batch.original_bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
+        // Without compression no long value is read.
+        let bytes = match open.codec() {
+            Codec::None => open.body().len(),
+            _ => batch.original_bytes,
+        };
+        let rewritten = busy(bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
         Ok(rewritten?)
     }
 }

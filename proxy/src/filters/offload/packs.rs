@@ -16,7 +16,7 @@ use crate::limits::ALONE_BYTES_MIN;
 use crate::route::topics::TopicId;
 use crate::store::Piece;
 use crate::store::cache::PartKey;
-use crate::{clock, random};
+use crate::{clock, fault, random};
 
 /// A value to store, and the record it belongs to.
 pub type Large = (RecordAt, Bytes);
@@ -94,7 +94,9 @@ impl Offload {
             let offset = writer.add(&part)?;
             let reference = reference(&head, &part, offset);
             let signed = self.keys.sign(&reference, &self.binding(place.topic));
-            pack.references.push(Replacement { at: record, value: signed });
+            let old_crc = part.original_crc ^ u32::from(fault::on("other-old-crc-known"));
+            let signed = Replacement::of(record, signed);
+            pack.references.push(Replacement { old_crc: Some(old_crc), ..signed });
             pack.values.push(((head.pack_id, offset), value));
             object.push(Piece { bytes: stored, crc: part.stored_crc });
         }

@@ -23,7 +23,7 @@ use crate::limits::{FETCH_DEADLINE, GAP_BYTES_MAX, HOT, RANGE_BYTES_MAX, RANGES_
 use crate::metrics::{CacheResult, Metrics, OffloadOp};
 use crate::store::cache::{Cache, PartKey};
 use crate::store::shared::{Asked, Shared as SharedCache};
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, Read, StoreError};
 use crate::tasks::busy;
 use crate::{clock, fault};
 
@@ -215,9 +215,9 @@ impl Parts {
     pub async fn once(&self, want: &Want) -> Value {
         let Reference { pack_offset, stored_bytes, .. } = want.reference;
         let read = self.store.get_alone(&want.object, pack_offset, stored_bytes as usize).await;
-        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, Bytes::len));
+        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, |read| read.bytes.len()));
         let value = match read {
-            Ok(bytes) => value(want, &bytes, pack_offset, true),
+            Ok(read) => value(want, &read, pack_offset, true),
             Err(error) => Err(PartFailure::Store(Arc::new(error))),
         };
         self.note(&value);
@@ -328,14 +328,14 @@ impl Parts {
         let _room = room.take(range.bytes()).await;
         let object = first.want.object.clone();
         let read = self.store.get(&object, range.from, range.bytes()).await;
-        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, Bytes::len));
+        self.metrics.offload(OffloadOp::Get, read.as_ref().map_or(0, |read| read.bytes.len()));
         self.metrics.offload_hedged.inc_by(self.store.take_hedged());
         let read = read.map_err(Arc::new);
         let alone = range.leads.len() == 1;
         for mut lead in range.leads {
             let key = lead.want.key();
             let value = match &read {
-                Ok(bytes) => value(&lead.want, bytes, range.from, alone),
+                Ok(read) => value(&lead.want, read, range.from, alone),
                 Err(error) => Err(PartFailure::Store(error.clone())),
             };
             self.note(&value);
@@ -363,12 +363,14 @@ async fn follow((key, landing): (PartKey, Landing), found: &Mutex<HashMap<PartKe
 
 /// The value in the bytes of a range, in memory of its own: what is one of several is copied, so
 /// that nobody who keeps it keeps the others.
-fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
+fn value(want: &Want, range: &Read, from: u64, alone: bool) -> Value {
     let Reference { pack_offset, stored_bytes, original_bytes, codec, filter, .. } = want.reference;
     let at = usize::try_from(pack_offset - from).unwrap_or(usize::MAX);
-    let stored = range.slice(at..at + stored_bytes as usize);
+    let stored = range.bytes.slice(at..at + stored_bytes as usize);
     let original_bytes = original_bytes as usize;
-    busy(original_bytes, || {
+    // Known where the range is the value.
+    let known = range.crc.filter(|_| alone && codec == 0);
+    busy(if known.is_some() { 0 } else { original_bytes }, || {
         let decoded = decode(codec, filter, &stored, original_bytes);
         let undecodable = |error| PartFailure::Undecodable(want.object.to_string(), error);
         let value = match decoded.map_err(undecodable)? {
@@ -376,7 +378,8 @@ fn value(want: &Want, range: &Bytes, from: u64, alone: bool) -> Value {
             None if alone => stored.clone(),
             None => Bytes::copy_from_slice(&stored),
         };
-        let sound = crc32c(&value) == want.reference.original_crc;
+        let crc = known.unwrap_or_else(|| crc32c(&value));
+        let sound = crc == want.reference.original_crc;
         if sound || fault::on("restore-unchecked") {
             return Ok(value);
         }

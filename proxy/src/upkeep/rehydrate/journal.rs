@@ -82,7 +82,8 @@ impl<'a> Journal<'a> {
         let listed = self.listed().await?;
         self.known = listed.iter().map(|(key, _)| key.clone()).collect();
         let Some((key, bytes)) = listed.into_iter().last() else { return Ok(None) };
-        let text = self.store.get(&key, 0, usize::try_from(bytes).unwrap_or(usize::MAX)).await?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let text = self.store.get(&key, 0, bytes).await?.bytes;
         let wrong = |error| StoreError::Garbled(format!("{key}: {error}"));
         serde_json::from_slice(&text).map(Some).map_err(wrong)
     }

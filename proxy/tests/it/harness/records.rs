@@ -98,6 +98,14 @@ fn put(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
+/// Whether all batches of a section have the CRC of their bytes.
+pub fn sound(section: &Bytes) -> bool {
+    Batches::new(section).all(|entry| match entry {
+        Ok(Entry::Batch { range, .. }) => batch::verify_crc(&section[range]).is_ok(),
+        _ => false,
+    })
+}
+
 /// The heads of the whole batches of a records section, their CRCs checked.
 pub fn heads(section: &Bytes) -> Vec<BatchHeader> {
     entries(section).into_iter().map(|(header, _)| header).collect()
