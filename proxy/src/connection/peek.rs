@@ -278,6 +278,9 @@ mod tests {
                 Ok(None) => {}
                 Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),
             }
+            if let Some(part) = is_follower(head, &bytes[..held], bytes.len()) {
+                assert_eq!(is_follower(head, &bytes, bytes.len()), Some(part));
+            }
         }
         assert!(taken > 10_000 && refused > 1000, "{taken} taken, {refused} refused");
     }
