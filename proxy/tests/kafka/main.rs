@@ -165,3 +165,8 @@ on_kafka!(mutants_of_security, SECURED_4_3, [
 on_kafka!(mutants_of_exactly_once, KAFKA_4_3, [
     each_broken_rule_is_seen => exact::mutants::each_broken_rule_is_seen,
 ]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_readers, KAFKA_4_3, [
+    each_client_sees_a_wrong_crc => readers::mutants::every_client_sees_a_wrong_crc,
+]);

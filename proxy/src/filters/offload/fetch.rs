@@ -18,6 +18,7 @@ use protocol_ext::wire::WireError;
 
 use super::aborted::Aborted;
 use super::parts::{PartFailure, Value, Want};
+use super::produce::spoiled;
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::spent::Spent;
 use super::turn::Turn;
@@ -367,7 +368,12 @@ impl Offload {
         let options = RewriteOptions::default();
         let rewritten =
             busy(batch.original_bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
-        Ok(rewritten?)
+        let mut pieces = rewritten?;
+        // It holds the checksum.
+        pieces.iter_mut().take(1).for_each(|head| {
+            *head = spoiled(std::mem::take(head), "stale-crc-restored");
+        });
+        Ok(pieces)
     }
 }
 

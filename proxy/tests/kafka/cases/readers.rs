@@ -29,11 +29,9 @@ const CODECS: [&str; 3] = ["none", "zstd", "lz4"];
 /// Values of a codec.
 const VALUES: usize = 40;
 
-/// Five kinds of clients read one topic: uncompressed batches beside compressed ones, small values
-/// beside large ones.
-pub fn every_client_reads_what_was_sent(rig: &mut Rig) {
-    let store = Scratch::new("store");
-    let (proxy, place) = start(rig, &store, "");
+/// A topic with all values, and what was sent there.
+fn filled(rig: &mut Rig, store: &Scratch) -> (Proxy, Place, Vec<String>) {
+    let (proxy, place) = start(rig, store, "");
     let mut sent = Vec::new();
     for (n, codec) in (0..).zip(CODECS) {
         let producer = producer(&place.bootstrap, &[("compression.type", codec)]);
@@ -44,6 +42,14 @@ pub fn every_client_reads_what_was_sent(rig: &mut Rig) {
         }
         producer.flush(TIMEOUT).unwrap();
     }
+    (proxy, place, sent)
+}
+
+/// Five kinds of clients read one topic: uncompressed batches beside compressed ones, small values
+/// beside large ones.
+pub fn every_client_reads_what_was_sent(rig: &mut Rig) {
+    let store = Scratch::new("store");
+    let (proxy, place, sent) = filled(rig, &store);
     let large = sent.iter().filter(|value| value.len() > 1000).count();
     let stored = proxy.metric("firebreak_offload_objects_total{op=\"store\"}");
     assert_eq!(stored, large as f64, "values in the store");
@@ -128,4 +134,29 @@ fn by_franz_go(_: &Rig, place: &Place, count: usize) -> Vec<String> {
     let errors = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "franz-go: {}\n{errors}", done.status);
     lines(std::str::from_utf8(&done.stdout).unwrap())
+}
+
+/// Each client checks: batches whose CRCs do not fit are no records to it.
+#[cfg(feature = "failpoints")]
+pub mod mutants {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::{CODECS, READERS, Rig, Scratch, VALUES, filled, tell};
+
+    /// Restored batches have wrong CRCs: nobody may read what was sent.
+    pub fn every_client_sees_a_wrong_crc(rig: &mut Rig) {
+        rig.faults = Some("stale-crc-restored=return".to_owned());
+        let store = Scratch::new("store");
+        let (_proxy, place, _) = filled(rig, &store);
+        rig.faults = None;
+        let all = CODECS.len() * VALUES;
+        for (client, read) in READERS {
+            let read = catch_unwind(AssertUnwindSafe(|| read(rig, &place, all).len()));
+            let seen = read.as_ref().map_or(true, |values| *values < all);
+            assert!(seen, "{client} read everything though CRCs are wrong");
+            let values = read.map_or("an error".to_owned(), |n| format!("{n} of {all} values"));
+            tell(&format!("stale-crc-restored is seen by {client}: {values}"));
+            rig.executed();
+        }
+    }
 }
