@@ -35,12 +35,8 @@ pub async fn logs_are_copied(faults: Faults) -> Checked {
     let sent = single(noise(1, 20_000));
     let (error, _) = client.produce(9, "t", 0, &sent).await?;
     ensure_eq!(error, 0, "error of Produce");
-    let stored = async || {
-        let mut cluster = brokers.cluster();
-        let stored = cluster.log("t", 0).and_then(|log| log.batches().next().cloned());
-        stored.ok_or_else(|| failure("no batch in the log"))
-    };
-    let stored = stored().await?;
+    let stored = brokers.cluster().log("t", 0).and_then(|log| log.batches().next().cloned());
+    let stored = stored.ok_or_else(|| failure("no batch in the log"))?;
     for version in [4, 11, 12, 13, 14, 15, 16, 17, 18] {
         let request = || fetch(version, "t", &[(0, 0)], ALL);
         let of_follower = asked_by(5, version, request());

@@ -80,7 +80,7 @@ fn mutants() -> Vec<Mutant> {
         mutant!("address-produce-tail", "names a broker", "is at"),
         mutant!("address-fetch-tail", "names a broker", "is at"),
         outage_mutant!("late-loses-others", run_silent, "values came beside"),
-        outage_mutant!("ack-before-durable", run_away, "not as it was sent", "not done", "do not go"),
+        outage_mutant!("ack-before-durable", run_away, "nothing was stored", "not as it was sent"),
         crowd_mutant!("room-unbounded", "bytes held in the storm"),
         crowd_mutant!("holders-unseen", "no answer to"),
     ]
