@@ -49,8 +49,7 @@ pub const FETCH: Message = Message {
     ],
 };
 
-const REPLICA_STATE: &[Field] =
-    &[i32f("ReplicaId").role(Role::Replica), i64f("ReplicaEpoch")];
+const REPLICA_STATE: &[Field] = &[i32f("ReplicaId").role(Role::Replica), i64f("ReplicaEpoch")];
 
 const FETCH_TOPIC: &[Field] = &[
     string("Topic").until(12).role(Role::Topic),

@@ -67,10 +67,8 @@ const FETCH_TOPIC: &[Field] = &[
     array("Partitions", FETCH_PARTITION),
 ];
 
-const ABORTED: &[Field] = &[
-    i64f("ProducerId").role(Role::AbortedProducer),
-    i64f("FirstOffset").role(Role::AbortedFrom),
-];
+const ABORTED: &[Field] =
+    &[i64f("ProducerId").role(Role::AbortedProducer), i64f("FirstOffset").role(Role::AbortedFrom)];
 
 const FETCH_PARTITION: &[Field] = &[
     i32f("PartitionIndex").role(Role::Partition),

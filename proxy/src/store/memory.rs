@@ -138,7 +138,8 @@ pub mod weather {
 
     /// Comes to an end unless an object is silent.
     pub async fn heard(key: &str) {
-        let is_silent = |place: &Place| place.silent.as_ref().is_some_and(|text| key.contains(text));
+        let is_silent =
+            |place: &Place| place.silent.as_ref().is_some_and(|text| key.contains(text));
         if PLACE.with_borrow(|place| place.as_ref().is_some_and(is_silent)) {
             std::future::pending::<()>().await;
         }

@@ -61,7 +61,8 @@ impl Scene {
 /// By the rule `fail` a batch is refused with a retriable error, and stored once there is room.
 pub async fn what_cannot_be_kept_is_refused(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
-    let [first, second, small] = [(0, 30_000), (1, 40_000), (2, 100)].map(|(n, bytes)| single(noise(n, bytes)));
+    let [first, second, small] =
+        [(0, 30_000), (1, 40_000), (2, 100)].map(|(n, bytes)| single(noise(n, bytes)));
     let refused = scene.client.produce(9, "t", 0, &second).await?;
     ensure_eq!(refused, (STORAGE_ERROR, -1), "answer while the disk is full");
     ensure_eq!(scene.brokers.cluster().count(0), 1, "Produce requests at the broker");

@@ -74,7 +74,9 @@ fn away(world: &Rc<World>) {
     }
     let after = counts();
     let refused = world.counted(NOT_STORED_BATCHES);
-    println!("objects, records acknowledged, large values read: {before:?}, {meanwhile:?}, {after:?}");
+    println!(
+        "objects, records acknowledged, large values read: {before:?}, {meanwhile:?}, {after:?}"
+    );
     println!("batches not stored: {refused}");
     if before.0 == 0 || before.2 == 0 {
         world.violate("nothing was stored or read before the store went away");
@@ -182,7 +184,8 @@ async fn read_beside_silence(world: &Rc<World>) -> Result<(), Lost> {
                 Err(why) => world.violate(why),
             }
         }
-        let late = world.plane.borrow().as_ref().map_or(0, |plane| plane.metrics.offload_late.get());
+        let late =
+            world.plane.borrow().as_ref().map_or(0, |plane| plane.metrics.offload_late.get());
         println!("silent {silent:?}: {} values after {took:?}, late {late}", came.len());
         if came != expected {
             world.violate(format!("{} values came beside {silent:?}", came.len()));
