@@ -101,7 +101,10 @@ impl<A: Addresses> Visit for Rewrite<'_, A> {
             | Role::TransactionalId
             | Role::Acks
             | Role::Acquired
-            | Role::SessionId => None,
+            | Role::SessionId
+            | Role::Replica
+            | Role::AbortedProducer
+            | Role::AbortedFrom => None,
         }
     }
 }

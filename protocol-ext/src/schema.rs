@@ -46,6 +46,12 @@ pub enum Role {
     Acks,
     /// Fetch: session id.
     SessionId,
+    /// Fetch: id of the follower that asks; negative for everybody else.
+    Replica,
+    /// Fetch: producer of a transaction that was aborted, as readers of committed records are told.
+    AbortedProducer,
+    /// Fetch: its first offset.
+    AbortedFrom,
 }
 
 /// A field's type.

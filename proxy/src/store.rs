@@ -268,7 +268,10 @@ impl ObjectStore {
             Kind::Local(local) => local.get(key, offset, length).await.map(unsummed),
             Kind::Memory(memory) => {
                 #[cfg(feature = "sim")]
-                weather::pass().await?;
+                {
+                    weather::heard(key).await;
+                    weather::pass().await?;
+                }
                 memory.get(key, offset, length).map(unsummed)
             }
             Kind::S3(s3) => s3.get(key, offset, length).await,

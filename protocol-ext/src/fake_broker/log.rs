@@ -201,6 +201,14 @@ impl FakeLog {
         Some(self.start)
     }
 
+    /// Leaves of each batch what `keep` gives of it, as compaction does: offsets stay.
+    pub fn compact(&mut self, mut keep: impl FnMut(&Bytes) -> Option<Bytes>) {
+        self.batches.retain_mut(|(_, bytes)| {
+            let kept = keep(bytes);
+            kept.map(|kept| *bytes = kept).is_some()
+        });
+    }
+
     /// Offset of the first record.
     pub fn start(&self) -> i64 {
         self.start

@@ -35,8 +35,8 @@ pub const FETCH: Message = Message {
     max: 18,
     fields: &[
         string("ClusterId").since(12).tag(0),
-        i32f("ReplicaId").until(14),
-        structure("ReplicaState", &[i32f("ReplicaId"), i64f("ReplicaEpoch")]).since(15).tag(1),
+        i32f("ReplicaId").until(14).role(Role::Replica),
+        structure("ReplicaState", REPLICA_STATE).since(15).tag(1),
         i32f("MaxWaitMs"),
         i32f("MinBytes"),
         i32f("MaxBytes").since(3),
@@ -48,6 +48,8 @@ pub const FETCH: Message = Message {
         string("RackId").since(11),
     ],
 };
+
+const REPLICA_STATE: &[Field] = &[i32f("ReplicaId").role(Role::Replica), i64f("ReplicaEpoch")];
 
 const FETCH_TOPIC: &[Field] = &[
     string("Topic").until(12).role(Role::Topic),

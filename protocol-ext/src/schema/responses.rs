@@ -67,6 +67,9 @@ const FETCH_TOPIC: &[Field] = &[
     array("Partitions", FETCH_PARTITION),
 ];
 
+const ABORTED: &[Field] =
+    &[i64f("ProducerId").role(Role::AbortedProducer), i64f("FirstOffset").role(Role::AbortedFrom)];
+
 const FETCH_PARTITION: &[Field] = &[
     i32f("PartitionIndex").role(Role::Partition),
     i16f("ErrorCode").role(Role::ErrorCode),
@@ -76,7 +79,7 @@ const FETCH_PARTITION: &[Field] = &[
     structure("DivergingEpoch", &[i32f("Epoch"), i64f("EndOffset")]).since(12).tag(0),
     structure("CurrentLeader", LEADER).since(12).tag(1),
     structure("SnapshotId", &[i64f("EndOffset"), i32f("Epoch")]).since(12).tag(2),
-    array("AbortedTransactions", &[i64f("ProducerId"), i64f("FirstOffset")]).since(4),
+    array("AbortedTransactions", ABORTED).since(4),
     i32f("PreferredReadReplica").since(11),
     records("Records"),
 ];

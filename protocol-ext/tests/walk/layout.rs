@@ -144,7 +144,10 @@ fn other(role: Role, n: i64) -> Replace {
         | Role::Partition
         | Role::ErrorCode
         | Role::Acks
-        | Role::SessionId => Replace::Int(n % 100),
+        | Role::SessionId
+        | Role::Replica
+        | Role::AbortedProducer
+        | Role::AbortedFrom => Replace::Int(n % 100),
         _ if n % 7 == 0 => Replace::Bytes(None),
         _ => Replace::Bytes(Some("x".repeat(usize::try_from(n * 13 % 400).unwrap_or(0)).into())),
     }

@@ -2,13 +2,19 @@
 
 use protocol_ext::api;
 use protocol_ext::header::{self, Head};
+use protocol_ext::schema::{Role, requests};
+use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::{Reader, WireError};
 
+use crate::fault;
 use crate::filters::offload::TopicRef;
 use crate::limits::IO_BUFFER_BYTES;
 
 /// Within so many bytes the fields before the records of a request must end.
-const PEEK_BYTES_MAX: usize = IO_BUFFER_BYTES - 4;
+pub const PEEK_BYTES_MAX: usize = IO_BUFFER_BYTES - 4;
+
+/// First version in which a follower says so behind the topics.
+const WITH_REPLICA_STATE: i16 = 15;
 
 /// The start of a Produce request.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +97,30 @@ pub fn fetch(head: Head, held: &[u8], frame_bytes: usize) -> Result<Option<Fetch
             partition_bytes_max: partition.map(|bytes| usize::try_from(bytes).unwrap_or(0)),
         })
     })
+}
+
+/// Whether a Fetch request is a follower's, which copies the log as it lies there; `None` if more
+/// of it must be read. What is malformed is the broker's to refuse.
+pub fn is_follower(head: Head, held: &[u8], frame_bytes: usize) -> Option<bool> {
+    if fault::on("followers-restored") {
+        return Some(false);
+    }
+    let body_at = header::request_body_at(head, held);
+    if head.version < WITH_REPLICA_STATE {
+        let replica = body_at.and_then(|at| Reader::new(held, at).i32());
+        return replica.ok().map(|replica| replica >= 0);
+    }
+    // A tag behind everything else.
+    let frame = held.get(..frame_bytes)?;
+    let mut replica = -1;
+    let mut look = |role: Role, value: Value<'_>| {
+        if role == Role::Replica {
+            replica = value.int();
+        }
+        None
+    };
+    let walked = body_at.and_then(|at| walk(&requests::FETCH, head.version, frame, at, &mut look));
+    Some(walked.is_ok() && replica >= 0)
 }
 
 /// Reads on from behind the bytes asked for to what the first partition says of itself.
@@ -247,6 +277,9 @@ mod tests {
                 Ok(Some(part)) => assert_eq!(asked, Ok(Some(part))),
                 Ok(None) => {}
                 Err(_) => assert!(held >= PEEK_BYTES_MAX, "refused by a part of {held} bytes"),
+            }
+            if let Some(part) = is_follower(head, &bytes[..held], bytes.len()) {
+                assert_eq!(is_follower(head, &bytes, bytes.len()), Some(part));
             }
         }
         assert!(taken > 10_000 && refused > 1000, "{taken} taken, {refused} refused");

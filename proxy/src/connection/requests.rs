@@ -387,6 +387,18 @@ impl<'a> Requests<'a> {
             let Some(asked) = peek::fetch(head, held, frame_bytes)? else {
                 return Ok(Opened::More);
             };
+            let whole = peek::PEEK_BYTES_MAX + 1..=WHOLE_REQUEST_BYTES_MAX;
+            match peek::is_follower(head, held, frame_bytes) {
+                Some(true) => {
+                    self.push(head, answer, class);
+                    return Ok(Opened::Pass(frame_bytes));
+                }
+                None if whole.contains(&frame_bytes) => {
+                    return Ok(Opened::Whole(head, frame_bytes));
+                }
+                None if frame_bytes < *whole.start() => return Ok(Opened::More),
+                Some(false) | None => {}
+            }
             if asked.at.is_some() && asked.bytes_max > self.plane.fetch_bytes_max() {
                 return Ok(Opened::Whole(head, frame_bytes));
             }

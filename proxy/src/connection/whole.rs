@@ -68,7 +68,11 @@ impl Requests<'_> {
         let wrong = |error| request_error(head.api, error);
         self.learn_ids(head, &frame).await?;
         let asked = peek::fetch(head, &frame, frame.len()).map_err(wrong)?.unwrap_or_default();
-        let (bytes, frame) = self.bounded(frame, (asked.bytes_max, asked.at));
+        let follower = peek::is_follower(head, &frame, frame.len()) == Some(true);
+        let (bytes, frame) = match follower {
+            false => self.bounded(frame, (asked.bytes_max, asked.at)),
+            true => (asked.bytes_max, frame),
+        };
         let wanted = self.wanted(bytes, asked.partition_bytes_max);
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
@@ -77,11 +81,12 @@ impl Requests<'_> {
             let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
+            let wanted = (!follower).then_some(wanted);
             return self.read(ways, head, (&request, rest), wanted).await;
         }
         let answer = match &self.plane.offload {
-            Some(_) => Answer::Restore(&responses::FETCH, wanted),
-            None => treatment(head).0,
+            Some(_) if !follower => Answer::Restore(&responses::FETCH, wanted),
+            Some(_) | None => treatment(head).0,
         };
         self.push(head, answer, Class::Full);
         self.forward(vec![frame]).await
@@ -122,13 +127,14 @@ impl Requests<'_> {
     }
 
     /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by
-    /// who waits for the answers before may be the room that these need.
+    /// who waits for the answers before may be the room that these need. Values are restored for
+    /// who wants some.
     async fn read(
         &mut self,
         ways: Ways<'_>,
         head: Head,
         (request, rest): (&FetchRequest, Option<Bytes>),
-        wanted: Wanted,
+        wanted: Option<Wanted>,
     ) -> Result<(), ConnectionError> {
         // The request was read: what is wrong now is what the home broker told beside it.
         let wrong = |error| response_error(head.api, error);
@@ -138,15 +144,15 @@ impl Requests<'_> {
         let beside = self.home(head, rest).await?;
         let legs = self.legs.get_or_insert_default();
         let (answer, room) = legs.fetch(ways, head, request, beside).await.map_err(wrong)?;
-        let Some(offload) = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"))
-        else {
+        let offload = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"));
+        let Some((offload, wanted)) = offload.zip(wanted) else {
             let held = room.into_iter().collect();
             self.push(head, Answer::Local(framed(vec![answer]), held), Class::Full);
             return Ok(());
         };
-        let message = &responses::FETCH;
-        let restored =
-            offload.restore(message, head.version, &answer, wanted, ways.directory).await;
+        let layout = (&responses::FETCH, head.version);
+        let wanted = (wanted, &self.queue.turn);
+        let restored = offload.restore(layout, &answer, wanted, ways.directory).await;
         let restored = restored.map_err(wrong)?;
         let held = room.into_iter().chain(restored.room).collect();
         self.push(head, Answer::Local(framed(restored.frame), held), Class::Full);

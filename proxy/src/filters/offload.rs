@@ -5,6 +5,7 @@
 //! after its object is durable; a value is followed only if its signature fits the topic; a value
 //! is restored only if its checksum fits.
 
+mod aborted;
 mod fetch;
 pub mod keys;
 mod losses;
@@ -15,6 +16,7 @@ mod produce;
 mod sections;
 mod share;
 mod spent;
+mod turn;
 
 use std::io;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub use parts::{PartFailure, Parts, Want};
 pub use produce::{Produced, STORAGE_ERROR};
 pub use sections::{TopicRef, produce_sections};
 pub use share::{Longest, NotRestored, Sharing};
+pub use turn::Turn;
 
 /// Tenant that references are bound to while there is one virtual cluster.
 pub const TENANT: &str = "";

@@ -97,6 +97,7 @@ pub mod weather {
     struct Place {
         objects: Arc<RwLock<Objects>>,
         weather: Option<Weather>,
+        silent: Option<String>,
     }
 
     thread_local! {
@@ -124,6 +125,24 @@ pub mod weather {
                 place.weather = Some(weather);
             }
         });
+    }
+
+    /// From now on reads of objects with this text in their keys are never answered.
+    pub fn silence(text: Option<&str>) {
+        PLACE.with_borrow_mut(|place| {
+            if let Some(place) = place {
+                place.silent = text.map(str::to_owned);
+            }
+        });
+    }
+
+    /// Comes to an end unless an object is silent.
+    pub async fn heard(key: &str) {
+        let is_silent =
+            |place: &Place| place.silent.as_ref().is_some_and(|text| key.contains(text));
+        if PLACE.with_borrow(|place| place.as_ref().is_some_and(is_silent)) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The objects of a simulation, or of this process.

@@ -164,7 +164,7 @@ pub async fn sweep(
             orphans.insert(key.clone(), listed.clone());
         } else {
             report.hidden.add(listed);
-            if deleted_topics {
+            if deleted_topics || fault::on("deleted-topics-unasked") {
                 orphans.insert(key.clone(), listed.clone());
             }
         }

@@ -11,9 +11,10 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{batch, heads, read, records, single};
 use crate::harness::requests::{fetch, fetched};
-use crate::harness::{Checked, ensure, ensure_eq, noise};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 
 const THRESHOLD: usize = 1000;
+const REFERENCE_BYTES: usize = 112;
 const ALL: i32 = i32::MAX;
 
 struct Scene {
@@ -24,9 +25,13 @@ struct Scene {
 }
 
 async fn scene(change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
+    scene_with(None, change).await
+}
+
+async fn scene_with(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
     let brokers = Brokers::start(1).await;
     let store = Folder::new();
-    let setup = change(Setup::new(&brokers, None).offload(&store, THRESHOLD));
+    let setup = change(Setup::new(&brokers, faults).offload(&store, THRESHOLD));
     let proxy = setup.start().await;
     let client = Client::connect(proxy.port).await?;
     Ok(Scene { brokers, proxy, client, _store: store })
@@ -53,7 +58,7 @@ impl Scene {
 }
 
 /// The batch with some bytes changed and a CRC that fits.
-fn changed(batch: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
+pub fn changed(batch: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
     let mut out = batch.to_vec();
     out[at..at + bytes.len()].copy_from_slice(bytes);
     let crc = crc32c(&out[21..]);
@@ -62,8 +67,9 @@ fn changed(batch: &Bytes, at: usize, bytes: &[u8]) -> Bytes {
 }
 
 const ATTRIBUTES: usize = 21;
-const LAST_OFFSET_DELTA: usize = 23;
+pub const LAST_OFFSET_DELTA: usize = 23;
 const MAX_TIMESTAMP: usize = 35;
+const PRODUCER_ID: usize = 43;
 
 #[tokio::test]
 async fn a_batch_with_the_brokers_append_time_keeps_it() -> Checked {
@@ -155,37 +161,94 @@ async fn a_bomb_in_the_log_passes_as_it_came_and_takes_no_memory() -> Checked {
     Ok(())
 }
 
-/// Five partitions of 30 MB each, 50 MB asked for: the first is whole, and all come in turn.
-#[tokio::test]
-async fn large_values_of_many_partitions_come_one_after_the_other() -> Checked {
+/// Five partitions of 30 MB each, 50 MB asked for, by the same request again and again: an answer
+/// holds the first batch that it has room for whole, and each partition has its turn.
+pub async fn partitions_take_turns(faults: Faults) -> Checked {
     const VALUE: usize = 30_000_000;
-    let mut scene = scene(|setup| setup).await?;
-    for partition in 0..3 {
-        let sent = single(noise(partition, VALUE));
-        let partition = i32::try_from(partition).unwrap_or(0);
-        let (error, _) = scene.client.produce(9, "t", partition, &sent).await?;
+    const PARTITIONS: i32 = 5;
+    let mut scene = scene_with(faults, |setup| setup).await?;
+    scene.brokers.cluster().add_topic("large", 5);
+    let value = |partition: i32| noise(u64::from(partition.unsigned_abs()), VALUE);
+    for partition in 0..PARTITIONS {
+        let (error, _) =
+            scene.client.produce(9, "large", partition, &single(value(partition))).await?;
         ensure_eq!(error, 0, "error of Produce");
     }
-    let mut left = vec![(0, 0), (1, 0), (2, 0)];
-    let mut answers = 0;
-    while !left.is_empty() {
-        let answer: FetchResponse =
-            scene.client.call(1, 11, &fetch(11, "t", &left, 50_000_000)).await?;
-        answers += 1;
+    let all: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+    let asked = fetch(11, "large", &all, 50_000_000);
+    let mut left: Vec<_> = (0..PARTITIONS).collect();
+    for _ in 0..PARTITIONS {
+        let answer: FetchResponse = scene.client.call(1, 11, &asked).await?;
         let mut bytes = 0;
         for (partition, error, section) in fetched(answer)? {
             ensure_eq!(error, 0, "error of partition {partition}");
             bytes += section.len();
             if !section.is_empty() {
-                let expected = noise(u64::from(partition.unsigned_abs()), VALUE);
-                ensure!(read(&section)[0].value == Some(expected), "value {partition} differs");
-                left.retain(|(p, _)| *p != partition);
+                let came = read(&section).remove(0).value;
+                ensure!(came == Some(value(partition)), "value {partition} differs");
+                left.retain(|other| *other != partition);
             }
         }
-        ensure!(bytes <= 50_000_000, "{bytes} bytes where 50 MB were asked for");
-        ensure!(answers <= 3, "{} partitions never come", left.len());
+        ensure!((VALUE..=50_000_000).contains(&bytes), "{bytes} bytes of 50 MB asked for");
+    }
+    ensure!(left.is_empty(), "partitions that never come: {left:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_values_of_many_partitions_come_one_after_the_other() -> Checked {
+    partitions_take_turns(None).await
+}
+
+/// Values of aborted transactions are not read for who drops them, and all others are.
+pub async fn aborted_values_are_not_read(faults: Faults) -> Checked {
+    const VALUE: usize = 20_000;
+    let mut scene = scene_with(faults, |setup| setup).await?;
+    // Two producers, and what became of their transactions; the last one is in none.
+    let written = [(1, Some(false)), (2, Some(true)), (1, Some(true)), (3, None)];
+    let mut batches = Vec::new();
+    for (n, (producer, _)) in (0..).zip(written) {
+        let stored = scene.referring(&single(noise(n, VALUE))).await?;
+        batches.push(changed(&stored, PRODUCER_ID, &i64::to_be_bytes(producer)));
+    }
+    for (batch, (producer, end)) in batches.iter().zip(written) {
+        let Some(committed) = end else {
+            scene.append(1, batch);
+            continue;
+        };
+        // A second batch of it, and only then its end.
+        let transactional = changed(batch, ATTRIBUTES, &[0, 0x10]);
+        scene.append(1, &transactional);
+        scene.append(1, &transactional);
+        let mut cluster = scene.brokers.cluster();
+        cluster.log("t", 1).expect("a log").end_transaction(producer, 3, committed);
+    }
+    let got = async || scene.proxy.metric("firebreak_offload_objects_total{op=\"restore\"}").await;
+    let mut client = Client::connect(scene.proxy.port).await?;
+    let mut before = got().await?;
+    for (isolation, restored) in [(1, 5.0), (0, 7.0)] {
+        let asked = fetch(11, "t", &[(1, 0)], ALL).with_isolation_level(isolation);
+        let answer: FetchResponse = client.call(1, 11, &asked).await?;
+        let (_, error, section) = fetched(answer)?.remove(0);
+        ensure_eq!(error, 0, "error of Fetch");
+        let values = read(&section).into_iter().filter_map(|record| record.value);
+        let values: Vec<_> = values.filter(|value| value.len() >= REFERENCE_BYTES).collect();
+        let sent = [0, 0, 1, 1, 2, 2, 3].map(|n| noise(n, VALUE));
+        for (n, (value, sent)) in values.iter().zip(&sent).enumerate() {
+            let dropped = isolation == 1 && n < 2;
+            ensure!(dropped || value == sent, "value {n} of {} bytes differs", value.len());
+        }
+        ensure_eq!(values.len(), sent.len(), "values that came");
+        let after = got().await?;
+        ensure_eq!(after - before, restored, "values read with isolation level {isolation}");
+        before = after;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn values_of_aborted_transactions_are_not_read_for_who_drops_them() -> Checked {
+    aborted_values_are_not_read(None).await
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ mod check;
 mod classes;
 mod cut_through;
 mod exact;
+mod followers;
+#[cfg(feature = "failpoints")]
+mod full;
 mod harness;
 mod holders;
 mod hostile;

@@ -10,9 +10,10 @@ use std::time::Duration;
 use crate::harness::{Checked, Faults};
 use crate::rehydrate::refusals;
 use crate::{
-    addresses, brokers, budget, exact, holders, hostile, lifecycle, lost, many_batches, offload,
-    order, origin, overstay, passthrough, permissions, reach, refused, rehydrate, room, routed,
-    sasl, segments, share, shared_cache, store, tails, tls, upkeep, versions,
+    addresses, brokers, budget, exact, followers, full, holders, hostile, lifecycle, log_shapes,
+    lost, many_batches, offload, order, origin, overstay, passthrough, permissions, reach, refused,
+    rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails, tls, upkeep,
+    versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -271,6 +272,36 @@ fn mutants_of_losses() -> Vec<Mutant> {
             "partition-bytes-ignored",
             offload::restored_values_keep_to_what_partitions_want,
             "bytes wanted"
+        ),
+    ]
+}
+
+/// Who is given values and when, and what becomes of objects.
+fn mutants_of_values() -> Vec<Mutant> {
+    use upkeep::life;
+    vec![
+        mutant!("followers-restored", followers::logs_are_copied, "bytes for a follower"),
+        mutant!("turn-forgotten", log_shapes::partitions_take_turns, "never come"),
+        mutant!("aborted-values-read", log_shapes::aborted_values_are_not_read, "values read with"),
+        mutant!("aborted-for-ever", log_shapes::aborted_values_are_not_read, "value 4 of 112"),
+        mutant!(
+            "ack-before-durable",
+            "ack-before-durable=return;disk-full=1*off->5*return",
+            full::what_cannot_be_kept_is_refused,
+            "answer while the disk is full"
+        ),
+        mutant!(
+            "half-files-kept",
+            "half-files-kept=return;disk-full=1*off->5*return",
+            full::what_cannot_be_kept_is_refused,
+            "half files"
+        ),
+        mutant!("gc-forgets-logs", life::a_retry_leaves_an_orphan, "objects left by gc"),
+        mutant!("gc-forgets-logs", life::compacted_values_go, "orphans, dangling"),
+        mutant!(
+            "deleted-topics-unasked",
+            life::a_topic_made_anew_keeps_its_objects,
+            "gone without being asked for"
         ),
     ]
 }
@@ -645,6 +676,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
     mutants.extend(mutants_of_losses());
+    mutants.extend(mutants_of_values());
     mutants.extend(mutants_of_shared_values());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());

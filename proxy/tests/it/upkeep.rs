@@ -1,5 +1,7 @@
 //! Upkeep: what nothing refers to goes in two passes, what something refers to never.
 
+pub mod life;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -34,18 +36,10 @@ async fn scene(faults: Faults) -> Checked<Scene> {
 }
 
 async fn scene_of(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
-    let brokers = Brokers::start(2).await;
-    brokers.cluster().add_topic("other", 1);
-    let store = Folder::new();
-    let setup = Setup::new(&brokers, None).offload(&store, 1000).offloaded("t");
-    let proxy = change(setup).start().await;
-    let mut client = Client::connect(proxy.port).await?;
-    let sent: Vec<_> = (0..3).map(|n| single(noise(n, 20_000))).collect();
-    for batch in &sent {
-        let (error, _) = client.produce(9, "t", 0, batch).await?;
-        ensure_eq!(error, 0, "error of Produce");
+    let mut scene = bare(faults, change).await?;
+    for n in 0..3 {
+        scene.take(single(noise(n, 20_000))).await?;
     }
-    let scene = Scene { brokers, store, proxy, client, sent, faults };
     let referred = scene.objects().remove(0);
     let name = referred.file_name().expect("a name").to_string_lossy();
     let name: String = name.chars().rev().collect();
@@ -53,6 +47,18 @@ async fn scene_of(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checke
     scene.age_objects()?;
     ensure_eq!(scene.objects().len(), 4, "objects");
     Ok(scene)
+}
+
+/// A proxy with a store, and nothing in it. Faults are those of upkeep.
+async fn bare(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
+    let brokers = Brokers::start(2).await;
+    brokers.cluster().add_topic("other", 1);
+    let store = Folder::new();
+    let setup = Setup::new(&brokers, None).offload(&store, 1000).offloaded("t");
+    let proxy = change(setup).start().await;
+    // That of the broker which leads the first partition.
+    let client = Client::connect(proxy.node(0)).await?;
+    Ok(Scene { brokers, store, proxy, client, sent: Vec::new(), faults })
 }
 
 /// Runs a command of upkeep: its exit code, what it printed and what it said.
@@ -77,6 +83,14 @@ fn counted(report: &Value, name: &str) -> u64 {
 }
 
 impl Scene {
+    /// Has a batch written to the first partition.
+    async fn take(&mut self, batch: Bytes) -> Checked {
+        let (error, _) = self.client.produce(9, "t", 0, &batch).await?;
+        ensure_eq!(error, 0, "error of Produce");
+        self.sent.push(batch);
+        Ok(())
+    }
+
     fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         collect(&self.store.path().join("v1"), &mut found);

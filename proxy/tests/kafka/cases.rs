@@ -14,6 +14,7 @@ pub mod librdkafka;
 pub mod mutants;
 pub mod offload;
 pub mod old;
+pub mod readers;
 pub mod records;
 pub mod rolling;
 pub mod security;

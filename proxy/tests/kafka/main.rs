@@ -113,7 +113,7 @@ const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secu
 
 use cases::{
     addresses, admin, aged, by_hand, everything, exact, groups, kcat, librdkafka, offload, old,
-    records, rolling, security, segments, stamped, tools, trouble, virtual_topics,
+    readers, records, rolling, security, segments, stamped, tools, trouble, virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -135,6 +135,7 @@ on_kafka!(offload_4_3_1, KAFKA_4_3, [
     the_way_out => offload::the_way_out,
     lost_values_stop_nobody => offload::lost_values,
     a_passthrough_listener_for_librdkafka => offload::raw_references,
+    five_clients_read_what_was_sent => readers::every_client_reads_what_was_sent,
 ]);
 
 on_kafka!(exact_4_3_1, KAFKA_4_3, [
@@ -163,4 +164,9 @@ on_kafka!(mutants_of_security, SECURED_4_3, [
 #[cfg(feature = "failpoints")]
 on_kafka!(mutants_of_exactly_once, KAFKA_4_3, [
     each_broken_rule_is_seen => exact::mutants::each_broken_rule_is_seen,
+]);
+
+#[cfg(feature = "failpoints")]
+on_kafka!(mutants_of_readers, KAFKA_4_3, [
+    each_client_sees_a_wrong_crc => readers::mutants::every_client_sees_a_wrong_crc,
 ]);

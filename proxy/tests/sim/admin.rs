@@ -30,7 +30,7 @@ pub async fn run(world: Rc<World>, name: String) {
     let client = Client::new(&world, &name);
     client.learn(&["t".to_owned()]).await;
     while world.phase.get() < Phase::Finish {
-        tokio::time::sleep(world.ms(10, 300)).await;
+        tokio::time::sleep(world.rest(10, 300)).await;
         if burst(&client).await.is_err() {
             client.learn(&["t".to_owned()]).await;
         }

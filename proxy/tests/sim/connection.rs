@@ -25,8 +25,6 @@ pub const BOOTSTRAP: u16 = 19092;
 pub const FIRST: u16 = 19093;
 /// What is in the name of every broker's host.
 pub const UPSTREAM: &[u8] = b"upstream-";
-/// Time a client waits for an answer before it closes the connection.
-pub const REQUEST_LIMIT: Duration = Duration::from_secs(4);
 /// Requests that wait to be written.
 const WAITING_MAX: usize = 64;
 /// Time to connect.
@@ -132,7 +130,7 @@ impl Connection {
         self.state.due.borrow_mut().push_back(Due { correlation, to });
         let state = self.state.clone();
         Ok(async move {
-            match tokio::time::timeout(REQUEST_LIMIT, answer).await {
+            match tokio::time::timeout(state.world.patience.get(), answer).await {
                 Ok(Ok(frame)) => decoded(&state, api, version, &frame),
                 Ok(Err(_)) => Err(Lost),
                 Err(_) => {

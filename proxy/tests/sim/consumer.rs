@@ -37,11 +37,11 @@ pub async fn follow(world: Rc<World>, name: String, topics: Vec<Topic>) {
         let partitions = usize::try_from(reader.client.partitions(&topic)).expect("few");
         let partition = i32::try_from(world.below(partitions)).expect("few");
         match reader.read(&mut reading, (&topic, partition, split)).await {
-            Ok(0) => tokio::time::sleep(world.ms(20, 200)).await,
+            Ok(0) => tokio::time::sleep(world.rest(20, 200)).await,
             Ok(_) => {}
             Err(Lost) => {
                 reader.learn().await;
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50) * world.slow.get()).await;
             }
         }
     }

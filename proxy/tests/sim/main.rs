@@ -18,6 +18,7 @@ mod crowd;
 mod ledger;
 mod memory;
 mod mutants;
+mod outage;
 mod producer;
 mod proxy;
 mod records;

@@ -3,6 +3,7 @@
 //! Runs with `--features failpoints`; `FIREBREAK_MUTANT=NAME` runs one of them.
 
 use crate::crowd::Size;
+use crate::outage::{run_away, run_silent};
 use crate::scenario::Outcome;
 use crate::seeds::{FAULTS, run_crowd, run_one};
 
@@ -46,6 +47,18 @@ macro_rules! crowd_mutant {
     };
 }
 
+macro_rules! outage_mutant {
+    ($name:literal, $run:ident, $($complaint:literal),+) => {
+        Mutant {
+            name: $name,
+            action: "return",
+            complaints: &[$($complaint),+],
+            run: |_| $run(),
+            seeds: 1,
+        }
+    };
+}
+
 fn mutants() -> Vec<Mutant> {
     vec![
         mutant!("drop-answer", "was due", "not done"),
@@ -66,6 +79,8 @@ fn mutants() -> Vec<Mutant> {
         mutant!("address-describe-configs", "names a broker"),
         mutant!("address-produce-tail", "names a broker", "is at"),
         mutant!("address-fetch-tail", "names a broker", "is at"),
+        outage_mutant!("late-loses-others", run_silent, "values came beside"),
+        outage_mutant!("ack-before-durable", run_away, "nothing was stored", "not as it was sent"),
         crowd_mutant!("room-unbounded", "bytes held in the storm"),
         crowd_mutant!("holders-unseen", "no answer to"),
     ]

@@ -148,7 +148,7 @@ impl Producer {
             if self.send_all().await {
                 self.client.learn(topics).await;
             }
-            let pause = world.ms(5, 60);
+            let pause = world.rest(5, 60);
             tokio::select! {
                 biased;
                 Some(answer) = self.flights.next() => self.settle(answer),
@@ -381,7 +381,7 @@ impl Producer {
 async fn fire(world: &Rc<World>, client: &Client, orders: &Orders) {
     let topics: Vec<String> = orders.topics.iter().map(|(topic, _)| topic.clone()).collect();
     while world.phase.get() < Phase::Finish {
-        tokio::time::sleep(world.ms(10, 120)).await;
+        tokio::time::sleep(world.rest(10, 120)).await;
         let (topic, large) = &orders.topics[world.below(orders.topics.len())];
         let partitions = usize::try_from(client.partitions(topic)).expect("few");
         let partition = i32::try_from(world.below(partitions)).expect("few");

@@ -79,16 +79,7 @@ pub fn watched(seed: u64, simulate: impl FnOnce(&Rc<World>)) -> Outcome {
 fn simulate(world: &Rc<World>) {
     let features = Features::of(world.seed);
     prepare(world, features, 2);
-    let mut sim = Builder::new()
-        .rng_seed(world.seed)
-        .tick_duration(TICK)
-        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
-        .simulation_duration(Duration::from_secs(3600))
-        .min_message_latency(Duration::ZERO)
-        .max_message_latency(LATENCY_MAX)
-        .tcp_capacity(SEGMENTS)
-        .enable_random_order()
-        .build();
+    let mut sim = network(world, TICK);
     hosts(&mut sim, world, features);
     let mut trouble = Trouble::new(world, QUIET);
     while sim.elapsed() < TROUBLE {
@@ -113,6 +104,20 @@ fn simulate(world: &Rc<World>) {
     proxy::check_empty(world, "though all clients are long gone,");
     drain(&mut sim, world);
     tally(world);
+}
+
+/// A network without hosts, which are looked at once in `tick`.
+pub fn network<'a>(world: &World, tick: Duration) -> Sim<'a> {
+    Builder::new()
+        .rng_seed(world.seed)
+        .tick_duration(tick)
+        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+        .simulation_duration(Duration::from_secs(3600))
+        .min_message_latency(Duration::ZERO)
+        .max_message_latency(LATENCY_MAX)
+        .tcp_capacity(SEGMENTS)
+        .enable_random_order()
+        .build()
 }
 
 /// Counts what logs and the store hold at the end.
@@ -169,7 +174,7 @@ fn drain(sim: &mut Sim<'_>, world: &Rc<World>) {
 }
 
 /// Steps until nobody is busy with a phase.
-fn run_phase(sim: &mut Sim<'_>, world: &Rc<World>, phase: Phase) -> bool {
+pub fn run_phase(sim: &mut Sim<'_>, world: &Rc<World>, phase: Phase) -> bool {
     if phase == Phase::Read {
         world.busy.set(1);
     }
@@ -229,7 +234,8 @@ pub fn prepare(world: &World, features: Features, partitions: usize) {
     brokers::lead(world, 0);
 }
 
-fn hosts(sim: &mut Sim<'_>, world: &Rc<World>, features: Features) {
+/// Brokers, the proxy and clients of every kind.
+pub fn hosts(sim: &mut Sim<'_>, world: &Rc<World>, features: Features) {
     for n in 0..brokers::HOSTS {
         let world = world.clone();
         sim.host(brokers::host(n), move || brokers::run(world.clone(), n));

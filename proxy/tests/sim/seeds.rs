@@ -74,14 +74,18 @@ pub fn take_panics() -> Vec<String> {
 
 /// Runs one seed on a thread of its own.
 pub fn run_one(seed: u64) -> Outcome {
+    apart(move || scenario::run(seed))
+}
+
+/// Runs a simulation on a thread of its own.
+pub fn apart(run: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
     note_panics();
-    std::thread::spawn(move || scenario::run(seed)).join().expect("panics are caught inside")
+    std::thread::spawn(run).join().expect("panics are caught inside")
 }
 
 /// Runs a crowd on a thread of its own.
 pub fn run_crowd(seed: u64, size: Size) -> Outcome {
-    note_panics();
-    std::thread::spawn(move || crowd::run(seed, size)).join().expect("panics are caught inside")
+    apart(move || crowd::run(seed, size))
 }
 
 /// A number that the environment gives.

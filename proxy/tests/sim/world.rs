@@ -31,6 +31,8 @@ pub type Counts = BTreeMap<&'static str, u64>;
 
 /// Time without a request after which a broker closes a connection, unless another is set.
 const IDLE: Duration = Duration::from_secs(9);
+/// Time that a client waits for an answer, unless another is set.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Violations kept; more of a run add nothing.
 const VIOLATIONS_MAX: usize = 8;
 
@@ -64,6 +66,10 @@ pub struct World {
     pub cuts: Cell<usize>,
     /// Brokers take up to so long for an answer.
     pub pace: Cell<Duration>,
+    /// Clients rest so many times as long.
+    pub slow: Cell<u32>,
+    /// Time that a client waits for an answer before it closes the connection.
+    pub patience: Cell<Duration>,
     /// Time without a request after which a broker closes a connection.
     pub idle: Cell<Duration>,
     /// Connections that clients opened so far.
@@ -112,6 +118,8 @@ impl World {
             left: RefCell::default(),
             cuts: Cell::new(0),
             pace: Cell::new(Duration::from_millis(4)),
+            slow: Cell::new(1),
+            patience: Cell::new(PATIENCE),
             idle: Cell::new(IDLE),
             connections: Cell::new(0),
             open_at_brokers: Cell::new(0),
@@ -204,6 +212,11 @@ impl World {
     pub fn ms(&self, from: u64, to: u64) -> Duration {
         let span = usize::try_from(to - from + 1).expect("small");
         Duration::from_millis(from + self.below(span) as u64)
+    }
+
+    /// Milliseconds in a range that a client rests.
+    pub fn rest(&self, from: u64, to: u64) -> Duration {
+        self.ms(from, to) * self.slow.get()
     }
 
     /// True once in so many times.

@@ -23,7 +23,9 @@ impl Responses<'_> {
             return Err(ConnectionError::Filter("no filter for a response".to_owned()));
         };
         let addresses = &*self.plane.directory;
-        let restored = offload.restore(message, exchange.version, &frame, wanted, addresses).await;
+        let layout = (message, exchange.version);
+        let wanted = (wanted, &self.queue.turn);
+        let restored = offload.restore(layout, &frame, wanted, addresses).await;
         let restored = restored.map_err(|error| response_error(exchange.api, error))?;
         let _values = restored.room;
         self.write(&framed(restored.frame)).await

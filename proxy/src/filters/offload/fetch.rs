@@ -16,9 +16,12 @@ use protocol_ext::replace::{Replacement, RewriteOptions};
 use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 
+use super::aborted::Aborted;
 use super::parts::{PartFailure, Value, Want};
+use super::produce::spoiled;
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::spent::Spent;
+use super::turn::Turn;
 use super::{Offload, Wanted};
 use crate::budget::Room;
 use crate::fault;
@@ -85,22 +88,26 @@ impl Offload {
     /// Addresses in the tail are rewritten on the way.
     pub async fn restore(
         &self,
-        message: &'static Message,
-        version: i16,
+        (message, version): (&'static Message, i16),
         frame: &Bytes,
-        wanted: Wanted,
+        (wanted, turn): (Wanted, &Turn),
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
         let found = sections(message, version, frame, at, ANSWERED_SECTIONS_MAX)?;
         let mut spent = Spent::new(wanted.bytes.min(RESTORED_BYTES_MAX));
-        let mut planned = Vec::with_capacity(found.len());
-        for section in &found {
+        let mut planned: Vec<_> = found.iter().map(|_| (None, Plan::Pass)).collect();
+        let mut left_out = None;
+        for n in turn.order(&found) {
+            let section = &found[n];
             let topic = self.topic_name(section).await;
             spent.enter(wanted.partition_bytes);
             let plan = self.plan(section, topic.as_deref(), &mut spent).await;
-            planned.push((topic, plan));
+            let is_empty = matches!(&plan, Plan::Pieces(pieces) if pieces.is_empty());
+            left_out = left_out.or(is_empty.then_some(section));
+            planned[n] = (topic, plan);
         }
+        turn.pass_to(left_out);
         let mut room = match spent.room {
             0 => None,
             bytes => self.restored.take(bytes).await,
@@ -152,9 +159,12 @@ impl Offload {
         let without = self.on_missing(Some(topic)).is_some();
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
+        let mut aborted = Aborted::new(&section.aborted);
         for entry in Batches::new(records) {
             let (range, found) = match entry {
-                Ok(Entry::Batch { range, header }) if !header.is_control() => {
+                Ok(Entry::Batch { range, header })
+                    if !aborted.holds(&header) && !header.is_control() =>
+                {
                     let batch = records.slice(range.clone());
                     (range, self.found(batch, (topic, None), spent).await)
                 }
@@ -365,7 +375,12 @@ impl Offload {
             _ => batch.original_bytes,
         };
         let rewritten = busy(bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
-        Ok(rewritten?)
+        let mut pieces = rewritten?;
+        // It holds the checksum.
+        pieces.iter_mut().take(1).for_each(|head| {
+            *head = spoiled(std::mem::take(head), "stale-crc-restored");
+        });
+        Ok(pieces)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Section {
     pub records: Bytes,
     /// What was acquired with them, where it is a share consumer that reads.
     pub acquired: Vec<Acquired>,
+    /// Producers and first offsets of its transactions that were aborted, where who reads is told.
+    pub aborted: Vec<(i64, i64)>,
 }
 
 /// Lists the records fields of `frame`, in wire order. A peer decides how many there are: more
@@ -46,6 +48,7 @@ pub fn sections(
     let mut found = Vec::new();
     let mut topic = TopicRef::Name("".into());
     let (mut partition, mut too_many) = (-1, false);
+    let mut aborted = Vec::new();
     let mut look = |role: Role, value: Value<'_>| {
         match (role, value) {
             (Role::Topic, Value::Bytes(name, _)) => {
@@ -53,11 +56,16 @@ pub fn sections(
             }
             (Role::TopicId, Value::Uuid(id)) => topic = TopicRef::Id(id),
             (Role::Partition, value) => partition = i32::try_from(value.int()).unwrap_or(-1),
+            (Role::AbortedProducer, value) => aborted.push((value.int(), i64::MAX)),
+            (Role::AbortedFrom, value) => {
+                aborted.last_mut().into_iter().for_each(|(_, first)| *first = value.int());
+            }
             (Role::Records, _) if found.len() == most => too_many = true,
             (Role::Records, Value::Bytes(records, from)) => {
                 let records = frame.slice(from..from + records.map_or(0, <[u8]>::len));
-                let topic = topic.clone();
-                found.push(Section { topic, partition, records, acquired: Vec::new() });
+                let (topic, acquired) = (topic.clone(), Vec::new());
+                let aborted = std::mem::take(&mut aborted);
+                found.push(Section { topic, partition, records, acquired, aborted });
             }
             (Role::Acquired, Value::Bytes(Some(raw), _)) => {
                 // The walk has been over it.

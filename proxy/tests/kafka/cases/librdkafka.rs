@@ -292,6 +292,16 @@ fn value(seed: usize, size: usize) -> Vec<u8> {
 /// Reads all partitions from the start until `count` records came, and a little longer for any too
 /// many.
 pub fn read(place: &Place, settings: &[(&str, &str)], count: usize) -> Vec<String> {
+    read_as(place, settings, count, in_words)
+}
+
+/// The same, with what is wanted of each record.
+pub fn read_as(
+    place: &Place,
+    settings: &[(&str, &str)],
+    count: usize,
+    wanted: impl Fn(&BorrowedMessage<'_>) -> String,
+) -> Vec<String> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &place.bootstrap).set("group.id", "reads-alone");
     config.set("enable.partition.eof", "true");
@@ -312,7 +322,7 @@ pub fn read(place: &Place, settings: &[(&str, &str)], count: usize) -> Vec<Strin
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 ended.remove(&message.partition());
-                all.push(in_words(&message));
+                all.push(wanted(&message));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 ended.insert(partition);

@@ -22,7 +22,7 @@ const PARTITIONS: usize = 2;
 
 /// A proxy with a store, and a topic whose values above 1,000 bytes go there, by a rule with this
 /// line.
-fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
+pub fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
     start_with(rig, store, rule, String::new())
 }
 
