@@ -11,6 +11,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::{Checked, Faults, ensure_eq, until};
 
 const FETCH: i16 = 1;
+const INIT_PRODUCER_ID: i16 = 22;
 /// More answers than a proxy waits for while a test looks.
 const HELD: usize = 20;
 const NOT_LEADER: i16 = 6;
@@ -67,23 +68,29 @@ async fn ensure_same(brokers: &Brokers, both: [&Proxy; 2], count: usize) -> Chec
     Ok(())
 }
 
-/// Two proxies start at once where there is nothing: one leads, the other one says who, and no
-/// segment is there twice.
-#[tokio::test]
-async fn two_that_start_at_once_make_every_segment_once() -> Checked {
+async fn leads(proxy: &Proxy) -> bool {
+    proxy.metric("firebreak_placement_leader").await.unwrap_or(0.0) > 0.5
+}
+
+/// Two proxies start at once where there is nothing, and both take over: one leads, the other one
+/// says who, and no segment is there twice.
+pub async fn two_start_at_once(faults: Faults) -> Checked {
     let brokers = Brokers::start(2).await;
-    let (one, other) = tokio::join!(another(&brokers, None), another(&brokers, None));
+    // Whoever is first hears of it when the other one has taken over too.
+    brokers.cluster().script(INIT_PRODUCER_ID, Fault::HoldAfter(0));
+    let (one, other) = tokio::join!(another(&brokers, faults), another(&brokers, faults));
     let (one, other) = (one?, other?);
-    let leads = async |proxy: &Proxy| {
-        let leads = proxy.metric("firebreak_placement_leader").await.unwrap_or(0.0);
-        leads > 0.5
+    let [leader, follower] = match leads(&one).await {
+        true => [&one, &other],
+        false => [&other, &one],
     };
-    let roles = async || match (leads(&one).await, leads(&other).await) {
-        (true, false) => Some([&one, &other]),
-        (false, true) => Some([&other, &one]),
-        _ => None,
+    brokers.release();
+    let decided = async || {
+        let follows = follower.logged("another process leads") > 0;
+        (follows || leads(follower).await).then_some(())
     };
-    let [leader, follower] = until("one leads", roles).await?;
+    until("what becomes of the other one", decided).await?;
+    ensure_eq!((leads(leader).await, leads(follower).await), (true, false), "who leads");
     ensure_same(&brokers, [leader, follower], 2).await?;
     let (code, told) = follower.post(&format!("/topics/{TOPIC}/roll")).await?;
     let elsewhere = format!("{{\"leader\":\"{}\"}}", leader.admin_address());
@@ -96,4 +103,9 @@ async fn two_that_start_at_once_make_every_segment_once() -> Checked {
     ensure_written(&brokers, follower, 8).await?;
     ensure_eq!((leads(leader).await, leads(follower).await), (true, false), "who leads in the end");
     Ok(())
+}
+
+#[tokio::test]
+async fn two_that_start_at_once_make_every_segment_once() -> Checked {
+    two_start_at_once(None).await
 }

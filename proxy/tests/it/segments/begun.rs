@@ -87,10 +87,8 @@ async fn roll_until(brokers: &Brokers, proxy: &Proxy, (at, step): (At, i16)) -> 
             brokers.cluster().behind.push(0);
             proxy.metric_becomes(INTENTS, 2.0).await?;
         }
-        let mut cluster = brokers.cluster();
-        cluster.script(step, Fault::Never);
-        cluster.behind.clear();
-        drop(cluster);
+        brokers.cluster().script(step, Fault::Never);
+        brokers.cluster().behind.clear();
         let asked = async || (!brokers.cluster().scripted(step)).then_some(());
         until("a question that gets no answer", asked).await
     };
