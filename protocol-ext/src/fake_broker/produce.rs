@@ -100,9 +100,9 @@ fn partition(
         return failed(MESSAGE_TOO_LARGE);
     }
     let header = data.records.as_deref().and_then(|records| BatchHeader::parse(records).ok());
-    let fenced = header.filter(BatchHeader::is_transactional).is_some_and(|header| {
-        cluster.fences(header.producer_id, header.producer_epoch)
-    });
+    let fenced = header
+        .filter(BatchHeader::is_transactional)
+        .is_some_and(|header| cluster.fences(header.producer_id, header.producer_epoch));
     if fenced {
         return failed(INVALID_PRODUCER_EPOCH);
     }

@@ -71,7 +71,8 @@ fn committed(brokers: &Brokers) -> Vec<Record> {
 pub fn begun(brokers: &Brokers) -> Vec<String> {
     let mut begun = BTreeMap::<Vec<u8>, Vec<String>>::new();
     for record in committed(brokers) {
-        let value: Value = serde_json::from_slice(&record.value.unwrap_or_default()).unwrap_or_default();
+        let value: Value =
+            serde_json::from_slice(&record.value.unwrap_or_default()).unwrap_or_default();
         if let Some(next) = value["roll"]["next"].as_str() {
             begun.entry(record.key.unwrap_or_default()).or_default().push(next.to_owned());
         }
