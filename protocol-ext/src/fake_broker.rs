@@ -139,6 +139,8 @@ pub struct FakeCluster {
     /// Users, topics and the operations that they may do with them (bits as in KIP-430); who is
     /// not listed for a topic may do everything.
     pub allowed: Vec<(String, String, i32)>,
+    /// Requests in transactions that were refused since another process has taken over.
+    pub fenced: usize,
     /// Producer id and epoch of each transactional id.
     transactional: HashMap<String, (i64, i16)>,
     /// Who asks now.
@@ -213,6 +215,7 @@ impl FakeCluster {
             lifetime: Duration::ZERO,
             logins: Vec::new(),
             allowed: Vec::new(),
+            fenced: 0,
             transactional: HashMap::new(),
             asking: None,
             at: -1,
@@ -348,9 +351,12 @@ impl FakeCluster {
         self.behind.contains(&self.at)
     }
 
-    /// Whether a producer of transactions has an older epoch than another one.
-    fn is_fenced(&self, id: i64, epoch: i16) -> bool {
-        self.transactional.values().any(|(known, newest)| *known == id && epoch < *newest)
+    /// Whether a producer of transactions has an older epoch than another one; if so it is counted.
+    fn fences(&mut self, id: i64, epoch: i16) -> bool {
+        let mut all = self.transactional.values();
+        let older = all.any(|(known, newest)| *known == id && epoch < *newest);
+        self.fenced += usize::from(older);
+        older
     }
 
     /// Ends the transaction of a producer in all logs.

@@ -3,6 +3,8 @@
 //! Off and free without the cargo feature `failpoints`; with it, `FAILPOINTS="name=return"` in the
 //! environment turns one on.
 
+use std::time::Duration;
+
 use protocol_ext::api;
 
 /// Whether the fault is on.
@@ -11,6 +13,16 @@ pub fn on(name: &str) -> bool {
     fail::fail_point!(name, |_| true);
     let _ = name;
     false
+}
+
+/// A time, or the one in milliseconds that a fault puts in its place: `name=return(MS)`.
+#[inline]
+pub fn time(name: &str, time: Duration) -> Duration {
+    fail::fail_point!(name, |ms: Option<String>| {
+        ms.and_then(|ms| ms.parse().ok()).map_or(time, Duration::from_millis)
+    });
+    let _ = name;
+    time
 }
 
 /// How all frames are treated, whatever would do: for runs of the whole test suite.

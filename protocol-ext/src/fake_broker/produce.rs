@@ -100,12 +100,10 @@ fn partition(
         return failed(MESSAGE_TOO_LARGE);
     }
     let header = data.records.as_deref().and_then(|records| BatchHeader::parse(records).ok());
-    let fenced = |header: BatchHeader| {
-        let (id, epoch) = (header.producer_id, header.producer_epoch);
-        let mut writers = cluster.transactional.values();
-        header.is_transactional() && writers.any(|(known, newest)| *known == id && epoch < *newest)
-    };
-    if header.is_some_and(fenced) {
+    let fenced = header
+        .filter(BatchHeader::is_transactional)
+        .is_some_and(|header| cluster.fences(header.producer_id, header.producer_epoch));
+    if fenced {
         return failed(INVALID_PRODUCER_EPOCH);
     }
     let strict = cluster.strict;

@@ -15,12 +15,12 @@ use crate::wire::WireError;
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 
 pub(super) fn add_partitions(
-    cluster: &FakeCluster,
+    cluster: &mut FakeCluster,
     request: &Request<'_>,
 ) -> Result<Bytes, WireError> {
     let asked: AddPartitionsToTxnRequest = request.decode()?;
     let (id, epoch) = (asked.v3_and_below_producer_id.0, asked.v3_and_below_producer_epoch);
-    let code = if cluster.is_fenced(id, epoch) { INVALID_PRODUCER_EPOCH } else { 0 };
+    let code = if cluster.fences(id, epoch) { INVALID_PRODUCER_EPOCH } else { 0 };
     let topics = asked.v3_and_below_topics.into_iter().map(|topic| {
         let rows = topic.partitions.iter().map(|partition| {
             AddPartitionsToTxnPartitionResult::default()
@@ -39,7 +39,7 @@ pub(super) fn add_partitions(
 pub(super) fn end(cluster: &mut FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: EndTxnRequest = request.decode()?;
     let (id, epoch) = (asked.producer_id.0, asked.producer_epoch);
-    let fenced = cluster.is_fenced(id, epoch);
+    let fenced = cluster.fences(id, epoch);
     if !fenced {
         cluster.end_transactions(id, epoch, asked.committed);
     }

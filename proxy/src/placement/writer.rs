@@ -232,5 +232,9 @@ impl Writer {
 }
 
 fn transactional_id() -> TransactionalId {
+    if fault::on("writers-apart") {
+        let own = format!("{PLACEMENT_WRITER}-{}", std::process::id());
+        return TransactionalId(StrBytes::from_string(own));
+    }
     TransactionalId(StrBytes::from_static_str(PLACEMENT_WRITER))
 }

@@ -122,6 +122,9 @@ fn by_value(
     value: Option<&[u8]>,
 ) -> Result<usize, Unlocated> {
     let value = value.ok_or(Unlocated::NullValue)?;
+    if fault::on("long-values-unread") && value.len() > 1 << 20 {
+        return Err(Unlocated::NoLocation);
+    }
     match rule {
         ValueRule::Place(latitude, longitude) => {
             let found = json::find(value, [latitude, longitude]);

@@ -1,6 +1,8 @@
 //! Producers with sequences on virtual topics: every acknowledged record is in the brokers' logs
 //! once, in order, whatever fails in between.
 
+pub mod gate;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -361,6 +361,7 @@ fn mutants_of_security() -> Vec<Mutant> {
 
 /// Exactly once through a split.
 fn mutants_of_exactly_once() -> Vec<Mutant> {
+    use exact::gate;
     vec![
         mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
         mutant!(
@@ -374,6 +375,14 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
             "error of half a batch"
         ),
         mutant!("dispatch-late", exact::a_part_is_not_sent_late, "in fires-"),
+        mutant!("zombie-epoch-sent", gate::an_older_epoch_is_not_sent, "in fires-"),
+        mutant!(
+            "dispatch-unlimited",
+            "dispatch-ms=return(500);dispatch-unlimited=return",
+            gate::a_part_has_its_time,
+            "in fires-"
+        ),
+        mutant!("pass-a-failed-batch", gate::one_batch_of_a_stream_is_out, "beside half a batch"),
     ]
 }
 
@@ -412,6 +421,16 @@ fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
         mutant!(
             "unlocated-uncounted",
             routed::regions::records_go_where_they_are,
+            "firebreak_unlocated_records_total"
+        ),
+        mutant!(
+            "long-values-unread",
+            routed::inputs::everything_goes_by_the_rules,
+            "records in fires-norcal"
+        ),
+        mutant!(
+            "unlocated-uncounted",
+            routed::inputs::everything_goes_by_the_rules,
             "firebreak_unlocated_records_total"
         ),
         mutant!("ends-unasked", segments::delete::records_before_an_offset_go, "beyond the end"),
@@ -587,7 +606,7 @@ fn mutants_of_reading_ahead() -> Vec<Mutant> {
 
 /// Segments behind a virtual topic.
 fn mutants_of_segments() -> Vec<Mutant> {
-    use segments::{apart, command, election, leader, log, read, seals, soon, write};
+    use segments::{apart, begin, begun, command, election, leader, log, read, seals, soon, write};
     vec![
         mutant!("tomorrow-unmade", soon::made_before_and_opened_later, "tomorrow's topics"),
         mutant!("bases-forgotten", read::records_have_logical_offsets, "offsets from 5"),
@@ -636,6 +655,22 @@ fn mutants_of_segments() -> Vec<Mutant> {
         mutant!("one-work-at-a-time", apart::a_slot_that_waits_holds_up_no_other, "not within"),
         mutant!("silent-brokers-waited-for", apart::a_silent_broker_is_asked_again, "not within"),
         mutant!("fenced-leader-fights", election::a_stopped_leader_is_followed, "how often"),
+        mutant!(
+            "writers-apart",
+            election::a_stopped_leader_is_followed,
+            "that a broker refuses: not within"
+        ),
+        mutant!("writers-apart", begin::two_start_at_once, "who leads: (true, true)"),
+        mutant!(
+            "unread-placement-ready",
+            begin::who_has_not_read_is_not_ready,
+            "readiness before the log is read"
+        ),
+        mutant!(
+            "open-intents-forgotten",
+            begun::what_was_begun_is_ended,
+            "firebreak_placement_intents is 2, not 0"
+        ),
         mutant!("roll-asked-once", command::the_leader_is_found, "no leader within"),
         mutant!("sealed-length-unchecked", write::a_short_answer_is_no_answer, "error of a batch"),
     ]

@@ -1,6 +1,8 @@
 //! Virtual topics with days: several segments behind one logical partition.
 
 pub mod apart;
+pub mod begin;
+pub mod begun;
 pub mod command;
 pub mod delete;
 pub mod election;
@@ -35,8 +37,8 @@ pub const PLACEMENT: &str = "__firebreak_placement";
 pub const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
     region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
 
-/// Two brokers with all segments and the placement log, and a proxy that has read it. The first
-/// segment of each slot is open.
+/// All segments and the placement log, and a proxy that has read it. The first segment of each slot
+/// is open.
 pub async fn start(faults: Faults) -> Checked<(Brokers, Proxy)> {
     start_as(faults, |setup| setup).await
 }
@@ -46,6 +48,15 @@ pub async fn start_as(
     faults: Faults,
     change: impl FnOnce(Setup) -> Setup,
 ) -> Checked<(Brokers, Proxy)> {
+    let brokers = placed().await;
+    let proxy = change(Setup::new(&brokers, faults).limit(ROUTED)).start().await;
+    until("ready", async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(())).await?;
+    looked_out(&brokers).await;
+    Ok((brokers, proxy))
+}
+
+/// Two brokers with all that.
+pub async fn placed() -> Brokers {
     let brokers = Brokers::start(2).await;
     for topic in NORCAL.iter().chain(&OTHER) {
         brokers.cluster().add_topic(topic, 1);
@@ -60,10 +71,7 @@ pub async fn start_as(
             ("segment/fires/other/0", json!({ "topic": OTHER[0], "bases": [0] })),
         ],
     );
-    let proxy = change(Setup::new(&brokers, faults).limit(ROUTED)).start().await;
-    until("ready", async || (proxy.admin("/readyz").await.ok()?.0 == 200).then_some(())).await?;
-    looked_out(&brokers).await;
-    Ok((brokers, proxy))
+    brokers
 }
 
 /// Writes facts as the leader would: all in one batch.

@@ -51,8 +51,9 @@ impl Gate<'_> {
             return true;
         }
         let newest = self.writers.iter().all(|(id, epoch)| self.producers.is_newest(*id, *epoch));
-        let there = self.client.is_none_or(|client| !client.is_hung_up());
-        newest && clock::since_boot() <= self.until && there
+        let newest = newest || fault::on("zombie-epoch-sent");
+        let in_time = clock::since_boot() <= self.until || fault::on("dispatch-unlimited");
+        newest && in_time && self.client.is_none_or(|client| !client.is_hung_up())
     }
 }
 

@@ -147,7 +147,8 @@ impl Legs {
             writers.insert((writer, header.producer_epoch));
         }
         let read_at = clock::since_boot();
-        let gate = Gate { until: read_at + DISPATCH_MAX, client, producers, writers };
+        let until = read_at + fault::time("dispatch-ms", DISPATCH_MAX);
+        let gate = Gate { until, client, producers, writers };
         let accepted = self.accept((ways, &placement), metrics, batches, outcomes).await?;
         let (mut parts, mut codes) = (Vec::new(), vec![0; accepted.len()]);
         for (n, (batch, at)) in accepted.iter().enumerate() {

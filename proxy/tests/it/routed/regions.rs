@@ -10,7 +10,8 @@ use crate::harness::proxy::Setup;
 use crate::harness::records::{Record, batch, read};
 use crate::harness::{Checked, Faults, ensure_eq};
 
-const PLACES: &str = "\n[[virtual_topic]]\nname = \"fires\"\n\
+/// A virtual topic of two regions by coordinates.
+pub const PLACES: &str = "\n[[virtual_topic]]\nname = \"fires\"\n\
     region = { latitude = \"/at/lat\", longitude = \"/at/lon\" }\n\
     [[region]]\nname = \"norcal\"\n\
     area = { south = 37.0, north = 42.1, west = -124.6, east = -119.0 }\n\

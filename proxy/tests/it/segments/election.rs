@@ -10,8 +10,8 @@ use crate::harness::{Checked, Faults, ensure_eq, until};
 /// Longer than a leader takes to see that it is none.
 const SEEN: Duration = Duration::from_millis(1500);
 
-/// The leader is stopped in the middle of a roll: the next one ends it, and the one that led does
-/// nothing more when it goes on.
+/// The leader is stopped in the middle of a roll: the next one ends it. When the one that led goes
+/// on, brokers refuse what it writes, and it does nothing more.
 pub async fn a_stopped_leader_is_followed(faults: Faults) -> Checked {
     let (brokers, first) = start(faults).await?;
     let second = another(&brokers, faults).await?;
@@ -31,7 +31,10 @@ pub async fn a_stopped_leader_is_followed(faults: Faults) -> Checked {
     brokers.cluster().behind.clear();
     until("the roll", async || (segments(&second).await.ok()?.len() == 4).then_some(())).await?;
     ensure_eq!(send(&mut client, 4, 4).await?, 0, "error of the second batch");
+    ensure_eq!(brokers.cluster().fenced, 0, "writes that were refused while it was stopped");
     first.signal("CONT");
+    let refused = async || (brokers.cluster().fenced > 0).then_some(());
+    until("a write of the old leader that a broker refuses", refused).await?;
     until("it steps down", async || (first.logged("another process leads") > 0).then_some(()))
         .await?;
     tokio::time::sleep(SEEN).await;

@@ -7,9 +7,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::days;
 use super::virtual_topics::{
-    Detection, PLACES, areas, assert_same, detections, kcat_reads, read_directly, regions,
+    Detection, PLACES, areas, assert_same, detections, kcat_reads, others_read, place_of,
+    read_directly, regions,
 };
-use crate::proxy::HOST;
 use crate::rig::Rig;
 
 /// Days that are open at a time: with three regions and `other` all slots that there may be.
@@ -28,8 +28,8 @@ pub fn detections_by_their_days(rig: &mut Rig) {
     let slots = 4 * usize::try_from(RING).unwrap();
     days::until_open(&proxy, &topic, slots);
     let all = detections(&areas);
-    let bootstrap = format!("{HOST}:{}", proxy.port);
-    produce(&bootstrap, &topic, &all);
+    let place = place_of(rig, &proxy, &topic);
+    produce(&place.bootstrap, &topic, &all);
     let mut filled = 0;
     for (slot, segments) in days::segments(&proxy, &topic) {
         let segment = segments.last().unwrap();
@@ -43,11 +43,12 @@ pub fn detections_by_their_days(rig: &mut Rig) {
     assert!(filled > slots / 2, "records in {filled} slots only");
     rig.executed();
     let lines: Vec<String> = all.iter().map(|d| d.line.clone()).collect();
-    assert_same(&kcat_reads(&bootstrap, &topic), &lines, "read through the proxy");
+    assert_same(&kcat_reads(&place.bootstrap, &topic), &lines, "read through the proxy");
     let late = proxy.metric("firebreak_records_outside_days_total{reason=\"late\"}");
     assert!(late >= u32::try_from(all.len()).unwrap().into(), "{late} late records");
     println!("{} detections in {filled} of {slots} slots", all.len());
     rig.executed();
+    others_read(rig, &place, &lines);
 }
 
 /// Sends all, each at its own time, with idempotence.

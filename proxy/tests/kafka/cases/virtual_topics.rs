@@ -84,6 +84,15 @@ pub fn detections_by_their_coordinates(rig: &mut Rig) {
     all.push("no JSON".to_owned());
     assert_same(&kcat_reads(&place.bootstrap, &place.topic), &all, "read through the proxy");
     rig.executed();
+    others_read(rig, &place, &all);
+}
+
+/// Clients of three other kinds read the topic whole.
+pub fn others_read(rig: &mut Rig, place: &Place, sent: &[String]) {
+    console(rig, place, sent);
+    java_group(rig, place, "consumer", sent);
+    franz_go_group(place, sent);
+    rig.executed();
 }
 
 /// How a place is found in a detection.
@@ -149,9 +158,14 @@ fn start(rig: &Rig, rule: &str, regions: &str) -> (Proxy, Place) {
          region = {{ {rule} }}\n{regions}"
     );
     let proxy = days::proxy_with(rig, more);
-    let mut place = Place::proxied(proxy.port, &rig.cluster.brokers(), &topic);
-    place.bootstrap = format!("{HOST}:{}", proxy.port);
+    let place = place_of(rig, &proxy, &topic);
     (proxy, place)
+}
+
+/// The way through a proxy that no relay stands in front of.
+pub fn place_of(rig: &Rig, proxy: &Proxy, topic: &str) -> Place {
+    let bootstrap = format!("{HOST}:{}", proxy.port);
+    Place { bootstrap, ..Place::proxied(proxy.port, &rig.cluster.brokers(), topic) }
 }
 
 fn produce(place: &Place, region: Option<&str>, idempotence: &str, lines: &[String]) {
@@ -175,7 +189,7 @@ pub fn read_directly(rig: &Rig, topic: &str) -> Vec<String> {
 }
 
 fn console(rig: &mut Rig, place: &Place, sent: &[String]) {
-    let all = ALL.to_string();
+    let all = sent.len().to_string();
     let read = ["--topic", &place.topic, "--from-beginning", "--max-messages", &all];
     let group = ["--group", "console", "--timeout-ms", "30000"];
     let class = "org.apache.kafka.tools.consumer.ConsoleConsumer";
@@ -188,7 +202,7 @@ fn console(rig: &mut Rig, place: &Place, sent: &[String]) {
 /// A member reads half and leaves, the next one of its group reads the rest.
 fn java_group(rig: &mut Rig, place: &Place, protocol: &str, sent: &[String]) {
     let mut read: Vec<String> = Vec::new();
-    for part in [ALL / 2, ALL] {
+    for part in [sent.len() / 2, sent.len()] {
         let command = json!({
             "bootstrap": place.bootstrap, "topic": place.topic, "group": format!("java-{protocol}"),
             "protocol": protocol, "count": part - read.len(),
@@ -204,7 +218,7 @@ fn java_group(rig: &mut Rig, place: &Place, protocol: &str, sent: &[String]) {
 fn franz_go_group(place: &Place, sent: &[String]) {
     let program = franz_go::program();
     let mut read = Vec::new();
-    for part in [ALL / 2, ALL] {
+    for part in [sent.len() / 2, sent.len()] {
         read.extend(franz_go_reads(&program, place, part - read.len()));
     }
     assert_same(&read, sent, "read by a group of franz-go's");

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,13 +42,15 @@ pub fn a_hundred_rolls_in_a_row(rig: &mut Rig) {
         let followers = Followers::start(rig, &run);
         let writer = scope.spawn(|| writing::librdkafka(&run));
         let begin = Instant::now();
+        let mut leaderless = Vec::new();
         for n in 0..ROLLS {
             match n % KILLED_OF {
-                0 => roll_and_kill(&mut proxies, &run),
+                0 => leaderless.extend(roll_and_kill(&mut proxies, &run)),
                 _ => breaking::roll(&run),
             }
         }
         tell(&format!("{ROLLS} rolls in {:.1?}", begin.elapsed()));
+        judge_leaderless(leaderless);
         run.pause(Duration::from_secs(2));
         run.over.store(true, Ordering::Relaxed);
         let told = writer.join().unwrap();
@@ -72,6 +74,10 @@ pub fn a_hundred_rolls_in_a_row(rig: &mut Rig) {
 }
 
 const KILLED: &str = "leaders killed in the middle of a roll";
+/// What whoever leads says when it begins.
+const LEADS: &str = "leads the placement id=";
+/// Nobody leads longer than this, as a rule, once the proxy that led is killed.
+const LEADERLESS_MAX: Duration = Duration::from_secs(5);
 
 /// Groups that have committed the beginning.
 fn commit_start(rig: &mut Rig, run: &Run<'_>) {
@@ -82,20 +88,47 @@ fn commit_start(rig: &mut Rig, run: &Run<'_>) {
     rig.java.must("commit-start", command);
 }
 
-/// Kills the proxy that leads a moment after a roll has begun.
-fn roll_and_kill(proxies: &mut [Proxy; 2], run: &Run<'_>) {
+/// Kills the proxy that leads a moment after a roll has begun; how long nobody leads then, if it
+/// led.
+fn roll_and_kill(proxies: &mut [Proxy; 2], run: &Run<'_>) -> Option<Duration> {
     let leads = |proxy: &Proxy| proxy.metric("firebreak_placement_leader") > 0.5;
     let which = usize::from(leads(&proxies[1]));
+    let said = || -> usize { run.logs.iter().map(|log| lines_with(log, LEADS)).sum() };
     std::thread::scope(|scope| {
         scope.spawn(|| breaking::roll(run));
         std::thread::sleep(breaking::sometime((30, 280)));
+        let (led, before) = (leads(&proxies[which]), said());
         proxies[which].kill();
+        let killed = Instant::now();
+        let next = scope.spawn(move || {
+            while said() == before {
+                assert!(killed.elapsed() < CAUGHT_UP_MAX, "nobody leads:\n{}", run.said());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            killed.elapsed()
+        });
         let other = &proxies[1 - which];
         let begun = other.metric("firebreak_placement_intents") > 0.5;
         run.count(KILLED, u64::from(begun));
         run.count("leaders killed", 1);
         proxies[which].restart();
-    });
+        let leaderless = next.join().unwrap();
+        led.then_some(leaderless)
+    })
+}
+
+fn lines_with(log: &Path, text: &str) -> usize {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    log.lines().filter(|line| line.contains(text)).count()
+}
+
+/// Times without a leader: a machine that has much else to do may be late once, not as a rule.
+fn judge_leaderless(mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let (middle, most) = (times[times.len() / 2], times[times.len() - 1]);
+    let count = times.len();
+    tell(&format!("nobody led for {middle:.1?} behind half of {count} kills, {most:.1?} at most"));
+    assert!(middle <= LEADERLESS_MAX, "nobody led for {times:.1?}");
 }
 
 /// Consumers outside this process.
