@@ -158,7 +158,7 @@ pub fn lost(section: &Bytes, random: &mut Random) -> Checked {
     };
     let all: Vec<_> = open.records().filter_map(Result::ok).map(|record| record.at).collect();
     let gone: Vec<_> = all.iter().filter(|_| random.below(2) == 0).collect();
-    let values: Vec<_> = gone.iter().map(|at| Replacement { at: **at, value: Err(7) }).collect();
+    let values: Vec<_> = gone.iter().map(|at| Replacement::of(**at, Err(7))).collect();
     let how = if random.below(2) == 0 { Lost::LeftOut } else { Lost::Marked };
     let new = match open.rewrite_without(&values, how, WIDE.rewritten_bytes_max) {
         Ok(new) => new,
