@@ -89,7 +89,8 @@ impl Twin {
     }
 }
 
-/// [`crc32c_appended`], which does not read `bytes` if their own CRC is known and joining costs less.
+/// [`crc32c_appended`], which does not read `bytes` if their own CRC is known and joining costs
+/// less.
 pub(crate) fn append_known(crc: u32, bytes: &[u8], known: Option<u32>) -> u32 {
     match known.filter(|_| bytes.len() >= JOIN_BYTES_MIN) {
         Some(known) => crc32c_joined(crc, known, bytes.len() as u64),
