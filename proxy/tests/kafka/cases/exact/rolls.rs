@@ -124,6 +124,7 @@ fn lines_with(log: &Path, text: &str) -> usize {
 
 /// Times without a leader: a machine that has much else to do may be late once, not as a rule.
 fn judge_leaderless(mut times: Vec<Duration>) {
+    assert!(!times.is_empty(), "no leader was killed");
     times.sort_unstable();
     let (middle, most) = (times[times.len() / 2], times[times.len() - 1]);
     let count = times.len();
