@@ -15,6 +15,12 @@ pub fn on(name: &str) -> bool {
     false
 }
 
+/// Whether something outside goes wrong, for tests of what is done then: no mutant of ours.
+#[inline]
+pub fn happens(name: &str) -> bool {
+    on(name)
+}
+
 /// A time, or the one in milliseconds that a fault puts in its place: `name=return(MS)`.
 #[inline]
 pub fn time(name: &str, time: Duration) -> Duration {

@@ -22,6 +22,7 @@ use crate::error::{Blame, ConnectionError};
 pub use health::{Health, Held, StoreOp};
 pub use placed::Placed;
 use places::Places;
+pub use places::Slots;
 pub use shared::{Shared, SharedOp, SharedOutcome};
 
 /// How deep an exchange is looked into.

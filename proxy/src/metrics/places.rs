@@ -16,6 +16,19 @@ struct InSlot {
     slot: String,
 }
 
+/// Counters of records by the slot of a topic that they went to.
+#[derive(Debug)]
+pub struct Slots(Vec<Counter>);
+
+impl Slots {
+    /// Counts records of a slot.
+    pub fn count(&self, slot: usize, records: u32) {
+        if let Some(counter) = self.0.get(slot) {
+            counter.inc_by(records.into());
+        }
+    }
+}
+
 /// Counters of them.
 #[derive(Debug)]
 pub struct Places {
@@ -54,10 +67,10 @@ impl Places {
         }
     }
 
-    /// The counter of records that went to a slot.
-    pub fn records(&self, topic: &str, slot: &str) -> Counter {
-        let slot = InSlot { topic: topic.to_owned(), slot: slot.to_owned() };
-        self.records.get_or_create(&slot).clone()
+    /// The counters of a topic with these slots.
+    pub fn slots(&self, topic: &str, slots: &[String]) -> Slots {
+        let of = |slot: &String| InSlot { topic: topic.to_owned(), slot: slot.clone() };
+        Slots(slots.iter().map(|slot| self.records.get_or_create(&of(slot)).clone()).collect())
     }
 
     /// Counts a record that belongs to no region.

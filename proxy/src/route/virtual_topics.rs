@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prometheus_client::metrics::counter::Counter;
 use protocol_ext::records::RecordView;
 use protocol_ext::split::SubBatch;
 
@@ -23,7 +22,7 @@ use super::topics::{TopicId, Topics};
 use crate::clock::{self, DAY_MS};
 use crate::config::VirtualTopic;
 use crate::fault;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Slots};
 
 /// How a record's day is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +81,7 @@ pub struct Routed {
     regions: Vec<Region>,
     metrics: Arc<Metrics>,
     /// Records by slot.
-    records: Vec<Counter>,
+    records: Slots,
 }
 
 impl Routed {
@@ -99,7 +98,7 @@ impl Routed {
         });
         let physical = physical.collect();
         let slots: Vec<String> = config.slots.iter().flat_map(of_ring).collect();
-        let records = slots.iter().map(|slot| metrics.places.records(&name, slot)).collect();
+        let records = metrics.places.slots(&name, &slots);
         Self {
             name,
             number,
@@ -155,9 +154,7 @@ impl Routed {
         self.metrics.places.batches.inc();
         self.metrics.places.parts.inc_by(parts.len() as u64);
         for part in parts {
-            if let Some(slot) = self.records.get(usize::from(part.slot)) {
-                slot.inc_by(u64::from(part.records));
-            }
+            self.records.count(usize::from(part.slot), part.records);
         }
     }
 

@@ -169,7 +169,7 @@ fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
 
 /// Where a disk is full on purpose: for packs, not for what a start writes.
 fn room(root: &Path, target: &Path) -> io::Result<()> {
-    match target.starts_with(root.join("v1")) && fault::on("disk-full") {
+    match target.starts_with(root.join("v1")) && fault::happens("disk-full") {
         true => Err(io::ErrorKind::StorageFull.into()),
         false => Ok(()),
     }

@@ -7,7 +7,9 @@ use protocol_ext::hostile::{Frame, corpus};
 use protocol_ext::wire::put_length;
 
 use crate::harness::broker::Brokers;
+use crate::harness::client::request_frame;
 use crate::harness::proxy::{Folder, Proxy, Setup};
+use crate::harness::requests::fetch;
 use crate::harness::{Checked, ensure, failure, until};
 use crate::hostile::mutants::{counts, spend};
 use crate::hostile::parrot::Parrot;
@@ -66,6 +68,11 @@ fn documented(column: usize) -> (Counts, u64) {
 /// or a bare head.
 fn request(frames: &[Frame], key: i16, version: i16) -> Vec<u8> {
     let known = frames.iter().find(|f| f.request && (f.api, f.version) == (key, version));
+    // Those that were captured may be of followers.
+    if key == api::FETCH && (4..=18).contains(&version) {
+        let asked = fetch(version, "t", &[(0, 0)], i32::MAX);
+        return request_frame(key, version, 1, &asked)[4..].to_vec();
+    }
     if let Some(frame) = known.filter(|_| key != api::PRODUCE) {
         return frame.bytes.to_vec();
     }
