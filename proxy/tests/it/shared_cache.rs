@@ -14,7 +14,7 @@ use crate::harness::certs::Authority;
 use crate::harness::client::Client;
 use crate::harness::hole::Hole;
 use crate::harness::proxy::{Folder, Proxy, Setup};
-use crate::harness::records::{batch, read, records, single};
+use crate::harness::records::{batch, read, records, single, sound};
 use crate::harness::redis::{Redis, Slow};
 use crate::harness::s3::{Kind, S3};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
@@ -111,7 +111,7 @@ async fn reads(client: &mut Client, partition: i32, sent: &Bytes) -> Checked {
     let (error, section) = client.fetch(11, "t", partition, 0, ALL).await?;
     ensure_eq!(error, 0, "error of Fetch");
     let values = |section: &Bytes| read(section).into_iter().map(|record| record.value);
-    let same = values(&section).eq(values(sent));
+    let same = sound(&section) && values(&section).eq(values(sent));
     ensure!(same, "values differ from those sent");
     Ok(())
 }
