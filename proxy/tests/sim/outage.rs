@@ -51,6 +51,8 @@ fn pass(sim: &mut Sim<'_>, world: &World, time: Duration) -> bool {
 fn away(world: &Rc<World>) {
     let features = Features::of(world.seed);
     prepare(world, features, 2);
+    // Brokers close what is idle, and a value that nobody can be told of closes its connection.
+    world.calm.set(false);
     let mut sim = network(world, TICK);
     hosts(&mut sim, world, features);
     if !pass(&mut sim, world, BEFORE) {
@@ -97,6 +99,8 @@ fn away(world: &Rc<World>) {
 fn silent(world: &Rc<World>) {
     let features = Features::of(world.seed);
     prepare(world, features, 2);
+    // Brokers close what is idle, and a value that nobody can be told of closes its connection.
+    world.calm.set(false);
     let mut sim = network(world, TICK);
     for n in 0..brokers::HOSTS {
         let world = world.clone();
