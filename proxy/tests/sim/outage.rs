@@ -28,9 +28,9 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// Time for which it is away.
 const AWAY: Duration = Duration::from_secs(600);
 /// Time after which clients go on once it is back.
-const AFTER: Duration = Duration::from_secs(10);
+const AFTER: Duration = Duration::from_secs(4);
 /// How much longer clients rest meanwhile.
-const SLOW: u32 = 20;
+const SLOW: u32 = 100;
 /// A seed whose simulation has a store and no virtual topic.
 const SEED: u64 = 1;
 const TOPIC: &str = "big-x";
@@ -101,6 +101,8 @@ fn silent(world: &Rc<World>) {
     prepare(world, features, 2);
     // Brokers close what is idle, and a value that nobody can be told of closes its connection.
     world.calm.set(false);
+    // No broker closes the connection meanwhile.
+    world.idle.set(AWAY);
     let mut sim = network(world, TICK);
     for n in 0..brokers::HOSTS {
         let world = world.clone();
