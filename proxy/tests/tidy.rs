@@ -252,6 +252,7 @@ fn exported() -> BTreeSet<Row> {
     metrics.error(&ConnectionError::Unasked);
     metrics.paused(Side::Client, Duration::from_millis(1));
     metrics.health.store_failure(StoreOp::Put, &StoreError::Late);
+    metrics.places.slots("topic", &["slot".to_owned()]).count(0, 1);
     let text = metrics.text();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let types = types.filter_map(|line| line.split_once(' '));

@@ -378,7 +378,7 @@ impl Offload {
         let mut pieces = rewritten?;
         // It holds the checksum.
         pieces.iter_mut().take(1).for_each(|head| {
-            *head = spoiled(std::mem::take(head), "stale-crc-restored");
+            *head = spoiled(std::mem::take(head), fault::happens("stale-crc-restored"));
         });
         Ok(pieces)
     }

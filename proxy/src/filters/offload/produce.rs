@@ -155,7 +155,7 @@ impl Offload {
         let caps = Caps { rewritten_bytes_max: bytes_max, ..self.caps };
         let rewritten = busy(open.body().len(), || open.rewrite(references, &options, &caps));
         match rewritten {
-            Ok(new) => Ok(Some(vec![spoiled(new.into_bytes(), "stale-crc")])),
+            Ok(new) => Ok(Some(vec![spoiled(new.into_bytes(), fault::on("stale-crc"))])),
             Err(RewriteError::TooLarge { .. }) => Err(TOO_LARGE),
             Err(error) => {
                 // A damaged batch is the broker's to refuse, in its own words.
@@ -360,9 +360,9 @@ fn large_values(open: &OpenBatch, threshold: usize) -> Option<(Vec<packs::Large>
     (!values.is_empty()).then_some((values, guarded))
 }
 
-/// The batch as it is; with this fault on, with a checksum that does not fit.
-pub(super) fn spoiled(batch: Bytes, by: &str) -> Bytes {
-    if !fault::on(by) {
+/// The batch as it is; by a fault with a checksum that does not fit.
+pub(super) fn spoiled(batch: Bytes, by_fault: bool) -> Bytes {
+    if !by_fault {
         return batch;
     }
     let mut spoiled = batch.to_vec();
