@@ -382,7 +382,6 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
             gate::a_part_has_its_time,
             "in fires-"
         ),
-        mutant!("pass-a-failed-batch", gate::one_batch_of_a_stream_is_out, "beside half a batch"),
     ]
 }
 
