@@ -161,7 +161,7 @@ pub const RETRIES_MAX: Duration = Duration::from_secs(4);
 /// anew.
 pub const STREAMS_MAX: usize = 16 * 1024;
 
-/// Producers whose newest epoch is kept.
+/// Producers, in each partition that they write to, whose newest epoch is kept.
 pub const PRODUCERS_MAX: usize = 256 * 1024;
 
 /// Rows of producers in sealed segments that are kept, of some 40 bytes each; beyond it all are

@@ -248,8 +248,9 @@ impl Serving {
     /// were cut off because `limit` ran out.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.accepting.cut();
-        tracing::info!(connections = self.clients.open(), "draining");
+        let connections = self.clients.open();
         self.clients.drain();
+        tracing::info!(connections, "draining");
         let aborted = if self.connections.wait(limit).await { 0 } else { self.clients.open() };
         match aborted {
             0 => tracing::info!("stopped"),

@@ -1,6 +1,7 @@
-//! The newest epoch of each producer of a virtual topic, over all client connections of the
-//! process: what an older one still wants to write is not written any more. Who may write to one
-//! topic says nothing about producers of another.
+//! The newest epoch of each producer in each partition of a virtual topic, over all client
+//! connections of the process: what an older one still wants to write there is not written any
+//! more. As at brokers, one partition says nothing about another: a client that moves on to its
+//! next epoch first ends what it began in the one before, partition by partition.
 
 use std::collections::HashMap;
 
@@ -8,8 +9,8 @@ use parking_lot::RwLock;
 
 use crate::limits::PRODUCERS_MAX;
 
-/// A virtual topic, by its number, and a producer id.
-type Writer = (usize, i64);
+/// A virtual topic, by its number, a logical partition of it, and a producer id.
+pub type Writer = (usize, i32, i64);
 
 /// Newest epochs.
 #[derive(Debug, Default)]
@@ -47,11 +48,12 @@ mod tests {
     #[test]
     fn an_older_epoch_is_known_as_such() {
         let producers = Producers::default();
-        producers.saw((0, 1), 2);
-        producers.saw((0, 1), 1);
-        assert!(producers.is_newest((0, 1), 2) && producers.is_newest((0, 1), 3));
-        assert!(!producers.is_newest((0, 1), 1));
-        assert!(producers.is_newest((0, 2), 0));
-        assert!(producers.is_newest((1, 1), 1), "a writer of one topic silenced those of another");
+        producers.saw((0, 0, 1), 2);
+        producers.saw((0, 0, 1), 1);
+        assert!(producers.is_newest((0, 0, 1), 2) && producers.is_newest((0, 0, 1), 3));
+        assert!(!producers.is_newest((0, 0, 1), 1));
+        assert!(producers.is_newest((0, 0, 2), 0), "another producer");
+        assert!(producers.is_newest((0, 1, 1), 1), "another partition");
+        assert!(producers.is_newest((1, 0, 1), 1), "another topic");
     }
 }

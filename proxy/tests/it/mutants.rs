@@ -375,7 +375,12 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
             "error of half a batch"
         ),
         mutant!("dispatch-late", exact::a_part_is_not_sent_late, "in fires-"),
-        mutant!("zombie-epoch-sent", gate::an_older_epoch_is_not_sent, "in fires-"),
+        mutant!("zombie-epoch-sent", gate::an_older_epoch_is_not_sent, "the older epoch"),
+        mutant!(
+            "epoch-of-another-partition",
+            gate::an_epoch_is_that_of_its_partition,
+            "answers to both epochs"
+        ),
         mutant!(
             "dispatch-unlimited",
             "dispatch-ms=return(500);dispatch-unlimited=return",

@@ -24,7 +24,7 @@ use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::placement::Placement;
-use crate::route::producers::Producers;
+use crate::route::producers::{Producers, Writer};
 use crate::{clock, fault, random};
 
 /// First pause before a part is sent again; it doubles.
@@ -41,7 +41,7 @@ pub(super) struct Gate<'a> {
     pub until: Duration,
     pub client: Option<&'a Line>,
     pub producers: &'a Producers,
-    pub writers: HashSet<((usize, i64), i16)>,
+    pub writers: HashSet<(Writer, i16)>,
 }
 
 impl Gate<'_> {

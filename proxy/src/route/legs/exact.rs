@@ -142,7 +142,8 @@ impl Legs {
         let mut writers = HashSet::new();
         for batch in &batches {
             let header = batch.open.header();
-            let writer = (batch.routed.number, header.producer_id);
+            let partition = if fault::on("epoch-of-another-partition") { 0 } else { batch.q };
+            let writer = (batch.routed.number, partition, header.producer_id);
             producers.saw(writer, header.producer_epoch);
             writers.insert((writer, header.producer_epoch));
         }

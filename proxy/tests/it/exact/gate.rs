@@ -42,6 +42,12 @@ fn ensure_nothing(brokers: &Brokers) -> Checked {
     Ok(())
 }
 
+/// The numbers below 4 of the producer's next epoch.
+fn bumped() -> Bytes {
+    let bumped = ProducerFields { id: 5, epoch: 1, base_sequence: 0 };
+    with_producer(&numbered(5, 0, 4), bumped).expect("a batch")
+}
+
 /// A batch is to be sent again when its producer, who gave it up, writes with the next epoch on
 /// another connection: the old copy must not be written beside the new one.
 pub async fn an_older_epoch_is_not_sent(faults: Faults) -> Checked {
@@ -51,19 +57,41 @@ pub async fn an_older_epoch_is_not_sent(faults: Faults) -> Checked {
     let mut old = Client::connect(proxy.port).await?;
     let asked = ask(&mut old, &[numbered(5, 0, 4)]).await?;
     until_sent(&brokers).await?;
-    let bumped = ProducerFields { id: 5, epoch: 1, base_sequence: 0 };
-    let bumped = with_producer(&numbered(5, 0, 4), bumped).expect("a batch");
     let mut new = Client::connect(proxy.port).await?;
-    // Brokers take what is for partition 1: once this is answered its epoch was read.
-    let (code, _) = new.produce(VERSION, TOPIC, 1, &bumped).await?;
-    ensure_eq!(code, 0, "error of the next epoch");
+    let both = produce(VERSION, -1, TOPIC, &[(0, bumped()), (1, bumped())]);
+    let again = new.send(PRODUCE, VERSION, &both).await?;
+    // Brokers take what is for partition 1: once it is there the epoch was read.
+    let there = async || {
+        let written = numbers(brokers.cluster().log(NORCAL, 1));
+        (!written.is_empty()).then_some(())
+    };
+    until("the next epoch in partition 1", there).await?;
     heal(&brokers);
     let codes = told(&mut old, asked).await?;
-    ensure_nothing(&brokers)?;
     ensure_eq!(codes, [REQUEST_TIMED_OUT], "answer to the older epoch");
-    let (code, _) = new.produce(VERSION, TOPIC, 0, &bumped).await?;
-    ensure_eq!(code, 0, "error of the new copy");
+    ensure_eq!(told(&mut new, again).await?, [0, 0], "answers to the next epoch");
     ensure_written(&brokers, 4)
+}
+
+/// A client moves on to its next epoch partition by partition: what it began in the one before is
+/// written also when another partition has the next already, and in one request with that.
+pub async fn an_epoch_is_that_of_its_partition(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await;
+    refuse(&brokers, NORCAL);
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 4).await?, REQUEST_TIMED_OUT, "error of half a batch");
+    let (code, _) = client.produce(VERSION, TOPIC, 1, &bumped()).await?;
+    ensure_eq!(code, 0, "error of the next epoch in partition 1");
+    heal(&brokers);
+    let both = produce(VERSION, -1, TOPIC, &[(0, numbered(5, 0, 4)), (1, bumped())]);
+    let asked = client.send(PRODUCE, VERSION, &both).await?;
+    ensure_eq!(told(&mut client, asked).await?, [0, 0], "answers to both epochs");
+    ensure_written(&brokers, 4)
+}
+
+#[tokio::test]
+async fn an_epoch_ends_nothing_in_another_partition() -> Checked {
+    an_epoch_is_that_of_its_partition(None).await
 }
 
 #[tokio::test]

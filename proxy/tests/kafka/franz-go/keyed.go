@@ -18,6 +18,8 @@ import (
 const (
 	burst      = 10
 	burstPause = 40 * time.Millisecond
+	// logVariable names a file for everything that the client says.
+	logVariable = "FRANZ_GO_LOG"
 )
 
 // keyedTold is what a keyed load says in the end: all that was sent and did not fail was
@@ -38,9 +40,16 @@ func keyed(arguments []string) {
 	keys, err := strconv.ParseInt(arguments[3], 10, 64)
 	fail(err)
 	watched := &watch{}
-	producer, err := kgo.NewClient(
+	options := []kgo.Opt{
 		kgo.SeedBrokers(strings.Split(arguments[0], ",")...), kgo.WithHooks(watched),
-	)
+	}
+	if path := os.Getenv(logVariable); path != "" {
+		log, err := os.Create(path)
+		fail(err)
+		now := func() string { return time.Now().UTC().Format("15:04:05.000 ") }
+		options = append(options, kgo.WithLogger(kgo.BasicLogger(log, kgo.LogLevelDebug, now)))
+	}
+	producer, err := kgo.NewClient(options...)
 	fail(err)
 	var acked atomic.Int64
 	var lock sync.Mutex
@@ -80,7 +89,9 @@ func keyed(arguments []string) {
 	<-done
 	flush, cancel := context.WithTimeout(context.Background(), flushMax)
 	defer cancel()
-	fail(producer.Flush(flush))
+	if err := producer.Flush(flush); err != nil {
+		fail(fmt.Errorf("%d records left: %w", producer.BufferedProduceRecords(), err))
+	}
 	lock.Lock()
 	defer lock.Unlock()
 	told.Retries = watched.failed.Load()

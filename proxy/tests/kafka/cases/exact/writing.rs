@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{REGIONS, Run};
 use crate::franz_go::FranzGo;
-use crate::rig::Rig;
+use crate::rig::{Rig, tell};
 
 /// Keys of each writer, which take turns.
 const KEYS: u64 = 8;
@@ -84,12 +84,16 @@ impl Writers<'_> {
     pub fn stop(self, rig: &mut Rig, run: &Run<'_>) -> BTreeMap<String, Told> {
         run.over.store(true, Ordering::Relaxed);
         let mut all = BTreeMap::new();
+        let mut ended = |name: &str, told: Told| {
+            tell(&format!("{name} ended: {} sent, {} failed", told.sent, told.failed.len()));
+            all.insert(name.to_owned(), told);
+        };
         for name in JAVA {
             let told = rig.java.must("keyed-stop", json!({"name": name}));
-            all.insert(name.to_owned(), Told::read(&told));
+            ended(name, Told::read(&told));
         }
-        all.insert(FRANZ_GO.to_owned(), Told::read(&self.franz_go.stop()));
-        all.insert(LIBRDKAFKA.to_owned(), self.librdkafka.join().unwrap());
+        ended(FRANZ_GO, Told::read(&self.franz_go.stop()));
+        ended(LIBRDKAFKA, self.librdkafka.join().unwrap());
         all
     }
 }
