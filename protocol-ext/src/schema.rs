@@ -124,6 +124,9 @@ impl Field {
 /// A message of one API: request or response.
 #[derive(Debug, Clone, Copy)]
 pub struct Message {
+    /// A request: brokers ignore what stands behind its last field, and librdkafka leaves three
+    /// bytes there where it asks for all topics.
+    pub request: bool,
     /// API key.
     pub api: i16,
     /// First version in the flexible format (KIP-482).

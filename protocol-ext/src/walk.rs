@@ -140,7 +140,8 @@ impl Edits {
     }
 }
 
-/// Walks the body of `message` in `frame` from byte `at` to the end; bytes must not be left over.
+/// Walks the body of `message` in `frame` from byte `at` to the end. Bytes must not be left over
+/// behind an answer; those behind a request stay.
 pub fn walk(
     message: &Message,
     version: i16,
@@ -149,22 +150,16 @@ pub fn walk(
     visit: &mut impl Visit,
 ) -> Result<Edits, WireError> {
     let mut walker = Walker::new(message, version, frame, at, visit)?;
-    walker.structure(message.fields)?;
-    match walker.read.left() {
-        0 => Ok(walker.edits),
-        left => Err(WireError::Trailing { left }),
-    }
+    walker.whole(message)?;
+    Ok(walker.edits)
 }
 
 /// Array items and tagged fields of a whole message, which a decode would keep one by one.
 pub fn items(message: &Message, version: i16, frame: &[u8], at: usize) -> Result<usize, WireError> {
     let mut check = Check;
     let mut walker = Walker::new(message, version, frame, at, &mut check)?;
-    walker.structure(message.fields)?;
-    match walker.read.left() {
-        0 => Ok(walker.items),
-        left => Err(WireError::Trailing { left }),
-    }
+    walker.whole(message)?;
+    Ok(walker.items)
 }
 
 /// Walks only the first fields, up to and including the one called `last`; the rest is not read.
@@ -221,6 +216,15 @@ impl<'a, 'v, V: Visit> Walker<'a, 'v, V> {
         let read = Reader::new(frame, at);
         let edits = Edits::default();
         Ok(Self { read, frame, version, flexible, visit, edits, items: 0 })
+    }
+
+    fn whole(&mut self, message: &Message) -> Result<(), WireError> {
+        self.structure(message.fields)?;
+        match self.read.left() {
+            0 => Ok(()),
+            _ if message.request => Ok(()),
+            left => Err(WireError::Trailing { left }),
+        }
     }
 
     fn structure(&mut self, fields: &'static [Field]) -> Result<(), WireError> {

@@ -9,6 +9,7 @@ pub use admin::*;
 
 /// ProduceRequest.
 pub const PRODUCE: Message = Message {
+    request: true,
     api: 0,
     flexible: 9,
     min: 0,
@@ -29,6 +30,7 @@ const PRODUCE_TOPIC: &[Field] = &[
 
 /// FetchRequest.
 pub const FETCH: Message = Message {
+    request: true,
     api: 1,
     flexible: 12,
     min: 0,
@@ -76,6 +78,7 @@ const FORGOTTEN: &[Field] = &[
 
 /// MetadataRequest.
 pub const METADATA: Message = Message {
+    request: true,
     api: 3,
     flexible: 9,
     min: 0,
@@ -93,6 +96,7 @@ pub const METADATA: Message = Message {
 
 /// ListOffsetsRequest.
 pub const LIST_OFFSETS: Message = Message {
+    request: true,
     api: 2,
     flexible: 6,
     min: 0,
@@ -117,6 +121,7 @@ const LIST_OFFSETS_PARTITION: &[Field] = &[
 
 /// AddPartitionsToTxnRequest: one transaction of a client up to version 3, several since.
 pub const ADD_PARTITIONS_TO_TXN: Message = Message {
+    request: true,
     api: 24,
     flexible: 3,
     min: 0,
@@ -143,6 +148,7 @@ const ADDED_TOPIC: &[Field] =
 
 /// TxnOffsetCommitRequest.
 pub const TXN_OFFSET_COMMIT: Message = Message {
+    request: true,
     api: 28,
     flexible: 3,
     min: 0,
@@ -161,6 +167,7 @@ pub const TXN_OFFSET_COMMIT: Message = Message {
 
 /// OffsetCommitRequest.
 pub const OFFSET_COMMIT: Message = Message {
+    request: true,
     api: 8,
     flexible: 8,
     min: 2,
@@ -187,6 +194,7 @@ const GROUP_PARTITION: &[Field] = &[
 
 /// OffsetForLeaderEpochRequest.
 pub const OFFSET_FOR_LEADER_EPOCH: Message = Message {
+    request: true,
     api: 23,
     flexible: 4,
     min: 2,
@@ -205,6 +213,7 @@ const EPOCH_PARTITION: &[Field] = &[
 
 /// CreatePartitionsRequest.
 pub const CREATE_PARTITIONS: Message = Message {
+    request: true,
     api: 37,
     flexible: 2,
     min: 0,
@@ -220,6 +229,7 @@ const GROWN_TOPIC: &[Field] = &[
 
 /// DeleteTopicsRequest.
 pub const DELETE_TOPICS: Message = Message {
+    request: true,
     api: 20,
     flexible: 4,
     min: 1,
@@ -234,6 +244,7 @@ pub const DELETE_TOPICS: Message = Message {
 
 /// DeleteRecordsRequest.
 pub const DELETE_RECORDS: Message = Message {
+    request: true,
     api: 21,
     flexible: 2,
     min: 0,

@@ -18,6 +18,7 @@ const ENDPOINT: &[Field] = &[
 
 /// ProduceResponse: KIP-951 endpoints in tag 0 since version 10.
 pub const PRODUCE: Message = Message {
+    request: false,
     api: 0,
     flexible: 9,
     min: 0,
@@ -48,6 +49,7 @@ const PRODUCE_PARTITION: &[Field] = &[
 
 /// FetchResponse: KIP-951 endpoints in tag 0 since version 16.
 pub const FETCH: Message = Message {
+    request: false,
     api: 1,
     flexible: 12,
     min: 0,
@@ -86,6 +88,7 @@ const FETCH_PARTITION: &[Field] = &[
 
 /// MetadataResponse.
 pub const METADATA: Message = Message {
+    request: false,
     api: 3,
     flexible: 9,
     min: 0,
@@ -129,6 +132,7 @@ const METADATA_PARTITION: &[Field] = &[
 
 /// ListOffsetsResponse.
 pub const LIST_OFFSETS: Message = Message {
+    request: false,
     api: 2,
     flexible: 6,
     min: 1,
@@ -149,6 +153,7 @@ const LIST_OFFSETS_PARTITION: &[Field] = &[
 
 /// DescribeProducersResponse.
 pub const DESCRIBE_PRODUCERS: Message = Message {
+    request: false,
     api: 61,
     flexible: 0,
     min: 0,
@@ -177,6 +182,7 @@ const PRODUCER: &[Field] = &[
 
 /// FindCoordinatorResponse: one coordinator up to version 3, a batch since 4 (KIP-699).
 pub const FIND_COORDINATOR: Message = Message {
+    request: false,
     api: 10,
     flexible: 3,
     min: 0,
@@ -203,6 +209,7 @@ const COORDINATOR: &[Field] = &[
 
 /// InitProducerIdResponse.
 pub const INIT_PRODUCER_ID: Message = Message {
+    request: false,
     api: 22,
     flexible: 2,
     min: 0,
@@ -217,6 +224,7 @@ pub const INIT_PRODUCER_ID: Message = Message {
 
 /// AddPartitionsToTxnResponse, as clients are answered.
 pub const ADD_PARTITIONS_TO_TXN: Message = Message {
+    request: false,
     api: 24,
     flexible: 3,
     min: 0,
@@ -234,6 +242,7 @@ const ADDED_PARTITION: &[Field] = &[
 
 /// EndTxnResponse.
 pub const END_TXN: Message = Message {
+    request: false,
     api: 26,
     flexible: 3,
     min: 0,
@@ -243,6 +252,7 @@ pub const END_TXN: Message = Message {
 
 /// DescribeConfigsResponse: a broker's own configuration names its listeners.
 pub const DESCRIBE_CONFIGS: Message = Message {
+    request: false,
     api: 32,
     flexible: 4,
     min: 0,
@@ -278,11 +288,11 @@ const CONFIG_SYNONYM: &[Field] = &[
 
 /// AlterConfigsResponse: brokers name their listeners in texts about wrong values.
 pub const ALTER_CONFIGS: Message =
-    Message { api: 33, flexible: 2, min: 0, max: 2, fields: ALTERED_CONFIGS };
+    Message { request: false, api: 33, flexible: 2, min: 0, max: 2, fields: ALTERED_CONFIGS };
 
 /// IncrementalAlterConfigsResponse: likewise.
 pub const INCREMENTAL_ALTER_CONFIGS: Message =
-    Message { api: 44, flexible: 1, min: 0, max: 1, fields: ALTERED_CONFIGS };
+    Message { request: false, api: 44, flexible: 1, min: 0, max: 1, fields: ALTERED_CONFIGS };
 
 const ALTERED_CONFIGS: &[Field] = &[i32f("ThrottleTimeMs"), array("Responses", ALTERED_CONFIG)];
 
@@ -295,6 +305,7 @@ const ALTERED_CONFIG: &[Field] = &[
 
 /// DescribeClusterResponse.
 pub const DESCRIBE_CLUSTER: Message = Message {
+    request: false,
     api: 60,
     flexible: 0,
     min: 0,
@@ -321,6 +332,7 @@ const CLUSTER_BROKER: &[Field] = &[
 
 /// DescribeQuorumResponse: version 2 names the listeners of the controllers (KIP-853).
 pub const DESCRIBE_QUORUM: Message = Message {
+    request: false,
     api: 55,
     flexible: 0,
     min: 0,
@@ -362,6 +374,7 @@ const QUORUM_LISTENER: &[Field] =
 
 /// ShareFetchResponse: endpoints are an ordinary array behind the records (KIP-932).
 pub const SHARE_FETCH: Message = Message {
+    request: false,
     api: 78,
     flexible: 0,
     min: 1,
@@ -394,6 +407,7 @@ const ACQUIRED: &[Field] = &[i64f("FirstOffset"), i64f("LastOffset"), i16f("Deli
 
 /// ShareAcknowledgeResponse.
 pub const SHARE_ACKNOWLEDGE: Message = Message {
+    request: false,
     api: 79,
     flexible: 0,
     min: 1,

@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod produce;
 pub mod regions;
 pub mod stored;
+mod surplus;
 pub mod transactions;
 
 use std::time::Duration;

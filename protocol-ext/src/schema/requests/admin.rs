@@ -4,6 +4,7 @@ use crate::schema::{Field, Kind, Message, Role, array, i8f, i16f, i32f, i64f, st
 
 /// CreateTopicsRequest.
 pub const CREATE_TOPICS: Message = Message {
+    request: true,
     api: 19,
     flexible: 5,
     min: 2,
@@ -20,8 +21,14 @@ const CREATED_TOPIC: &[Field] = &[
 ];
 
 /// WriteTxnMarkersRequest.
-pub const WRITE_TXN_MARKERS: Message =
-    Message { api: 27, flexible: 1, min: 1, max: 1, fields: &[array("Markers", MARKER)] };
+pub const WRITE_TXN_MARKERS: Message = Message {
+    request: true,
+    api: 27,
+    flexible: 1,
+    min: 1,
+    max: 1,
+    fields: &[array("Markers", MARKER)],
+};
 
 const MARKER: &[Field] = &[
     i64f("ProducerId"),
@@ -36,6 +43,7 @@ const INDEXED_TOPIC: &[Field] =
 
 /// DescribeConfigsRequest.
 pub const DESCRIBE_CONFIGS: Message = Message {
+    request: true,
     api: 32,
     flexible: 4,
     min: 1,
@@ -55,6 +63,7 @@ const DESCRIBED: &[Field] = &[
 
 /// AlterConfigsRequest.
 pub const ALTER_CONFIGS: Message = Message {
+    request: true,
     api: 33,
     flexible: 2,
     min: 0,
@@ -70,6 +79,7 @@ const ALTERED: &[Field] = &[
 
 /// IncrementalAlterConfigsRequest.
 pub const INCREMENTAL_ALTER_CONFIGS: Message = Message {
+    request: true,
     api: 44,
     flexible: 1,
     min: 0,
@@ -85,6 +95,7 @@ const CHANGED: &[Field] = &[
 
 /// AlterReplicaLogDirsRequest.
 pub const ALTER_REPLICA_LOG_DIRS: Message = Message {
+    request: true,
     api: 34,
     flexible: 2,
     min: 1,
@@ -97,6 +108,7 @@ const LISTED_TOPIC: &[Field] =
 
 /// ElectLeadersRequest.
 pub const ELECT_LEADERS: Message = Message {
+    request: true,
     api: 43,
     flexible: 2,
     min: 0,
@@ -113,6 +125,7 @@ const ELECTED_TOPIC: &[Field] =
 
 /// AlterPartitionReassignmentsRequest.
 pub const ALTER_PARTITION_REASSIGNMENTS: Message = Message {
+    request: true,
     api: 45,
     flexible: 0,
     min: 0,
@@ -132,6 +145,7 @@ const MOVED_PARTITION: &[Field] =
 
 /// OffsetDeleteRequest.
 pub const OFFSET_DELETE: Message = Message {
+    request: true,
     api: 47,
     flexible: i16::MAX,
     min: 0,
@@ -145,5 +159,11 @@ const FORGOTTEN_TOPIC: &[Field] = &[
 ];
 
 /// DescribeProducersRequest.
-pub const DESCRIBE_PRODUCERS: Message =
-    Message { api: 61, flexible: 0, min: 0, max: 0, fields: &[array("Topics", INDEXED_TOPIC)] };
+pub const DESCRIBE_PRODUCERS: Message = Message {
+    request: true,
+    api: 61,
+    flexible: 0,
+    min: 0,
+    max: 0,
+    fields: &[array("Topics", INDEXED_TOPIC)],
+};

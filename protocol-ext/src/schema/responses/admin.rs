@@ -4,6 +4,7 @@ use crate::schema::{Field, Message, Role, array, i8f, i16f, i32f, i64f, string};
 
 /// WriteTxnMarkersResponse.
 pub const WRITE_TXN_MARKERS: Message = Message {
+    request: false,
     api: 27,
     flexible: 1,
     min: 1,
@@ -13,6 +14,7 @@ pub const WRITE_TXN_MARKERS: Message = Message {
 
 /// OffsetDeleteResponse.
 pub const OFFSET_DELETE: Message = Message {
+    request: false,
     api: 47,
     flexible: i16::MAX,
     min: 0,
@@ -31,6 +33,7 @@ const PARTITION: &[Field] =
 
 /// AlterReplicaLogDirsResponse.
 pub const ALTER_REPLICA_LOG_DIRS: Message = Message {
+    request: false,
     api: 34,
     flexible: 2,
     min: 1,
@@ -43,6 +46,7 @@ pub const ALTER_REPLICA_LOG_DIRS: Message = Message {
 
 /// ElectLeadersResponse.
 pub const ELECT_LEADERS: Message = Message {
+    request: false,
     api: 43,
     flexible: 2,
     min: 0,
@@ -65,6 +69,7 @@ const ELECTED_PARTITION: &[Field] = &[
 
 /// AlterPartitionReassignmentsResponse.
 pub const ALTER_PARTITION_REASSIGNMENTS: Message = Message {
+    request: false,
     api: 45,
     flexible: 0,
     min: 0,

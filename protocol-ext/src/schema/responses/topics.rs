@@ -4,6 +4,7 @@ use crate::schema::{Field, Message, Role, array, i8f, i16f, i32f, i64f, string, 
 
 /// CreateTopicsResponse.
 pub const CREATE_TOPICS: Message = Message {
+    request: false,
     api: 19,
     flexible: 5,
     min: 2,
@@ -24,6 +25,7 @@ const CREATED_TOPIC: &[Field] = &[
 
 /// OffsetCommitResponse.
 pub const OFFSET_COMMIT: Message = Message {
+    request: false,
     api: 8,
     flexible: 8,
     min: 2,
@@ -33,6 +35,7 @@ pub const OFFSET_COMMIT: Message = Message {
 
 /// TxnOffsetCommitResponse.
 pub const TXN_OFFSET_COMMIT: Message = Message {
+    request: false,
     api: 28,
     flexible: 3,
     min: 0,
@@ -48,6 +51,7 @@ const COMMITTED_PARTITION: &[Field] =
 
 /// OffsetForLeaderEpochResponse.
 pub const OFFSET_FOR_LEADER_EPOCH: Message = Message {
+    request: false,
     api: 23,
     flexible: 4,
     min: 2,
@@ -67,6 +71,7 @@ const EPOCH_PARTITION: &[Field] = &[
 
 /// CreatePartitionsResponse.
 pub const CREATE_PARTITIONS: Message = Message {
+    request: false,
     api: 37,
     flexible: 2,
     min: 0,
@@ -82,6 +87,7 @@ const GROWN_TOPIC: &[Field] = &[
 
 /// DeleteTopicsResponse.
 pub const DELETE_TOPICS: Message = Message {
+    request: false,
     api: 20,
     flexible: 4,
     min: 1,
@@ -98,6 +104,7 @@ const DELETED_TOPIC: &[Field] = &[
 
 /// DeleteRecordsResponse.
 pub const DELETE_RECORDS: Message = Message {
+    request: false,
     api: 21,
     flexible: 2,
     min: 0,
