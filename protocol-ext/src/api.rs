@@ -64,6 +64,8 @@ pub const DESCRIBE_CONFIGS: i16 = 32;
 pub const DESCRIBE_QUORUM: i16 = 55;
 /// ShareFetch.
 pub const SHARE_FETCH: i16 = 78;
+/// ConsumerGroupHeartbeat.
+pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 /// DescribeProducers.
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 /// Keys are below this.

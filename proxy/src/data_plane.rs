@@ -145,7 +145,8 @@ impl DataPlane {
             }
             // These two would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
-            CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(0))),
+            // Looked into from version 1 on.
+            api::CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(1))),
             // Brokers make the topics that it names, and match topics by patterns in it.
             STREAMS_GROUP_HEARTBEAT if self.routed.is_some() => None,
             _ => Some((min, max)),
@@ -225,7 +226,6 @@ const SHARE_FIRST: i16 = 76;
 const SHARE_LAST: i16 = 79;
 
 const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
-const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 const STREAMS_GROUP_HEARTBEAT: i16 = 88;
 const LIST_OFFSETS_MAX: i16 = 7;
 

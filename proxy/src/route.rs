@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod carrier;
 pub mod chain;
+pub mod groups;
 pub mod legs;
 pub mod permissions;
 pub mod placement;

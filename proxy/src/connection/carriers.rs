@@ -17,6 +17,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::metrics::Class;
 use crate::route::carrier::{self, Known};
+use crate::route::groups;
 use crate::route::legs::{Ways, delete_records};
 use crate::route::topics::TopicId;
 use crate::route::virtual_topics::Named;
@@ -38,10 +39,13 @@ pub fn is_too_old(head: Head) -> bool {
     head.version < first && !fault::on("old-versions-pass")
 }
 
-/// Whether requests of an API are held whole only because of the carriers of virtual topics.
-pub fn concerns(key: i16) -> bool {
+/// Whether a request is held whole only because of the carriers of virtual topics.
+pub fn concerns(head: Head) -> bool {
+    if head.api == api::CONSUMER_GROUP_HEARTBEAT {
+        return groups::may_name_a_pattern(head.version);
+    }
     matches!(
-        key,
+        head.api,
         api::OFFSET_COMMIT
             | api::TXN_OFFSET_COMMIT
             | api::OFFSET_FOR_LEADER_EPOCH

@@ -313,7 +313,7 @@ impl<'a> Requests<'a> {
             {
                 Ok(Opened::Whole(head, frame_bytes))
             }
-            key if self.plane.routed.is_some() && carriers::concerns(key) => {
+            _ if self.plane.routed.is_some() && carriers::concerns(head) => {
                 Ok(Opened::Whole(head, frame_bytes))
             }
             _ => {

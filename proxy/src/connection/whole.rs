@@ -23,6 +23,7 @@ use crate::error::ConnectionError;
 use crate::filters::offload::{Produced, Sharing, Wanted};
 use crate::limits::IO_BUFFER_BYTES;
 use crate::metrics::{Class, Direction, Side};
+use crate::route::groups;
 use crate::route::legs::{Ways, fetch, list_offsets, metadata};
 use crate::route::permissions::{Names, Refused};
 use crate::route::transactions;
@@ -54,7 +55,8 @@ impl Requests<'_> {
             | api::ADD_OFFSETS_TO_TXN
             | api::END_TXN => self.transaction(head, frame).await,
             api::DELETE_RECORDS => self.delete_records(head, frame).await,
-            key if carriers::concerns(key) => self.by_carrier(head, frame).await,
+            api::CONSUMER_GROUP_HEARTBEAT => self.heartbeat(head, frame).await,
+            _ if carriers::concerns(head) => self.by_carrier(head, frame).await,
             api::METADATA => self.metadata(head, frame).await,
             // Held whole for no need of its own.
             _ => {
@@ -203,6 +205,19 @@ impl Requests<'_> {
     async fn transaction(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(routed) = &self.plane.routed {
             let refusal = transactions::refusal(routed, head, &frame);
+            if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
+                self.admitted().await?;
+                return self.answer(head, answer).await;
+            }
+        }
+        self.push(head, treatment(head).0, Class::Full);
+        self.forward(vec![frame]).await
+    }
+
+    /// A request of a member of a KIP-848 group.
+    async fn heartbeat(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+        if self.plane.routed.is_some() {
+            let refusal = groups::refusal(head, &frame);
             if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
                 self.admitted().await?;
                 return self.answer(head, answer).await;

@@ -421,6 +421,7 @@ fn mutants_of_refusals() -> Vec<Mutant> {
 /// Carriers of virtual topics, and the regions of their records.
 fn mutants_of_carriers_and_regions() -> Vec<Mutant> {
     vec![
+        mutant!("patterns-pass", routed::groups::patterns_end_here, "patterns that brokers saw"),
         mutant!("areas-overlap", routed::regions::records_go_where_they_are, "values in fires"),
         mutant!(
             "unlocated-uncounted",

@@ -4,6 +4,7 @@ pub mod ahead;
 pub mod bounds;
 pub mod carrier;
 pub mod fetch;
+pub mod groups;
 pub mod inputs;
 pub mod leaders;
 pub mod metadata;

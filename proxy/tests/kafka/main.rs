@@ -28,6 +28,7 @@ mod leak;
 mod ports;
 mod process;
 mod proxy;
+mod python;
 mod raw;
 mod relay;
 mod rig;

@@ -35,6 +35,7 @@ async fn until_sent(brokers: &Brokers) -> Checked {
 }
 
 /// Partition 0 has nothing.
+#[cfg(feature = "failpoints")]
 fn ensure_nothing(brokers: &Brokers) -> Checked {
     for topic in [NORCAL, OTHER] {
         ensure_eq!(numbers(brokers.cluster().log(topic, 0)), Vec::<i32>::new(), "in {topic}");

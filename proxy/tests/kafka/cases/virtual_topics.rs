@@ -10,6 +10,7 @@ use super::{days, kcat, tools};
 use crate::franz_go;
 use crate::process::Scratch;
 use crate::proxy::{HOST, Proxy};
+use crate::python;
 use crate::rig::{Place, Rig};
 
 /// Records of each of the three slots.
@@ -43,6 +44,8 @@ pub fn one_topic_for_every_client(rig: &mut Rig) {
         java_group(rig, &place, protocol, &sent);
     }
     franz_go_group(&place, &sent);
+    rig.executed();
+    librdkafka_of_today(&place, &sent);
     rig.executed();
     no_lag(rig, &place);
     ends(rig, &place);
@@ -222,6 +225,22 @@ fn franz_go_group(place: &Place, sent: &[String]) {
         read.extend(franz_go_reads(&program, place, part - read.len()));
     }
     assert_same(&read, sent, "read by a group of franz-go's");
+}
+
+/// It lists all topics with bytes behind the request, and asks for heartbeats that can name a
+/// pattern: names are served, a pattern that brokers would match is refused.
+fn librdkafka_of_today(place: &Place, sent: &[String]) {
+    let wanted = json!({"bootstrap": place.bootstrap, "topic": place.topic, "count": sent.len()});
+    let told = python::run("subscribe.py", &wanted, None);
+    let topics: Vec<String> = serde_json::from_value(told["topics"].clone()).unwrap();
+    let of_name = topics.iter().filter(|topic| topic.starts_with(&place.topic));
+    assert_eq!(of_name.collect::<Vec<_>>(), [&place.topic], "topics listed: {topics:?}");
+    for member in ["classic", "classic_pattern", "consumer"] {
+        let read: Vec<String> = serde_json::from_value(told[member]["read"].clone()).unwrap();
+        assert_same(&read, sent, &format!("read by librdkafka, {member}"));
+    }
+    let refused = told["consumer_pattern"]["refused"].as_str().unwrap_or_default();
+    assert!(refused.contains("regular expression is not valid"), "{}", told["consumer_pattern"]);
 }
 
 fn franz_go_reads(program: &Path, place: &Place, count: usize) -> Vec<String> {
