@@ -8,6 +8,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.locks.LockSupport;
@@ -26,6 +28,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.Metric;
 import org.apache.kafka.common.MetricName;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.AppInfoParser;
@@ -105,9 +108,27 @@ public final class Bench {
             for (int p = 0; p < topic.numPartitions(); p++) {
                 ends.put(new TopicPartition(words[2], p), OffsetSpec.latest());
             }
-            admin.listOffsets(ends).all().get();
+            awaitEnds(admin, ends);
         }
         return new TreeMap<>(Map.of("topic", words[2]));
+    }
+
+    /** Asks until every broker that is asked knows the topic. */
+    private static void awaitEnds(Admin admin, Map<TopicPartition, OffsetSpec> ends)
+            throws Exception {
+        long until = System.nanoTime() + TimeUnit.SECONDS.toNanos(30);
+        while (true) {
+            try {
+                admin.listOffsets(ends).all().get();
+                return;
+            } catch (ExecutionException error) {
+                boolean late = System.nanoTime() > until;
+                if (late || !(error.getCause() instanceof RetriableException)) {
+                    throw error;
+                }
+                Thread.sleep(50);
+            }
+        }
     }
 
     /** KEY=VALUE words from one on. */

@@ -27,7 +27,12 @@ pub fn may_name_a_pattern(version: i16) -> bool {
 
 /// The refusal of a heartbeat that names topics by a pattern; `None` of any other.
 pub fn refusal(head: Head, frame: &Bytes) -> Result<Option<Bytes>, WireError> {
-    if pattern(head, frame)?.is_none_or(<[u8]>::is_empty) {
+    if !may_name_a_pattern(head.version) {
+        return Ok(None);
+    }
+    let (epoch, pattern) = subscription(head, frame)?;
+    // Who leaves subscribes to nothing, whatever it names.
+    if epoch < 0 || pattern.is_none_or(<[u8]>::is_empty) {
         return Ok(None);
     }
     let answer = ConsumerGroupHeartbeatResponse::default()
@@ -36,17 +41,17 @@ pub fn refusal(head: Head, frame: &Bytes) -> Result<Option<Bytes>, WireError> {
     reply::frame(head, &answer).map(Some)
 }
 
-/// SubscribedTopicRegex; all versions are flexible (KIP-482).
-fn pattern(head: Head, frame: &[u8]) -> Result<Option<&[u8]>, WireError> {
+/// MemberEpoch and SubscribedTopicRegex; all versions are flexible (KIP-482).
+fn subscription(head: Head, frame: &[u8]) -> Result<(i32, Option<&[u8]>), WireError> {
     let mut read = Reader::new(frame, header::request_body_at(head, frame)?);
     let (_group, _member) = (read.bytes(true, false)?, read.bytes(true, false)?);
-    let _epoch = read.i32()?;
+    let epoch = read.i32()?;
     let (_instance, _rack) = (read.bytes(true, false)?, read.bytes(true, false)?);
     let _rebalance_timeout = read.i32()?;
     for _name in 0..read.length(true, true)?.unwrap_or(0) {
         read.bytes(true, false)?;
     }
-    read.bytes(true, false)
+    Ok((epoch, read.bytes(true, false)?))
 }
 
 #[cfg(test)]
@@ -57,28 +62,43 @@ mod tests {
 
     use super::*;
 
-    fn refused(names: Option<&[&'static str]>, pattern: Option<&'static str>) -> Option<Bytes> {
+    fn member() -> ConsumerGroupHeartbeatRequest {
+        let group = StrBytes::from_static_str("g").into();
+        let rack = Some(StrBytes::from_static_str("rack"));
+        ConsumerGroupHeartbeatRequest::default().with_group_id(group).with_rack_id(rack)
+    }
+
+    fn named(
+        names: Option<&[&'static str]>,
+        pattern: Option<&'static str>,
+    ) -> ConsumerGroupHeartbeatRequest {
         let name = |name: &&'static str| StrBytes::from_static_str(name).into();
-        let request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(StrBytes::from_static_str("g").into())
-            .with_rack_id(Some(StrBytes::from_static_str("rack")))
+        member()
             .with_subscribed_topic_names(names.map(|names| names.iter().map(name).collect()))
-            .with_subscribed_topic_regex(pattern.map(StrBytes::from_static_str));
-        let header = RequestHeader::default().with_request_api_key(68).with_request_api_version(1);
+            .with_subscribed_topic_regex(pattern.map(StrBytes::from_static_str))
+    }
+
+    fn is_refused(version: i16, request: &ConsumerGroupHeartbeatRequest) -> bool {
+        let header = RequestHeader::default().with_request_api_key(68);
+        let header = header.with_request_api_version(version);
         let mut frame = BytesMut::new();
-        let version = ConsumerGroupHeartbeatRequest::header_version(1);
-        header.encode(&mut frame, version).unwrap();
-        request.encode(&mut frame, 1).unwrap();
+        let of_header = ConsumerGroupHeartbeatRequest::header_version(version);
+        header.encode(&mut frame, of_header).unwrap();
+        request.encode(&mut frame, version).unwrap();
         let head = Head::parse(&frame).unwrap();
-        refusal(head, &frame.freeze()).unwrap()
+        refusal(head, &frame.freeze()).unwrap().is_some()
     }
 
     #[test]
     fn only_a_pattern_is_refused() {
-        assert!(refused(Some(&["fires", "t"]), None).is_none());
-        assert!(refused(None, None).is_none());
-        assert!(refused(Some(&[]), Some("")).is_none(), "no pattern any more");
-        assert!(refused(None, Some("fires.*")).is_some());
-        assert!(refused(Some(&["t"]), Some("fires.*")).is_some());
+        assert!(!is_refused(1, &named(Some(&["fires", "t"]), None)));
+        assert!(!is_refused(1, &named(None, None)));
+        assert!(!is_refused(1, &named(Some(&[]), Some(""))), "no pattern any more");
+        assert!(is_refused(1, &named(None, Some("fires.*"))));
+        assert!(is_refused(1, &named(Some(&["t"]), Some("fires.*"))));
+        let leaves = named(None, Some("fires.*")).with_member_epoch(-1);
+        assert!(!is_refused(1, &leaves), "a member that leaves");
+        let assignor = member().with_server_assignor(Some(StrBytes::from_static_str("uniform")));
+        assert!(!is_refused(0, &assignor), "an assignor where later versions have a pattern");
     }
 }

@@ -5,7 +5,7 @@
 //! in `deliver.rs` -> settle. Invariants: a stream's next batch is sent only when all parts of the
 //! one before are durable; success is told only of what is durable in all its parts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use protocol_ext::batch::OpenBatch;
@@ -24,6 +24,7 @@ use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::chain::Stretch;
 use crate::route::placement::Placement;
+use crate::route::producers::Writer;
 use crate::route::virtual_topics::Routed;
 use crate::{clock, fault};
 
@@ -85,6 +86,13 @@ impl Batch<'_> {
         }))
     }
 
+    /// Who writes it, and with which epoch.
+    fn writer(&self) -> (Writer, i16) {
+        let header = self.open.header();
+        let partition = if fault::on("epoch-of-another-partition") { 0 } else { self.q };
+        ((self.routed.number, partition, header.producer_id), header.producer_epoch)
+    }
+
     /// Base sequence and records.
     fn sequence(&self) -> (i32, u32) {
         let header = self.open.header();
@@ -124,6 +132,9 @@ impl Batch<'_> {
     }
 }
 
+/// What brokers say to a producer whose next epoch has written there already.
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+
 /// Clients send a batch again for so long at most.
 const RETRY_HORIZON_MS: u64 = 3_600_000;
 
@@ -139,14 +150,21 @@ impl Legs {
     ) -> Result<(), WireError> {
         let producers = &ways.routed.producers;
         let placement = ways.routed.placements().now();
-        let mut writers = HashSet::new();
         for batch in &batches {
-            let header = batch.open.header();
-            let partition = if fault::on("epoch-of-another-partition") { 0 } else { batch.q };
-            let writer = (batch.routed.number, partition, header.producer_id);
-            producers.saw(writer, header.producer_epoch);
-            writers.insert((writer, header.producer_epoch));
+            let (writer, epoch) = batch.writer();
+            producers.saw(writer, epoch);
         }
+        let is_newest = |batch: &Batch<'_>| {
+            let (writer, epoch) = batch.writer();
+            producers.is_newest(writer, epoch) || fault::on("zombie-epoch-sent")
+        };
+        let (batches, old): (Vec<_>, Vec<_>) = batches.into_iter().partition(is_newest);
+        for batch in old {
+            metrics.part(PartResult::Refused);
+            let outcome = outcomes.get_mut(&batch.of);
+            outcome.into_iter().for_each(|outcome| outcome.code = INVALID_PRODUCER_EPOCH);
+        }
+        let writers = batches.iter().map(Batch::writer).collect();
         let read_at = clock::since_boot();
         let until = read_at + fault::time("dispatch-ms", DISPATCH_MAX);
         let gate = Gate { until, client, producers, writers };

@@ -15,6 +15,8 @@ use crate::harness::client::{Client, answer};
 use crate::harness::requests::produce;
 use crate::harness::{Checked, Faults, QUIET, ensure_eq, until};
 
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+
 /// Sends batches to partition 0 in one request, and does not wait.
 async fn ask(client: &mut Client, batches: &[Bytes]) -> Checked<i32> {
     let batches: Vec<(i32, Bytes)> = batches.iter().map(|batch| (0, batch.clone())).collect();
@@ -67,10 +69,18 @@ pub async fn an_older_epoch_is_not_sent(faults: Faults) -> Checked {
         (!written.is_empty()).then_some(())
     };
     until("the next epoch in partition 1", there).await?;
+    // What left before is refused by now.
+    tokio::time::sleep(QUIET).await;
     heal(&brokers);
     let codes = told(&mut old, asked).await?;
     ensure_eq!(codes, [REQUEST_TIMED_OUT], "answer to the older epoch");
     ensure_eq!(told(&mut new, again).await?, [0, 0], "answers to the next epoch");
+    ensure_written(&brokers, 4)?;
+    // One that comes now is told so, and ends nothing of another producer.
+    let mixed = produce(VERSION, -1, TOPIC, &[(0, numbered(5, 4, 4)), (1, numbered(6, 0, 4))]);
+    let asked = old.send(PRODUCE, VERSION, &mixed).await?;
+    let codes = told(&mut old, asked).await?;
+    ensure_eq!(codes, [INVALID_PRODUCER_EPOCH, 0], "answers to the older epoch and another's");
     ensure_written(&brokers, 4)
 }
 

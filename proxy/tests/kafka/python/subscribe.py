@@ -12,7 +12,7 @@ import uuid
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-LIMIT = 60
+LIMIT = 20
 
 
 def member(wanted, protocol, subscription):
@@ -26,9 +26,10 @@ def member(wanted, protocol, subscription):
             message = consumer.poll(0.2)
             if message is None:
                 continue
-            if message.error():
+            if message.error() and message.error().fatal():
                 return {"read": read, "refused": message.error().str()}
-            read.append(message.value().decode())
+            if not message.error():
+                read.append(message.value().decode())
         return {"read": read, "refused": None}
     finally:
         consumer.close()
