@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
 LIMIT = 20
@@ -26,7 +26,7 @@ def member(wanted, protocol, subscription):
             message = consumer.poll(0.2)
             if message is None:
                 continue
-            if message.error() and message.error().fatal():
+            if message.error() and message.error().code() == KafkaError._FATAL:
                 return {"read": read, "refused": message.error().str()}
             if not message.error():
                 read.append(message.value().decode())
