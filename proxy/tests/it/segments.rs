@@ -35,6 +35,7 @@ pub const OTHER: [&str; 2] = ["fires-other-2999-01-05", "fires-other-2999-01-06"
 pub const PLACEMENT: &str = "__firebreak_placement";
 /// The configuration of the virtual topic.
 pub const ROUTED: &str = "\n[[virtual_topic]]\nname = \"fires\"\npartitions = 1\ndays = true\n\
+    create_ahead_s = 0\n\
     region = { header = \"region\" }\n[[region]]\nname = \"norcal\"\n";
 
 /// All segments and the placement log, and a proxy that has read it. The first segment of each slot

@@ -19,7 +19,7 @@ async fn they_are_made_before_and_open_on_their_day() -> Checked {
 pub async fn made_before_and_opened_later(faults: Faults) -> Checked {
     away_from_midnight().await;
     let brokers = Brokers::start(2).await;
-    let all_day = ROUTED.replace("days = true\n", "days = true\ncreate_ahead_s = 86400\n");
+    let all_day = ROUTED.replace("create_ahead_s = 0\n", "create_ahead_s = 86400\n");
     let proxy = Setup::new(&brokers, faults).limit(&all_day).start().await;
     let tomorrow = day(unix_ms() + DAY_MS);
     let next = ["norcal", "other"].map(|slot| format!("fires-{slot}-{tomorrow}"));
