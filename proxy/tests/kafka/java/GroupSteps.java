@@ -181,7 +181,21 @@ final class GroupSteps extends Steps {
                     return null;
                 });
         step("delete acls", () -> admin.deleteAcls(List.of(acl.toFilter())).all().get().size());
-        step("all acls", () -> admin.describeAcls(AclBindingFilter.ANY).values().get().size());
+        step(
+                "all acls",
+                () -> {
+                    // Brokers hear of it one after the other.
+                    for (int i = 0;
+                            i < 100
+                                    && !admin.describeAcls(AclBindingFilter.ANY)
+                                            .values()
+                                            .get()
+                                            .isEmpty();
+                            i++) {
+                        Thread.sleep(50);
+                    }
+                    return admin.describeAcls(AclBindingFilter.ANY).values().get().size();
+                });
         ClientQuotaEntity entity = new ClientQuotaEntity(Map.of("client-id", topic));
         step(
                 "alter quotas",
