@@ -8,6 +8,7 @@
 # answers are lost and segments are sealed. Every acknowledged record must be read once, in order.
 # Prints what happened; goes on, for up to three times as long, until all that was to break did. The
 # exit code is 1 when a promise is broken, or when something did not break even then.
+# FRANZ_GO_LOG names a file for everything that franz-go says.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

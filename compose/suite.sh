@@ -3,9 +3,9 @@
 #
 #   compose/suite.sh [--records 50000] [--run REGEX] [plain|offload|virtual ...]
 #
-# All three configurations unless some are named: nothing but the proxy; every value of 112 bytes or
-# more in a store; beside a virtual topic. Each has a Kafka of its own. Prints each test whose result
-# differs from the direct one; the exit code is 1 when one differs that no page of docs/ says.
+# All three configurations unless some are named: nothing but the proxy; values beyond 112 bytes in
+# a store; beside a virtual topic. Each has a Kafka of its own. Prints tests whose results differ
+# from the direct ones; the exit code is 1 when one differs that no page of docs/ says.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -143,9 +143,9 @@ impl DataPlane {
                 let (first, last) = opened_for_carriers(key)?;
                 Some((min.max(first), max.min(last)))
             }
-            // These two would show clients the topics of brokers instead of virtual ones.
+            // It would show clients the topics of brokers instead of virtual ones.
             DESCRIBE_TOPIC_PARTITIONS if self.routed.is_some() => None,
-            // Looked into from version 1 on.
+            // What later versions may name topics by is not known.
             api::CONSUMER_GROUP_HEARTBEAT if self.routed.is_some() => Some((min, max.min(1))),
             // Brokers make the topics that it names, and match topics by patterns in it.
             STREAMS_GROUP_HEARTBEAT if self.routed.is_some() => None,

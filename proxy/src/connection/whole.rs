@@ -53,9 +53,9 @@ impl Requests<'_> {
             api::ADD_PARTITIONS_TO_TXN
             | api::INIT_PRODUCER_ID
             | api::ADD_OFFSETS_TO_TXN
-            | api::END_TXN => self.transaction(head, frame).await,
+            | api::END_TXN
+            | api::CONSUMER_GROUP_HEARTBEAT => self.unless_refused(head, frame).await,
             api::DELETE_RECORDS => self.delete_records(head, frame).await,
-            api::CONSUMER_GROUP_HEARTBEAT => self.heartbeat(head, frame).await,
             _ if carriers::concerns(head) => self.by_carrier(head, frame).await,
             api::METADATA => self.metadata(head, frame).await,
             // Held whole for no need of its own.
@@ -200,24 +200,14 @@ impl Requests<'_> {
         told.await.map(Some).map_err(gone)
     }
 
-    /// A request about a transaction: virtual topics cannot be in one, and that of the placement is
-    /// the proxy's own.
-    async fn transaction(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
+    /// A request that cannot be served beside virtual topics as it may be: one about a transaction,
+    /// or of a member of a KIP-848 group.
+    async fn unless_refused(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         if let Some(routed) = &self.plane.routed {
-            let refusal = transactions::refusal(routed, head, &frame);
-            if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
-                self.admitted().await?;
-                return self.answer(head, answer).await;
-            }
-        }
-        self.push(head, treatment(head).0, Class::Full);
-        self.forward(vec![frame]).await
-    }
-
-    /// A request of a member of a KIP-848 group.
-    async fn heartbeat(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
-        if self.plane.routed.is_some() {
-            let refusal = groups::refusal(head, &frame);
+            let refusal = match head.api {
+                api::CONSUMER_GROUP_HEARTBEAT => groups::refusal(head, &frame),
+                _ => transactions::refusal(routed, head, &frame),
+            };
             if let Some(answer) = refusal.map_err(|error| request_error(head.api, error))? {
                 self.admitted().await?;
                 return self.answer(head, answer).await;

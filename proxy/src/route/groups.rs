@@ -59,6 +59,7 @@ mod tests {
     use bytes::BytesMut;
     use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, RequestHeader};
     use kafka_protocol::protocol::{Encodable, HeaderVersion};
+    use protocol_ext::api;
 
     use super::*;
 
@@ -79,7 +80,7 @@ mod tests {
     }
 
     fn is_refused(version: i16, request: &ConsumerGroupHeartbeatRequest) -> bool {
-        let header = RequestHeader::default().with_request_api_key(68);
+        let header = RequestHeader::default().with_request_api_key(api::CONSUMER_GROUP_HEARTBEAT);
         let header = header.with_request_api_version(version);
         let mut frame = BytesMut::new();
         let of_header = ConsumerGroupHeartbeatRequest::header_version(version);

@@ -30,10 +30,12 @@ impl Generations {
 }
 
 impl Producers {
-    /// A batch of that producer and epoch was read.
-    pub fn saw(&self, writer: Writer, epoch: i16) {
-        if self.0.read().young.get(&writer).is_some_and(|newest| *newest >= epoch) {
-            return;
+    /// A batch of that producer and epoch was read; whether no newer one was before.
+    pub fn saw(&self, writer: Writer, epoch: i16) -> bool {
+        if let Some(newest) = self.0.read().young.get(&writer)
+            && *newest >= epoch
+        {
+            return *newest == epoch;
         }
         let mut all = self.0.write();
         let newest = all.newest(writer).map_or(epoch, |known| known.max(epoch));
@@ -42,6 +44,7 @@ impl Producers {
             all.old = std::mem::take(&mut all.young);
         }
         all.young.insert(writer, newest);
+        newest == epoch
     }
 
     /// Whether no newer epoch was read.
@@ -57,8 +60,8 @@ mod tests {
     #[test]
     fn an_older_epoch_is_known_as_such() {
         let producers = Producers::default();
-        producers.saw((0, 0, 1), 2);
-        producers.saw((0, 0, 1), 1);
+        assert!(producers.saw((0, 0, 1), 2) && producers.saw((0, 0, 1), 2));
+        assert!(!producers.saw((0, 0, 1), 1));
         assert!(producers.is_newest((0, 0, 1), 2) && producers.is_newest((0, 0, 1), 3));
         assert!(!producers.is_newest((0, 0, 1), 1));
         assert!(producers.is_newest((0, 0, 2), 0), "another producer");
@@ -74,7 +77,7 @@ mod tests {
         producers.saw(silent, 5);
         for id in 2..i64::try_from(PRODUCERS_MAX).unwrap() + 2 {
             producers.saw((0, 0, id), 0);
-            producers.saw(writing, 4);
+            assert!(!producers.saw(writing, 4));
         }
         assert!(!producers.is_newest(writing, 4));
         assert!(producers.is_newest(silent, 4), "nothing is forgotten: memory has no bound");

@@ -43,7 +43,7 @@ impl Breaker {
         if until.is_some_and(|until| now < until) {
             return Err(StoreError::Resting(failures));
         }
-        *until = Some(now + STORE_REST);
+        *until = Some(now + rest());
         Ok(())
     }
 
@@ -54,10 +54,15 @@ impl Breaker {
             return;
         }
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 == STORE_FAILURES_MAX {
-            *self.until.lock() = Some(clock::now() + STORE_REST);
+            *self.until.lock() = Some(clock::now() + rest());
             tracing::warn!("the object store failed {STORE_FAILURES_MAX} times in a row");
         }
     }
+}
+
+/// How long a store is left alone.
+fn rest() -> Duration {
+    fault::time("store-rest-ms", STORE_REST)
 }
 
 /// Where attempts that fail are counted and told.

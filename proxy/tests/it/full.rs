@@ -12,8 +12,9 @@ use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{read, single};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
-/// As many attempts as are made before a store is left alone for a moment.
-pub const FULL: &str = "disk-full=1*off->5*return";
+/// As many attempts as are made before a store is left alone for a moment, and that for longer than
+/// the pause behind the last of them.
+pub const FULL: &str = "disk-full=1*off->5*return;store-rest-ms=return(3000)";
 const STORAGE_ERROR: i16 = 56;
 const ALL: i32 = i32::MAX;
 
@@ -37,9 +38,13 @@ async fn scene(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<S
 }
 
 impl Scene {
-    /// The values in the log are these, in their order.
+    /// The values in the log are these, in their order, once the store is asked again.
     async fn holds(&mut self, sent: &[Bytes]) -> Checked {
-        let (error, section) = self.client.fetch(11, "t", 0, 0, ALL).await?;
+        let section = until("an answer of the store", async || {
+            let (error, section) = self.client.fetch(11, "t", 0, 0, ALL).await.ok()?;
+            (error != STORAGE_ERROR).then_some((error, section))
+        });
+        let (error, section) = section.await?;
         ensure_eq!(error, 0, "error of Fetch");
         let values = |records: &Bytes| read(records).into_iter().map(|record| record.value);
         let sent: Vec<_> = sent.iter().flat_map(values).collect();
@@ -50,8 +55,7 @@ impl Scene {
     /// Every attempt is counted as what it is, and there is a line about it.
     async fn is_told(&self) -> Checked {
         let failures = "firebreak_store_failures_total{op=\"put\",kind=\"full\"}";
-        let found = self.proxy.metric(failures).await?;
-        ensure!(found >= 5.0, "{found} attempts that found no room");
+        ensure_eq!(self.proxy.metric(failures).await?, 5.0, "attempts that found no room");
         let line = |line: &&str| line.contains("object store failed") && line.contains("full");
         let told = async || self.proxy.log().lines().find(line).map(str::to_owned);
         println!("{}", until("a line about it", told).await?);

@@ -286,13 +286,13 @@ fn mutants_of_values() -> Vec<Mutant> {
         mutant!("aborted-for-ever", log_shapes::aborted_values_are_not_read, "value 4 of 112"),
         mutant!(
             "ack-before-durable",
-            "ack-before-durable=return;disk-full=1*off->return",
+            "ack-before-durable=return;disk-full=1*off->5*return;store-rest-ms=return(3000)",
             full::what_cannot_be_kept_is_refused,
             "answer while the disk is full"
         ),
         mutant!(
             "half-files-kept",
-            "half-files-kept=return;disk-full=1*off->return",
+            "half-files-kept=return;disk-full=1*off->5*return;store-rest-ms=return(3000)",
             full::what_cannot_be_kept_is_refused,
             "half files"
         ),

@@ -150,15 +150,10 @@ impl Legs {
     ) -> Result<(), WireError> {
         let producers = &ways.routed.producers;
         let placement = ways.routed.placements().now();
-        for batch in &batches {
+        let (batches, old): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| {
             let (writer, epoch) = batch.writer();
-            producers.saw(writer, epoch);
-        }
-        let is_newest = |batch: &Batch<'_>| {
-            let (writer, epoch) = batch.writer();
-            producers.is_newest(writer, epoch) || fault::on("zombie-epoch-sent")
-        };
-        let (batches, old): (Vec<_>, Vec<_>) = batches.into_iter().partition(is_newest);
+            producers.saw(writer, epoch)
+        });
         for batch in old {
             metrics.part(PartResult::Refused);
             let outcome = outcomes.get_mut(&batch.of);

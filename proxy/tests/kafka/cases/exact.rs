@@ -60,6 +60,7 @@ pub fn exactly_once_whatever_breaks(rig: &mut Rig) {
 }
 
 /// What a run showed.
+#[cfg_attr(not(feature = "failpoints"), expect(dead_code, reason = "mutants count them"))]
 struct Shown {
     counts: BTreeMap<&'static str, u64>,
     /// Acknowledged records that were not read in the end, and records that were read twice.
