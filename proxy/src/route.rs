@@ -10,6 +10,7 @@ pub mod placement;
 pub mod producers;
 pub mod region;
 pub mod sealed_rows;
+pub mod sizes;
 pub mod topics;
 pub mod transactions;
 pub mod virtual_topics;

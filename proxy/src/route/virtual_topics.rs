@@ -18,6 +18,7 @@ use super::placement::{Placement, Placements};
 use super::producers::Producers;
 use super::region::{Region, Rule};
 use super::sealed_rows::SealedRows;
+use super::sizes::Sizes;
 use super::topics::{TopicId, Topics};
 use crate::clock::{self, DAY_MS};
 use crate::config::VirtualTopic;
@@ -208,6 +209,8 @@ pub struct VirtualTopics {
     placements: Placements,
     /// Producers with sequences that write to them.
     pub producers: Producers,
+    /// How long batches may be in physical topics.
+    pub sizes: Sizes,
     /// What their sealed segments say of producers.
     pub sealed: SealedRows,
 }
@@ -226,9 +229,16 @@ impl VirtualTopics {
         let physical = topics.iter().enumerate();
         let physical = physical.flat_map(|(n, t)| t.physical.iter().map(move |p| (p.clone(), n)));
         let physical: HashMap<Arc<str>, usize> = physical.collect();
-        let (placements, producers) = (Placements::default(), Producers::default());
-        let sealed = SealedRows::default();
-        let all = Self { topics, of_brokers, names, physical, placements, producers, sealed };
+        let all = Self {
+            topics,
+            of_brokers,
+            names,
+            physical,
+            placements: Placements::default(),
+            producers: Producers::default(),
+            sizes: Sizes::default(),
+            sealed: SealedRows::default(),
+        };
         all.place(|_, _| None);
         (!all.topics.is_empty()).then_some(all)
     }

@@ -624,6 +624,7 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "before the roll is known"
         ),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
+        mutant!("sizes-unknown", write::halves_of_what_is_too_large_are_written, "numbers in"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
         mutant!(

@@ -68,12 +68,19 @@ pub(super) struct Part {
     to: Option<Target>,
     /// A segment that refused it since it is sealed.
     sealed: Option<u32>,
+    /// A broker may have it: bytes of it were sent.
+    pub sent: bool,
     pub ended: Option<PartAnswer>,
 }
 
 impl Part {
     pub(super) fn new(batch: usize, slot: u8, bytes: Pieces, native: bool) -> Self {
-        Self { batch, slot, bytes, native, to: None, sealed: None, ended: None }
+        Self { batch, slot, bytes, native, to: None, sealed: None, sent: false, ended: None }
+    }
+
+    /// Bytes of its batch.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Logical offset of physical offset 0 where it was written.
@@ -222,11 +229,11 @@ impl Legs {
         let ran = self.run_gated(ways, legs, Some(gate)).await;
         let mut large = Vec::new();
         for (places, ran) in led.into_values().zip(ran.answers) {
-            let answer: Option<ProduceResponse> = match ran {
-                Ok(body) => guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok(),
-                Err(LegError::NotSent(_) | LegError::Unknown(_)) => None,
-            };
+            let sent = !matches!(ran, Err(LegError::NotSent(_)));
+            let answer: Option<ProduceResponse> =
+                ran.ok().and_then(|body| guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok());
             for (n, topic, partition) in places {
+                parts[n].sent |= sent;
                 let row = answer.as_ref().and_then(|answer| find(answer, &topic, partition));
                 let judged = row.map_or(PartAnswer::Again, |row| {
                     judge(row.error_code, row.base_offset, row.log_append_time_ms)

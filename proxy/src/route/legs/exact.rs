@@ -135,6 +135,10 @@ impl Batch<'_> {
 /// What brokers say to a producer whose next epoch has written there already.
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 
+/// What a client is told of a batch of which nothing was sent: retriable, and it may be given up
+/// (NOT_ENOUGH_REPLICAS). Of one that may be there in part (7) clients do not know, and must go on.
+const NOT_APPENDED: i16 = 19;
+
 /// Clients send a batch again for so long at most.
 const RETRY_HORIZON_MS: u64 = 3_600_000;
 
@@ -171,6 +175,10 @@ impl Legs {
                 Err(code) => codes[n] = code,
             }
         }
+        self.refuse_large(ways, &placement, (&accepted, &mut parts), &mut codes).await?;
+        for _ in codes.iter().filter(|code| **code == MESSAGE_TOO_LARGE) {
+            metrics.part(PartResult::Refused);
+        }
         self.note_entries(metrics, &accepted, &parts);
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
@@ -185,6 +193,31 @@ impl Legs {
                 tell_offset(outcome, own);
             }
         }
+        Ok(())
+    }
+
+    /// Takes out the parts of batches one of which its broker would refuse for good: halves of a
+    /// batch that is there in part would stand for its other parts.
+    async fn refuse_large(
+        &mut self,
+        ways: Ways<'_>,
+        placement: &Placement,
+        (accepted, parts): (&[(Batch<'_>, Position)], &mut Vec<Part>),
+        codes: &mut [i16],
+    ) -> Result<(), WireError> {
+        let place = |part: &Part| {
+            let batch = &accepted[part.batch].0;
+            let open = placement.open(batch.routed, usize::from(part.slot), batch.partition)?;
+            Some((open.topic.clone(), batch.partition))
+        };
+        self.learn_sizes(ways, parts.iter().filter_map(place)).await?;
+        let sizes = &ways.routed.sizes;
+        for part in &*parts {
+            if place(part).is_some_and(|(topic, _)| sizes.is_too_large(&topic, part.len())) {
+                codes[part.batch] = MESSAGE_TOO_LARGE;
+            }
+        }
+        parts.retain(|part| codes[part.batch] == 0);
         Ok(())
     }
 
@@ -262,7 +295,7 @@ impl Legs {
                 (Verdict::Accept(at), _) => accepted.push((batch, at)),
                 (Verdict::LookUp | Verdict::Refuse, outcome) => {
                     metrics.part(PartResult::Deferred);
-                    outcome.into_iter().for_each(|outcome| outcome.code = TIMED_OUT);
+                    outcome.into_iter().for_each(|outcome| outcome.code = NOT_APPENDED);
                 }
             }
         }
@@ -300,14 +333,15 @@ fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
 }
 
 /// What the client is told of a batch with these parts.
-fn result<'a>(parts: impl Iterator<Item = &'a Part>) -> i16 {
+fn result<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> i16 {
     let mut code = 0;
+    let failed = if parts.clone().any(|part| part.sent) { TIMED_OUT } else { NOT_APPENDED };
     for part in parts {
         match part.ended {
             Some(answer) if answer.is_durable() => {}
             Some(PartAnswer::Refused(refused)) => return refused,
             Some(PartAnswer::TooLarge) => return MESSAGE_TOO_LARGE,
-            _ => code = TIMED_OUT,
+            _ => code = failed,
         }
     }
     if fault::on("partial-success") { 0 } else { code }

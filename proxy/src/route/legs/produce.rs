@@ -191,6 +191,14 @@ impl Legs {
                 outcomes.insert((t, p), outcome);
             }
         }
+        let places = parts.iter().map(|part: &Part<'_>| (part.to.topic.clone(), part.partition));
+        self.learn_sizes(ways, places).await?;
+        for part in &parts {
+            if ways.routed.sizes.is_too_large(&part.to.topic, part.batch.len()) {
+                fail(&mut outcomes, part, MESSAGE_TOO_LARGE);
+            }
+        }
+        parts.retain(|part| outcomes.get(&part.of).is_some_and(|outcome| outcome.code == 0));
         self.send_all(ways, request, (parts, placement), &mut outcomes).await?;
         if !exact.is_empty() {
             self.exact(ways, metrics, client, exact, &mut outcomes).await?;

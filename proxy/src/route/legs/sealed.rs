@@ -2,9 +2,10 @@
 //!
 //! A sealed segment refuses every batch as too large (10), and has `max.message.bytes` 0; a batch
 //! that is too large in truth is refused by a topic that takes some. Who was refused by a sealed
-//! segment waits for the placement that names the next one.
+//! segment waits for the placement that names the next one. What is too large in truth is known
+//! before anything of a batch is written, as far as brokers answer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -61,10 +62,40 @@ impl Legs {
         if places.is_empty() || fault::on("seal-called-too-large") {
             return Ok(HashSet::new());
         }
-        let places: Vec<Place> = places.into_iter().collect();
-        let (led, lost) = by_leader(ways.topics, places, |(topic, p)| (topic, *p)).await;
+        let longest = self.longest(ways, places.into_iter().collect()).await?;
+        for (topic, bytes) in &longest {
+            ways.routed.sizes.learn(topic.clone(), *bytes);
+        }
         // Without an answer nothing is known: it is asked again, as of a sealed one.
-        let mut sealed: HashSet<Arc<str>> = lost.into_iter().map(|(topic, _)| topic).collect();
+        let sealed = longest.into_iter().filter(|(_, bytes)| bytes.is_none_or(|bytes| bytes == 0));
+        Ok(sealed.map(|(topic, _)| topic).collect())
+    }
+
+    /// Asks how long batches may be where parts are to be written, unless that is known.
+    pub(super) async fn learn_sizes(
+        &mut self,
+        ways: Ways<'_>,
+        places: impl Iterator<Item = Place>,
+    ) -> Result<(), WireError> {
+        let sizes = &ways.routed.sizes;
+        let unknown: HashSet<Place> = places.filter(|(topic, _)| !sizes.is_known(topic)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (topic, bytes) in self.longest(ways, unknown.into_iter().collect()).await? {
+            sizes.learn(topic, bytes);
+        }
+        Ok(())
+    }
+
+    /// The longest batch that each of these topics takes; `None`: its broker does not say.
+    async fn longest(
+        &mut self,
+        ways: Ways<'_>,
+        places: Vec<Place>,
+    ) -> Result<HashMap<Arc<str>, Option<usize>>, WireError> {
+        let (led, lost) = by_leader(ways.topics, places, |(topic, p)| (topic, *p)).await;
+        let mut longest: HashMap<_, _> = lost.into_iter().map(|(topic, _)| (topic, None)).collect();
         let (key, version) = (api::DESCRIBE_CONFIGS, CONFIGS_VERSION);
         let mut legs = Vec::with_capacity(led.len());
         for (node, places) in &led {
@@ -84,12 +115,13 @@ impl Legs {
             for (topic, _) in places {
                 let results = answer.iter().flat_map(|answer| &answer.results);
                 let mut own = results.filter(|result| *result.resource_name == *topic);
-                if own.next().is_none_or(|result| is_sealed(result) != Some(false)) {
-                    sealed.insert(topic);
-                }
+                let bytes = own.next().and_then(told);
+                let known = longest.entry(topic).or_insert(bytes);
+                // A seal may have reached one leader only: it is not undone.
+                *known = known.zip(bytes).map(|(one, other)| one.min(other));
             }
         }
-        Ok(sealed)
+        Ok(longest)
     }
 }
 
@@ -106,11 +138,9 @@ fn question(places: &[Place]) -> DescribeConfigsRequest {
     DescribeConfigsRequest::default().with_resources(resources.collect())
 }
 
-/// Whether a topic's configuration marks it as sealed; `None`: the broker does not say.
-fn is_sealed(result: &DescribeConfigsResult) -> Option<bool> {
-    if result.error_code != 0 {
-        return None;
-    }
+/// The longest batch of a topic, as its configuration tells it.
+fn told(result: &DescribeConfigsResult) -> Option<usize> {
     let own = result.configs.iter().find(|config| *config.name == *SEALED_BY)?;
-    own.value.as_ref().map(|value| value.as_str() == "0")
+    let value = own.value.as_ref().filter(|_| result.error_code == 0)?;
+    value.parse().ok()
 }

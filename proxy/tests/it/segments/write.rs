@@ -12,12 +12,13 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::{Client, answer};
 use crate::harness::requests::produce;
 use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, until};
+use crate::routed::without_sequences;
 
 const PRODUCE: i16 = 0;
 const DESCRIBE_PRODUCERS: i16 = 61;
 const VERSION: i16 = 9;
 const TOO_LARGE: i16 = 10;
-const REQUEST_TIMED_OUT: i16 = 7;
+const NOT_ENOUGH_REPLICAS: i16 = 19;
 
 /// Every second number is in each slot, once and in order, over both segments.
 fn ensure_written(brokers: &Brokers, end: i32) -> Checked {
@@ -63,7 +64,7 @@ pub async fn writers_wait_for_the_next_segment(faults: Faults) -> Checked {
     ensure_written(&brokers, 10)?;
     let mut other = Client::connect(proxy.port).await?;
     ensure_eq!(send(&mut other, 0, 4).await?, 0, "answer to what is sealed, elsewhere");
-    ensure_eq!(send(&mut other, 10, 2).await?, REQUEST_TIMED_OUT, "answer behind a gap");
+    ensure_eq!(send(&mut other, 10, 2).await?, NOT_ENOUGH_REPLICAS, "answer behind a gap");
     ensure_written(&brokers, 10)
 }
 
@@ -98,6 +99,30 @@ async fn a_batch_that_is_too_large_in_truth_is_refused() -> Checked {
     let plain = client.produce(VERSION, TOPIC, 0, &at_time(1_700_000_000_001)).await?;
     ensure_eq!(plain.0, TOO_LARGE, "error of one without");
     Ok(())
+}
+
+/// One part of a batch is too large for its topic: nothing of the batch is written, so that the
+/// halves, which clients send instead, are.
+pub async fn halves_of_what_is_too_large_are_written(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    brokers.cluster().configure(NORCAL[0], "max.message.bytes", "250");
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 2).await?, 0, "error of a small batch");
+    ensure_eq!(send(&mut client, 2, 20).await?, TOO_LARGE, "error of a large one");
+    ensure_written(&brokers, 2)?;
+    let plain = without_sequences(&numbered(5, 2, 20));
+    let plain = client.produce(VERSION, TOPIC, 0, &plain).await?;
+    ensure_eq!(plain.0, TOO_LARGE, "error of one without sequences");
+    ensure_written(&brokers, 2)?;
+    for sequence in [2, 12] {
+        ensure_eq!(send(&mut client, sequence, 10).await?, 0, "error of the half at {sequence}");
+    }
+    ensure_written(&brokers, 22)
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_for_one_slot_is_refused_whole() -> Checked {
+    halves_of_what_is_too_large_are_written(None).await
 }
 
 /// The answer to a batch is lost, then its segment is sealed: it must not be written to the next.
@@ -142,7 +167,7 @@ pub async fn a_short_answer_is_no_answer(faults: Faults) -> Checked {
     let rolled = async || (segments(&proxy).await.ok()?.len() == 4).then_some(());
     until("the placement", rolled).await?;
     let code = send(&mut client, 4, 4).await?;
-    ensure_eq!(code, REQUEST_TIMED_OUT, "error of a batch behind a seal that cannot be seen");
+    ensure_eq!(code, NOT_ENOUGH_REPLICAS, "error of a batch behind a seal that cannot be seen");
     ensure!(numbers(brokers.cluster().log(NORCAL[1], 0)).is_empty(), "it was written");
     Ok(())
 }
