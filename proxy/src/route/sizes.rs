@@ -9,24 +9,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::{self, Tick};
-use crate::fault;
 
-/// How long an answer is believed.
+/// How long an answer, or none, is believed.
 const AGE_MAX: Duration = Duration::from_secs(30);
-/// How long a broker that did not answer is not asked again.
-const UNKNOWN_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// The longest batch of a topic, if it is known, and when it was asked for.
+/// When a broker was asked, and the longest batch that it takes if it has answered once.
 #[derive(Debug, Clone, Copy)]
 struct Known {
+    asked: Tick,
     bytes: Option<usize>,
-    at: Tick,
-}
-
-impl Known {
-    fn is_fresh(&self, now: Tick) -> bool {
-        now - self.at < if self.bytes.is_some() { AGE_MAX } else { UNKNOWN_AGE_MAX }
-    }
 }
 
 /// The longest batch of each physical topic that was written to of late.
@@ -34,25 +25,42 @@ impl Known {
 pub struct Sizes(Mutex<HashMap<Arc<str>, Known>>);
 
 impl Sizes {
-    /// Whether it need not be asked for.
-    pub fn is_known(&self, topic: &str) -> bool {
-        let now = clock::now();
-        self.0.lock().get(topic).is_some_and(|known| known.is_fresh(now))
+    /// Whether a topic's broker is to be asked, which the caller does then: nobody else is told so
+    /// for a while.
+    pub fn is_due(&self, topic: &Arc<str>) -> bool {
+        self.is_due_at(topic, clock::now())
     }
 
-    /// Takes what its broker says; `None` if that is nothing.
-    pub fn learn(&self, topic: Arc<str>, bytes: Option<usize>) {
-        let now = clock::now();
+    fn is_due_at(&self, topic: &Arc<str>, now: Tick) -> bool {
         let mut all = self.0.lock();
-        all.retain(|_, known| known.is_fresh(now));
-        all.insert(topic, Known { bytes, at: now });
+        let known = all.get(topic).copied();
+        if known.is_some_and(|known| now - known.asked < AGE_MAX) {
+            return false;
+        }
+        all.retain(|_, known| now - known.asked < AGE_MAX * 2);
+        let bytes = known.and_then(|known| known.bytes);
+        all.insert(topic.clone(), Known { asked: now, bytes });
+        true
     }
 
-    /// Whether a topic takes no batch that long. A sealed one (0) says nothing of the next segment.
+    /// Takes what a topic's broker says.
+    pub fn learn(&self, topic: &str, bytes: usize) {
+        if let Some(known) = self.0.lock().get_mut(topic) {
+            known.bytes = Some(bytes);
+        }
+    }
+
+    /// Whether a topic took no batch that long when its broker was asked.
     pub fn is_too_large(&self, topic: &str, bytes: usize) -> bool {
         let most = self.0.lock().get(topic).and_then(|known| known.bytes);
-        most.is_some_and(|most| most > 0 && bytes > most) && !fault::on("sizes-unknown")
+        most.is_some_and(|most| exceeds(bytes, most))
     }
+}
+
+/// Whether a batch is too long for a topic that takes `most`. A sealed one takes none (0), which
+/// says nothing of the next segment.
+pub fn exceeds(bytes: usize, most: usize) -> bool {
+    most > 0 && bytes > most
 }
 
 #[cfg(test)]
@@ -60,15 +68,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_known_is_too_large() {
-        let sizes = Sizes::default();
-        assert!(!sizes.is_known("a") && !sizes.is_too_large("a", usize::MAX));
-        sizes.learn("a".into(), Some(100));
-        assert!(sizes.is_known("a"));
-        assert!(!sizes.is_too_large("a", 100) && sizes.is_too_large("a", 101));
-        sizes.learn("a".into(), Some(0));
-        assert!(!sizes.is_too_large("a", 101), "sealed");
-        sizes.learn("b".into(), None);
-        assert!(sizes.is_known("b") && !sizes.is_too_large("b", 101));
+    fn a_broker_is_asked_now_and_then_and_what_it_said_is_kept() {
+        let (sizes, topic, now) = (Sizes::default(), Arc::from("a"), clock::now());
+        assert!(!sizes.is_too_large(&topic, usize::MAX));
+        assert!(sizes.is_due_at(&topic, now) && !sizes.is_due_at(&topic, now));
+        sizes.learn(&topic, 100);
+        assert!(!sizes.is_too_large(&topic, 100) && sizes.is_too_large(&topic, 101));
+        assert!(!sizes.is_due_at(&topic, now + AGE_MAX / 2));
+        assert!(sizes.is_due_at(&topic, now + AGE_MAX));
+        assert!(sizes.is_too_large(&topic, 101), "until it answers");
+        sizes.learn(&topic, 0);
+        assert!(!sizes.is_too_large(&topic, 101), "sealed");
+        sizes.learn("b", 1);
+        assert!(!sizes.is_too_large("b", 101), "nobody asked");
+        assert!(sizes.is_due_at(&Arc::from("b"), now + AGE_MAX * 4));
+        assert_eq!(sizes.0.lock().len(), 1, "topics that nobody writes to");
     }
 }

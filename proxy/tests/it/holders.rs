@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{FetchResponse, ProduceResponse};
+use kafka_protocol::messages::{FetchResponse, ListOffsetsResponse, ProduceResponse};
 use protocol_ext::fake_broker::Fault;
 
 use crate::harness::broker::Brokers;
@@ -18,6 +18,7 @@ const VALUE: usize = 6 * MIB;
 /// Room for one request with such a value and one such answer at a time.
 const LIMITS: &str = "frame_bytes_max = 8388608\nbuffered_bytes_max = 16777216\n\
     frame_progress_ms = 4000";
+const WAITING: &str = "firebreak_buffer_waiting{what=\"requests\"}";
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn stalled(blame: &str) -> String {
@@ -66,6 +67,35 @@ pub async fn a_sender_that_keeps_room_is_closed(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_slow_sender_is_closed_when_it_keeps_room_from_others() -> Checked {
     a_sender_that_keeps_room_is_closed(None).await
+}
+
+/// Long requests that wait for room keep short questions from nothing: a group would lose a member
+/// whose heartbeat came late.
+pub async fn short_questions_wait_for_nobody(faults: Faults) -> Checked {
+    let brokers = Brokers::start(1).await;
+    let store = Folder::new();
+    let setup = Setup::new(&brokers, faults).limit(LIMITS).offload(&store, 1000).virtual_topic();
+    let proxy = setup.start().await;
+    let frame = request_frame(0, 9, 1, &produce(9, -1, "t", &[(0, single(noise(1, VALUE)))]));
+    let mut asking = Client::connect(proxy.port).await?;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(proxy.port).await?;
+        client.send_raw(&frame[..MIB]).await?;
+        slow.push(client);
+    }
+    let waits = async || (proxy.metric(WAITING).await.ok()? > 0.5).then_some(());
+    until("somebody who waits for room", waits).await?;
+    let wanted = asking.send(2, 7, &list_offsets("t")).await?;
+    let answer: ListOffsetsResponse = answer(&asking.receive().await?, 7, wanted)?;
+    ensure_eq!(answer.topics.len(), 1, "topics told");
+    ensure!(proxy.metric(WAITING).await? > 0.5, "a question waited for room");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_short_question_is_answered_while_others_wait_for_room() -> Checked {
+    short_questions_wait_for_nobody(None).await
 }
 
 async fn produced(proxy: &Proxy, values: u64) -> Checked<Client> {

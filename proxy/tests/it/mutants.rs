@@ -88,6 +88,11 @@ fn mutants() -> Vec<Mutant> {
             "connections at the broker"
         ),
         mutant!("overstay-unseen", overstay::a_stuck_request_is_cut_off, "holds a connection"),
+        mutant!(
+            "short-questions-wait",
+            holders::short_questions_wait_for_nobody,
+            "a question waited for room"
+        ),
         mutant!("holders-unseen", holders::a_sender_that_keeps_room_is_closed, "keeps its room"),
         mutant!(
             "answers-lost-with-home",
@@ -624,7 +629,12 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "before the roll is known"
         ),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
-        mutant!("sizes-unknown", write::halves_of_what_is_too_large_are_written, "numbers in"),
+        mutant!(
+            "sizes-unknown",
+            write::halves_of_what_is_too_large_are_written,
+            "error of a large one"
+        ),
+        mutant!("parts-cut-in-halves", write::what_is_there_in_part_is_not_cut, "halves of"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
         mutant!(

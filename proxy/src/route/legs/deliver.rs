@@ -20,7 +20,7 @@ use super::exact::Batch;
 use super::look_up::Asked;
 use super::produce_body::{LEG_VERSION, leg_body};
 use super::sealed::Target;
-use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
+use super::{Leg, Legs, Ways, by_leader, doubts_leader};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::placement::Placement;
@@ -68,14 +68,12 @@ pub(super) struct Part {
     to: Option<Target>,
     /// A segment that refused it since it is sealed.
     sealed: Option<u32>,
-    /// A broker may have it: bytes of it were sent.
-    pub sent: bool,
     pub ended: Option<PartAnswer>,
 }
 
 impl Part {
     pub(super) fn new(batch: usize, slot: u8, bytes: Pieces, native: bool) -> Self {
-        Self { batch, slot, bytes, native, to: None, sealed: None, sent: false, ended: None }
+        Self { batch, slot, bytes, native, to: None, sealed: None, ended: None }
     }
 
     /// Bytes of its batch.
@@ -229,11 +227,9 @@ impl Legs {
         let ran = self.run_gated(ways, legs, Some(gate)).await;
         let mut large = Vec::new();
         for (places, ran) in led.into_values().zip(ran.answers) {
-            let sent = !matches!(ran, Err(LegError::NotSent(_)));
             let answer: Option<ProduceResponse> =
                 ran.ok().and_then(|body| guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok());
             for (n, topic, partition) in places {
-                parts[n].sent |= sent;
                 let row = answer.as_ref().and_then(|answer| find(answer, &topic, partition));
                 let judged = row.map_or(PartAnswer::Again, |row| {
                     judge(row.error_code, row.base_offset, row.log_append_time_ms)

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use protocol_ext::batch::OpenBatch;
 use protocol_ext::ees::{
-    FORGOTTEN_AFTER, PartAnswer, Position, Row, SLOTS, Stream, StreamId, Verdict, View,
+    FORGOTTEN_AFTER, Newest, PartAnswer, Position, Row, SLOTS, Stream, StreamId, Verdict, View,
 };
 use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
 
 use super::deliver::{Gate, Part};
 use super::look_up::{Asked, Found, Place};
-use super::produce::{CORRUPT, MESSAGE_TOO_LARGE, Outcome, Outcomes, TIMED_OUT};
+use super::produce::{CORRUPT, INVALID, MESSAGE_TOO_LARGE, Outcome, Outcomes, TIMED_OUT};
 use super::{Legs, Ways};
 use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
@@ -37,6 +37,8 @@ pub(super) type Streams = HashMap<Key, Known>;
 pub(super) struct Known {
     pub stream: Stream,
     pub covered: [u32; SLOTS],
+    /// The newest batch of which something may have been sent.
+    tried: Option<Position>,
     /// By slot the producer id of the last part.
     ids: [i64; SLOTS],
 }
@@ -135,10 +137,6 @@ impl Batch<'_> {
 /// What brokers say to a producer whose next epoch has written there already.
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 
-/// What a client is told of a batch of which nothing was sent: retriable, and it may be given up
-/// (NOT_ENOUGH_REPLICAS). Of one that may be there in part (7) clients do not know, and must go on.
-const NOT_APPENDED: i16 = 19;
-
 /// Clients send a batch again for so long at most.
 const RETRY_HORIZON_MS: u64 = 3_600_000;
 
@@ -175,16 +173,22 @@ impl Legs {
                 Err(code) => codes[n] = code,
             }
         }
-        self.refuse_large(ways, &placement, (&accepted, &mut parts), &mut codes).await?;
-        for _ in codes.iter().filter(|code| **code == MESSAGE_TOO_LARGE) {
-            metrics.part(PartResult::Refused);
+        let fresh: Vec<bool> = accepted.iter().map(|one| self.is_first_try(one)).collect();
+        let of = (&accepted[..], &fresh[..]);
+        self.refuse_large(ways, &placement, of, (&mut parts, &mut codes)).await?;
+        for (n, (batch, at)) in accepted.iter().enumerate() {
+            match self.streams.get_mut(&batch.key()) {
+                Some(known) if codes[n] == 0 && fresh[n] => known.tried = Some(*at),
+                _ if codes[n] == MESSAGE_TOO_LARGE => metrics.part(PartResult::Refused),
+                _ => {}
+            }
         }
         self.note_entries(metrics, &accepted, &parts);
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
         for (n, (batch, at)) in accepted.iter().enumerate() {
             let own = parts.iter().filter(|part| part.batch == n);
-            let code = if codes[n] == 0 { result(own.clone()) } else { codes[n] };
+            let code = if codes[n] == 0 { result(own.clone(), fresh[n]) } else { codes[n] };
             if let Some(known) = self.streams.get_mut(&batch.key()) {
                 known.stream.settle(*at, code == 0);
             }
@@ -196,29 +200,33 @@ impl Legs {
         Ok(())
     }
 
-    /// Takes out the parts of batches one of which its broker would refuse for good: halves of a
-    /// batch that is there in part would stand for its other parts.
+    /// Takes out the parts of batches one of which its broker would refuse for good, before any is
+    /// sent. Batches that may be there in part go on: what is there is durable.
     async fn refuse_large(
         &mut self,
         ways: Ways<'_>,
         placement: &Placement,
-        (accepted, parts): (&[(Batch<'_>, Position)], &mut Vec<Part>),
-        codes: &mut [i16],
+        (accepted, fresh): (&[(Batch<'_>, Position)], &[bool]),
+        (parts, codes): (&mut Vec<Part>, &mut [i16]),
     ) -> Result<(), WireError> {
-        let place = |part: &Part| {
+        let sized = |part: &Part| {
             let batch = &accepted[part.batch].0;
             let open = placement.open(batch.routed, usize::from(part.slot), batch.partition)?;
-            Some((open.topic.clone(), batch.partition))
+            Some((part.batch, ((open.topic.clone(), batch.partition), part.len())))
         };
-        self.learn_sizes(ways, parts.iter().filter_map(place)).await?;
-        let sizes = &ways.routed.sizes;
-        for part in &*parts {
-            if place(part).is_some_and(|(topic, _)| sizes.is_too_large(&topic, part.len())) {
-                codes[part.batch] = MESSAGE_TOO_LARGE;
-            }
+        let first = parts.iter().filter(|part| fresh[part.batch]);
+        let (of, sized): (Vec<usize>, Vec<_>) = first.filter_map(sized).unzip();
+        for n in self.too_large(ways, &sized).await? {
+            codes[of[n]] = MESSAGE_TOO_LARGE;
         }
         parts.retain(|part| codes[part.batch] == 0);
         Ok(())
+    }
+
+    /// Whether nothing was sent of a batch so far, by whomever.
+    fn is_first_try(&self, (batch, at): &(Batch<'_>, Position)) -> bool {
+        let known = self.streams.get(&batch.key());
+        known.is_some_and(|known| known.tried.is_none_or(|tried| tried.to(*at) > 0))
     }
 
     /// Counts what brokers will remember beyond what they have.
@@ -287,6 +295,9 @@ impl Legs {
                         known.covered[usize::from(slot)] = stretch.number;
                     }
                     let now = clock::since_boot();
+                    if let Newest::Batch { at, .. } = view.newest() {
+                        known.tried = Some(at);
+                    }
                     known.stream.offer_seen(batch.sequence(), &view, now, FORGOTTEN_AFTER)
                 }
                 (verdict, _) => verdict,
@@ -295,7 +306,7 @@ impl Legs {
                 (Verdict::Accept(at), _) => accepted.push((batch, at)),
                 (Verdict::LookUp | Verdict::Refuse, outcome) => {
                     metrics.part(PartResult::Deferred);
-                    outcome.into_iter().for_each(|outcome| outcome.code = NOT_APPENDED);
+                    outcome.into_iter().for_each(|outcome| outcome.code = TIMED_OUT);
                 }
             }
         }
@@ -332,16 +343,20 @@ fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
     Ok(parts.collect())
 }
 
-/// What the client is told of a batch with these parts.
-fn result<'a>(parts: impl Iterator<Item = &'a Part> + Clone) -> i16 {
+/// What the client is told of a batch with these parts, of which nothing was sent before if it is
+/// `fresh`. One that is too large is cut in halves by clients: not where parts of it may be there.
+fn result<'a>(parts: impl Iterator<Item = &'a Part> + Clone, fresh: bool) -> i16 {
+    let whole = fresh && parts.clone().count() == 1;
     let mut code = 0;
-    let failed = if parts.clone().any(|part| part.sent) { TIMED_OUT } else { NOT_APPENDED };
     for part in parts {
         match part.ended {
             Some(answer) if answer.is_durable() => {}
             Some(PartAnswer::Refused(refused)) => return refused,
-            Some(PartAnswer::TooLarge) => return MESSAGE_TOO_LARGE,
-            _ => code = failed,
+            Some(PartAnswer::TooLarge) if whole || fault::on("parts-cut-in-halves") => {
+                return MESSAGE_TOO_LARGE;
+            }
+            Some(PartAnswer::TooLarge) => return INVALID,
+            _ => code = TIMED_OUT,
         }
     }
     if fault::on("partial-success") { 0 } else { code }

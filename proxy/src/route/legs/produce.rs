@@ -49,7 +49,7 @@ pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 /// REQUEST_TIMED_OUT: something may have been appended.
 pub(super) const TIMED_OUT: i16 = 7;
 /// INVALID_RECORD.
-const INVALID: i16 = 87;
+pub(super) const INVALID: i16 = 87;
 /// What the batches of one request inflate to, in longest requests; further ones are refused.
 const INFLATED_FRAMES_MAX: usize = 2;
 const TOO_LARGE_ID: &str = "virtual topics take producer ids below 2^26";
@@ -191,12 +191,10 @@ impl Legs {
                 outcomes.insert((t, p), outcome);
             }
         }
-        let places = parts.iter().map(|part: &Part<'_>| (part.to.topic.clone(), part.partition));
-        self.learn_sizes(ways, places).await?;
-        for part in &parts {
-            if ways.routed.sizes.is_too_large(&part.to.topic, part.batch.len()) {
-                fail(&mut outcomes, part, MESSAGE_TOO_LARGE);
-            }
+        let sized = |part: &Part<'_>| ((part.to.topic.clone(), part.partition), part.batch.len());
+        let sized: Vec<_> = parts.iter().map(sized).collect();
+        for n in self.too_large(ways, &sized).await? {
+            fail(&mut outcomes, &parts[n], MESSAGE_TOO_LARGE);
         }
         parts.retain(|part| outcomes.get(&part.of).is_some_and(|outcome| outcome.code == 0));
         self.send_all(ways, request, (parts, placement), &mut outcomes).await?;

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
@@ -19,6 +20,7 @@ use super::look_up::Place;
 use super::{Leg, Legs, Ways, by_leader, encoded};
 use crate::fault;
 use crate::route::placement::Placement;
+use crate::route::sizes::exceeds;
 use crate::route::virtual_topics::Routed;
 
 /// The segment that a part is written to.
@@ -49,6 +51,8 @@ impl Target {
 const CONFIGS_VERSION: i16 = 4;
 /// How a sealed topic is marked.
 pub const SEALED_BY: &str = "max.message.bytes";
+/// Nobody waits longer than that to hear how long batches may be.
+const SIZES_WITHIN: Duration = Duration::from_secs(1);
 /// A topic, among resources.
 const TOPIC: i8 = 2;
 
@@ -62,30 +66,49 @@ impl Legs {
         if places.is_empty() || fault::on("seal-called-too-large") {
             return Ok(HashSet::new());
         }
-        let longest = self.longest(ways, places.into_iter().collect()).await?;
-        for (topic, bytes) in &longest {
-            ways.routed.sizes.learn(topic.clone(), *bytes);
-        }
+        let places = places.into_iter().collect();
+        let longest = self.longest(ways, places, ways.limits.connect).await?;
         // Without an answer nothing is known: it is asked again, as of a sealed one.
         let sealed = longest.into_iter().filter(|(_, bytes)| bytes.is_none_or(|bytes| bytes == 0));
         Ok(sealed.map(|(topic, _)| topic).collect())
     }
 
-    /// Asks how long batches may be where parts are to be written, unless that is known.
-    pub(super) async fn learn_sizes(
+    /// Which of these batches, by their lengths, brokers would refuse as too large, as far as they
+    /// say so: they are asked now and then, and again before one is refused.
+    pub(super) async fn too_large(
         &mut self,
         ways: Ways<'_>,
-        places: impl Iterator<Item = Place>,
-    ) -> Result<(), WireError> {
+        batches: &[(Place, usize)],
+    ) -> Result<HashSet<usize>, WireError> {
         let sizes = &ways.routed.sizes;
-        let unknown: HashSet<Place> = places.filter(|(topic, _)| !sizes.is_known(topic)).collect();
-        if unknown.is_empty() {
-            return Ok(());
+        let places = batches.iter().map(|(place, _)| place);
+        let due: HashSet<&Place> = places.filter(|(topic, _)| sizes.is_due(topic)).collect();
+        self.ask_sizes(ways, due.into_iter().cloned().collect()).await?;
+        let large = batches.iter().filter(|((topic, _), bytes)| sizes.is_too_large(topic, *bytes));
+        let large: HashSet<&Place> = large.map(|(place, _)| place).collect();
+        let told = self.ask_sizes(ways, large.into_iter().cloned().collect()).await?;
+        let refused = batches.iter().enumerate().filter(|(_, ((topic, _), bytes))| {
+            let most = told.get(topic).copied().flatten();
+            most.is_some_and(|most| exceeds(*bytes, most)) && !fault::on("sizes-unknown")
+        });
+        Ok(refused.map(|(n, _)| n).collect())
+    }
+
+    /// Asks for the sizes of topics and remembers what was told.
+    async fn ask_sizes(
+        &mut self,
+        ways: Ways<'_>,
+        places: Vec<Place>,
+    ) -> Result<HashMap<Arc<str>, Option<usize>>, WireError> {
+        if places.is_empty() {
+            return Ok(HashMap::new());
         }
-        for (topic, bytes) in self.longest(ways, unknown.into_iter().collect()).await? {
-            sizes.learn(topic, bytes);
+        let limit = ways.limits.connect.min(SIZES_WITHIN);
+        let told = self.longest(ways, places, limit).await?;
+        for (topic, bytes) in &told {
+            bytes.iter().for_each(|bytes| ways.routed.sizes.learn(topic, *bytes));
         }
-        Ok(())
+        Ok(told)
     }
 
     /// The longest batch that each of these topics takes; `None`: its broker does not say.
@@ -93,6 +116,7 @@ impl Legs {
         &mut self,
         ways: Ways<'_>,
         places: Vec<Place>,
+        limit: Duration,
     ) -> Result<HashMap<Arc<str>, Option<usize>>, WireError> {
         let (led, lost) = by_leader(ways.topics, places, |(topic, p)| (topic, *p)).await;
         let mut longest: HashMap<_, _> = lost.into_iter().map(|(topic, _)| (topic, None)).collect();
@@ -100,13 +124,7 @@ impl Legs {
         let mut legs = Vec::with_capacity(led.len());
         for (node, places) in &led {
             let body = encoded(key, version, &question(places))?;
-            legs.push(Leg {
-                node: *node,
-                key,
-                version,
-                body: vec![body],
-                limit: ways.limits.connect,
-            });
+            legs.push(Leg { node: *node, key, version, body: vec![body], limit });
         }
         let ran = self.run(ways, legs).await;
         for (places, ran) in led.into_values().zip(ran.answers) {

@@ -18,7 +18,8 @@ const OFFSET_COMMIT: i16 = 28;
 const INVALID_TXN_STATE: i16 = 48;
 const NOT_ATTEMPTED: i16 = 55;
 
-fn add(topics: &[&str]) -> AddPartitionsToTxnRequest {
+/// Asks to take these into a transaction.
+pub fn add(topics: &[&str]) -> AddPartitionsToTxnRequest {
     let topics = topics.iter().map(|topic| {
         AddPartitionsToTxnTopic::default().with_name(name(topic)).with_partitions(vec![0, 1])
     });

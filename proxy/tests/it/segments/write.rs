@@ -18,7 +18,8 @@ const PRODUCE: i16 = 0;
 const DESCRIBE_PRODUCERS: i16 = 61;
 const VERSION: i16 = 9;
 const TOO_LARGE: i16 = 10;
-const NOT_ENOUGH_REPLICAS: i16 = 19;
+const INVALID_RECORD: i16 = 87;
+const REQUEST_TIMED_OUT: i16 = 7;
 
 /// Every second number is in each slot, once and in order, over both segments.
 fn ensure_written(brokers: &Brokers, end: i32) -> Checked {
@@ -64,7 +65,7 @@ pub async fn writers_wait_for_the_next_segment(faults: Faults) -> Checked {
     ensure_written(&brokers, 10)?;
     let mut other = Client::connect(proxy.port).await?;
     ensure_eq!(send(&mut other, 0, 4).await?, 0, "answer to what is sealed, elsewhere");
-    ensure_eq!(send(&mut other, 10, 2).await?, NOT_ENOUGH_REPLICAS, "answer behind a gap");
+    ensure_eq!(send(&mut other, 10, 2).await?, REQUEST_TIMED_OUT, "answer behind a gap");
     ensure_written(&brokers, 10)
 }
 
@@ -105,10 +106,12 @@ async fn a_batch_that_is_too_large_in_truth_is_refused() -> Checked {
 /// halves, which clients send instead, are.
 pub async fn halves_of_what_is_too_large_are_written(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
-    brokers.cluster().configure(NORCAL[0], "max.message.bytes", "250");
+    brokers.cluster().configure(NORCAL[0], "max.message.bytes", "230");
     let mut client = Client::connect(proxy.port).await?;
     ensure_eq!(send(&mut client, 0, 2).await?, 0, "error of a small batch");
     ensure_eq!(send(&mut client, 2, 20).await?, TOO_LARGE, "error of a large one");
+    ensure_written(&brokers, 2)?;
+    ensure_eq!(send(&mut client, 2, 16).await?, TOO_LARGE, "error of half of it");
     ensure_written(&brokers, 2)?;
     let plain = without_sequences(&numbered(5, 2, 20));
     let plain = client.produce(VERSION, TOPIC, 0, &plain).await?;
@@ -118,6 +121,31 @@ pub async fn halves_of_what_is_too_large_are_written(faults: Faults) -> Checked 
         ensure_eq!(send(&mut client, sequence, 10).await?, 0, "error of the half at {sequence}");
     }
     ensure_written(&brokers, 22)
+}
+
+/// One part of a batch is refused as too large behind another one, which is there: no client may
+/// send halves of it.
+pub async fn what_is_there_in_part_is_not_cut(faults: Faults) -> Checked {
+    let (brokers, proxy) = start(faults).await?;
+    for topic in [NORCAL[0], OTHER[0]] {
+        brokers.cluster().configure(topic, "max.message.bytes", "100000");
+    }
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 2).await?, 0, "error of the first batch");
+    brokers.cluster().refusing.push((NORCAL[0].to_owned(), 0, TOO_LARGE));
+    ensure_eq!(send(&mut client, 2, 4).await?, INVALID_RECORD, "halves of what is there in part");
+    ensure_eq!(numbers(brokers.cluster().log(OTHER[0], 0)), [1, 3, 5], "numbers that are there");
+    // A batch that lies in one slot only is not there.
+    let refused = client.produce(VERSION, TOPIC, 0, &numbered(6, 0, 1)).await?.0;
+    ensure_eq!(refused, TOO_LARGE, "error of what is nowhere");
+    brokers.cluster().refusing.clear();
+    ensure_eq!(send(&mut client, 2, 4).await?, 0, "error of the batch, sent again");
+    ensure_written(&brokers, 6)
+}
+
+#[tokio::test]
+async fn a_batch_that_is_there_in_part_is_not_cut_in_halves() -> Checked {
+    what_is_there_in_part_is_not_cut(None).await
 }
 
 #[tokio::test]
@@ -167,7 +195,7 @@ pub async fn a_short_answer_is_no_answer(faults: Faults) -> Checked {
     let rolled = async || (segments(&proxy).await.ok()?.len() == 4).then_some(());
     until("the placement", rolled).await?;
     let code = send(&mut client, 4, 4).await?;
-    ensure_eq!(code, NOT_ENOUGH_REPLICAS, "error of a batch behind a seal that cannot be seen");
+    ensure_eq!(code, REQUEST_TIMED_OUT, "error of a batch behind a seal that cannot be seen");
     ensure!(numbers(brokers.cluster().log(NORCAL[1], 0)).is_empty(), "it was written");
     Ok(())
 }

@@ -49,7 +49,7 @@ pub fn stock_tools(rig: &mut Rig) {
 }
 
 /// It moved when Kafka 4.0 came.
-fn console_producer(rig: &Rig) -> &'static str {
+pub fn console_producer(rig: &Rig) -> &'static str {
     if rig.cluster.version.starts_with("3.") {
         "kafka.tools.ConsoleProducer"
     } else {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -11,11 +12,14 @@ use crate::franz_go;
 use crate::process::Scratch;
 use crate::proxy::{HOST, Proxy};
 use crate::python;
+use crate::raw;
 use crate::rig::{Place, Rig};
 
 /// Records of each of the three slots.
 const OF_SLOT: usize = 400;
 const ALL: usize = 3 * OF_SLOT;
+/// Records of two slots in one batch, which is too large for one of them.
+const HALVED: usize = 2000;
 /// Partitions of each slot.
 const PARTITIONS: usize = 2;
 
@@ -95,6 +99,38 @@ pub fn others_read(rig: &mut Rig, place: &Place, sent: &[String]) {
     console(rig, place, sent);
     java_group(rig, place, "consumer", sent);
     franz_go_group(place, sent);
+    rig.executed();
+}
+
+/// One of two slots takes short batches only: Java is told so before anything of a longer one is
+/// written, sends halves of it, and every record is there once.
+pub fn java_sends_halves(rig: &mut Rig) {
+    let (proxy, place) = start(rig, "field = \"/region\"", "[[region]]\nname = \"norcal\"\n");
+    let short = format!("{}-norcal", place.topic);
+    let to = ["--alter", "--entity-type", "topics", "--entity-name", &short];
+    let most = ["--add-config", "max.message.bytes=20000"];
+    let direct = rig.place(false, &short);
+    // Before it is there the tool says so.
+    let made = Instant::now() + Duration::from_secs(30);
+    while !raw::leaders(&rig.cluster.address(1), &short).is_ok_and(|led| led == PARTITIONS) {
+        assert!(Instant::now() < made, "{short} is not made");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    tools::tool(rig, &direct, "kafka.admin.ConfigCommand", &[&to, &most], "");
+    let regions = ["norcal", "nowhere"].iter().cycle();
+    let lines = regions.zip(0..HALVED).map(|(region, n)| {
+        format!("{{\"region\":{region:?},\"n\":{n},\"of\":\"{}\"}}", "x".repeat(60))
+    });
+    let lines: Vec<String> = lines.collect();
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let long = ["--batch-size", "200000", "--producer-property", "linger.ms=2000"];
+    let topic = ["--topic", &place.topic];
+    tools::tool(rig, &place, tools::console_producer(rig), &[&topic, &long], &text);
+    assert_same(&kcat_reads(&place.bootstrap, &place.topic), &lines, "read through the proxy");
+    let refused = proxy.metric("firebreak_routed_parts_total{result=\"refused\"}");
+    assert!(refused > 0.5, "no batch was too large");
+    let contradictions = proxy.metric("firebreak_routed_parts_total{result=\"contradiction\"}");
+    assert!(contradictions < 0.5, "{contradictions} contradictions");
     rig.executed();
 }
 
