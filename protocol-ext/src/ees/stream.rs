@@ -2,7 +2,8 @@
 //!
 //! offer -> (look-up -> offer with its view) -> accept -> parts are written -> settle.
 //! Invariants: one batch is outstanding; accepted batches are contiguous; the first one of a
-//! connection follows what brokers have; whatever fails is offered again before what follows it.
+//! connection, and one that is ahead of the last, follows what brokers have; whatever fails is
+//! offered again before what follows it.
 
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use super::view::{Newest, View};
 pub enum Verdict {
     /// Look at all physical partitions of the stream, open and sealed, and offer it again.
     LookUp,
+    /// As `LookUp`, or as `Refuse`: it is ahead of what came here. Either a batch before it failed,
+    /// or the client wrote on elsewhere meanwhile.
+    Ahead,
     /// Write it here; then `settle`.
     Accept(Position),
     /// Not now: retriable. It is not the next one, or cannot be known to be.
@@ -66,7 +70,7 @@ impl Stream {
         let Some(at) = known.next.nearest(sequence) else { return Verdict::Refuse };
         let ahead = known.next.to(at);
         if ahead > 0 {
-            return Verdict::Refuse;
+            return Verdict::Ahead;
         }
         let span = known.span.saturating_sub(u64::from(ahead.unsigned_abs()));
         if span + u64::from(records) > SPAN_MAX {
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn batches_go_one_by_one_and_without_a_gap() {
         let mut stream = started();
-        assert_eq!(stream.offer(6, 1), Verdict::Refuse);
+        assert_eq!(stream.offer(6, 1), Verdict::Ahead);
         assert_eq!(stream.offer(5, 2), Verdict::Accept(at(5)));
         assert_eq!(stream.offer(7, 2), Verdict::Refuse, "one is outstanding");
         stream.settle(at(5), true);
@@ -217,7 +221,10 @@ mod tests {
         let mut stream = started();
         assert_eq!(stream.offer(5, 2), Verdict::Accept(at(5)));
         stream.settle(at(5), false);
-        assert_eq!(stream.offer(7, 2), Verdict::Refuse);
+        assert_eq!(stream.offer(7, 2), Verdict::Ahead);
+        for there in [vec![row(0, 5)], vec![row(0, 5), row(5, 1)]] {
+            assert_eq!(seen(&mut stream, 7, 2, &View(there), 100), Verdict::Refuse);
+        }
         assert_eq!(stream.offer(5, 2), Verdict::Accept(at(5)));
     }
 
@@ -226,8 +233,22 @@ mod tests {
         let mut stream = started();
         assert_eq!(stream.offer(0, 3), Verdict::Accept(at(0)));
         stream.settle(at(0), true);
-        assert_eq!(stream.offer(5, 2), Verdict::Refuse);
+        assert_eq!(stream.offer(5, 2), Verdict::Ahead);
         assert_eq!(stream.offer(3, 2), Verdict::Accept(at(3)));
+    }
+
+    #[test]
+    fn a_client_that_wrote_elsewhere_goes_on_here() {
+        let mut stream = started();
+        assert_eq!(stream.offer(9, 2), Verdict::Ahead);
+        let mut there = View(vec![row(0, 5), row(5, 4)]);
+        there.0[1].committed = false;
+        assert_eq!(seen(&mut stream, 9, 2, &there, 100), Verdict::Refuse);
+        there.0[1].committed = true;
+        assert_eq!(seen(&mut stream, 11, 2, &there, 100), Verdict::Refuse);
+        assert_eq!(seen(&mut stream, 9, 2, &there, 100), Verdict::Accept(at(9)));
+        stream.settle(at(9), true);
+        assert_eq!(stream.offer(11, 2), Verdict::Accept(at(11)));
     }
 
     #[test]

@@ -454,11 +454,11 @@ impl Sim {
                 Verdict::LookUp if self.without.first_look_up => {
                     self.blindly(job);
                 }
-                Verdict::LookUp => self.start_look(job, Purpose::First),
-                Verdict::Refuse if self.without.contiguity => {
+                Verdict::Refuse | Verdict::Ahead if self.without.contiguity => {
                     let at = Position::first_lap(sequence).unwrap();
                     self.decided(job, Verdict::Accept(at));
                 }
+                Verdict::LookUp | Verdict::Ahead => self.start_look(job, Purpose::First),
                 verdict => self.decided(job, verdict),
             }
         }
@@ -477,7 +477,7 @@ impl Sim {
                 }
                 self.cross_seals_then_dispatch(job);
             }
-            Verdict::LookUp | Verdict::Refuse => {
+            Verdict::LookUp | Verdict::Ahead | Verdict::Refuse => {
                 self.totals.refused += 1;
                 self.finish(job, false);
             }

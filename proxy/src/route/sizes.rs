@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 
 use crate::clock::{self, Tick};
 
-/// How long an answer, or none, is believed.
+/// How long an answer is believed.
 const AGE_MAX: Duration = Duration::from_secs(30);
+/// How long a broker that never answered is not asked again.
+const UNKNOWN_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// When a broker was asked, and the longest batch that it takes if it has answered once.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +36,10 @@ impl Sizes {
     fn is_due_at(&self, topic: &Arc<str>, now: Tick) -> bool {
         let mut all = self.0.lock();
         let known = all.get(topic).copied();
-        if known.is_some_and(|known| now - known.asked < AGE_MAX) {
+        let fresh = |known: Known| {
+            now - known.asked < if known.bytes.is_some() { AGE_MAX } else { UNKNOWN_AGE_MAX }
+        };
+        if known.is_some_and(fresh) {
             return false;
         }
         all.retain(|_, known| now - known.asked < AGE_MAX * 2);
@@ -74,14 +79,16 @@ mod tests {
         assert!(sizes.is_due_at(&topic, now) && !sizes.is_due_at(&topic, now));
         sizes.learn(&topic, 100);
         assert!(!sizes.is_too_large(&topic, 100) && sizes.is_too_large(&topic, 101));
-        assert!(!sizes.is_due_at(&topic, now + AGE_MAX / 2));
+        assert!(!sizes.is_due_at(&topic, now + UNKNOWN_AGE_MAX));
         assert!(sizes.is_due_at(&topic, now + AGE_MAX));
         assert!(sizes.is_too_large(&topic, 101), "until it answers");
         sizes.learn(&topic, 0);
         assert!(!sizes.is_too_large(&topic, 101), "sealed");
         sizes.learn("b", 1);
         assert!(!sizes.is_too_large("b", 101), "nobody asked");
-        assert!(sizes.is_due_at(&Arc::from("b"), now + AGE_MAX * 4));
+        let later = now + AGE_MAX * 4;
+        assert!(sizes.is_due_at(&Arc::from("b"), later));
         assert_eq!(sizes.0.lock().len(), 1, "topics that nobody writes to");
+        assert!(sizes.is_due_at(&Arc::from("b"), later + UNKNOWN_AGE_MAX), "it did not answer");
     }
 }

@@ -368,6 +368,7 @@ fn mutants_of_security() -> Vec<Mutant> {
 fn mutants_of_exactly_once() -> Vec<Mutant> {
     use exact::gate;
     vec![
+        mutant!("ahead-for-ever", exact::a_first_batch_follows, "on the first connection"),
         mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
         mutant!(
             "pass-a-failed-batch",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use protocol_ext::batch::OpenBatch;
 use protocol_ext::ees::{
-    FORGOTTEN_AFTER, Newest, PartAnswer, Position, Row, SLOTS, Stream, StreamId, Verdict, View,
+    FORGOTTEN_AFTER, PartAnswer, Position, Row, SLOTS, Stream, StreamId, Verdict, View,
 };
 use protocol_ext::split::{SplitOptions, split};
 use protocol_ext::wire::WireError;
@@ -37,11 +37,29 @@ pub(super) type Streams = HashMap<Key, Known>;
 pub(super) struct Known {
     pub stream: Stream,
     pub covered: [u32; SLOTS],
-    /// The newest batch of which something may have been sent.
-    tried: Option<Position>,
+    /// When brokers were last asked about it.
+    looked: Option<Duration>,
     /// By slot the producer id of the last part.
     ids: [i64; SLOTS],
 }
+
+impl Known {
+    /// Brokers are asked about it now.
+    fn looks(&mut self) -> Verdict {
+        self.looked = Some(clock::since_boot());
+        Verdict::LookUp
+    }
+
+    /// Whether a batch that is ahead is worth another question: the client may have written on
+    /// elsewhere. One behind a batch that failed comes again and again.
+    fn may_look_again(&self) -> bool {
+        let rested = |at| clock::since_boot().saturating_sub(at) >= LOOK_PAUSE;
+        self.looked.is_none_or(rested) && !fault::on("ahead-for-ever")
+    }
+}
+
+/// Least time between two questions about a stream.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) type Key = (usize, i32, StreamId);
 
@@ -173,22 +191,26 @@ impl Legs {
                 Err(code) => codes[n] = code,
             }
         }
-        let fresh: Vec<bool> = accepted.iter().map(|one| self.is_first_try(one)).collect();
-        let of = (&accepted[..], &fresh[..]);
-        self.refuse_large(ways, &placement, of, (&mut parts, &mut codes)).await?;
-        for (n, (batch, at)) in accepted.iter().enumerate() {
-            match self.streams.get_mut(&batch.key()) {
-                Some(known) if codes[n] == 0 && fresh[n] => known.tried = Some(*at),
-                _ if codes[n] == MESSAGE_TOO_LARGE => metrics.part(PartResult::Refused),
-                _ => {}
-            }
-        }
+        self.refuse_large((ways, &placement), metrics, &accepted, (&mut parts, &mut codes)).await?;
         self.note_entries(metrics, &accepted, &parts);
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
+        let mut large = Vec::new();
+        for n in (0..accepted.len()).filter(|n| codes[*n] == 0) {
+            codes[n] = result(parts.iter().filter(|part| part.batch == n));
+            large.extend((codes[n] == MESSAGE_TOO_LARGE).then_some(n));
+        }
+        let placement = ways.routed.placements().now();
+        for (n, begun) in self.begun((ways, &placement), metrics, &accepted, large).await? {
+            codes[n] = match begun {
+                Some(true) if !fault::on("parts-cut-in-halves") => INVALID,
+                None => TIMED_OUT,
+                _ => MESSAGE_TOO_LARGE,
+            };
+        }
         for (n, (batch, at)) in accepted.iter().enumerate() {
             let own = parts.iter().filter(|part| part.batch == n);
-            let code = if codes[n] == 0 { result(own.clone(), fresh[n]) } else { codes[n] };
+            let code = codes[n];
             if let Some(known) = self.streams.get_mut(&batch.key()) {
                 known.stream.settle(*at, code == 0);
             }
@@ -201,32 +223,79 @@ impl Legs {
     }
 
     /// Takes out the parts of batches one of which its broker would refuse for good, before any is
-    /// sent. Batches that may be there in part go on: what is there is durable.
+    /// sent. What is there in part goes on: clients send a batch that is too large in halves, which
+    /// could not be told from it.
     async fn refuse_large(
         &mut self,
-        ways: Ways<'_>,
-        placement: &Placement,
-        (accepted, fresh): (&[(Batch<'_>, Position)], &[bool]),
+        (ways, placement): (Ways<'_>, &Placement),
+        metrics: &Metrics,
+        accepted: &[(Batch<'_>, Position)],
         (parts, codes): (&mut Vec<Part>, &mut [i16]),
     ) -> Result<(), WireError> {
-        let sized = |part: &Part| {
+        let sized = parts.iter().filter_map(|part| {
             let batch = &accepted[part.batch].0;
             let open = placement.open(batch.routed, usize::from(part.slot), batch.partition)?;
             Some((part.batch, ((open.topic.clone(), batch.partition), part.len())))
-        };
-        let first = parts.iter().filter(|part| fresh[part.batch]);
-        let (of, sized): (Vec<usize>, Vec<_>) = first.filter_map(sized).unzip();
-        for n in self.too_large(ways, &sized).await? {
-            codes[of[n]] = MESSAGE_TOO_LARGE;
+        });
+        let (of, sized): (Vec<usize>, Vec<_>) = sized.unzip();
+        let mut large = Vec::new();
+        for (n, sure) in self.too_large(ways, &sized).await? {
+            match sure {
+                true => large.push(of[n]),
+                false => codes[of[n]] = TIMED_OUT,
+            }
+        }
+        large.dedup();
+        for (n, begun) in self.begun((ways, placement), metrics, accepted, large).await? {
+            match begun {
+                Some(true) => {}
+                Some(false) => {
+                    codes[n] = MESSAGE_TOO_LARGE;
+                    metrics.part(PartResult::Refused);
+                }
+                None => codes[n] = TIMED_OUT,
+            }
         }
         parts.retain(|part| codes[part.batch] == 0);
         Ok(())
     }
 
-    /// Whether nothing was sent of a batch so far, by whomever.
-    fn is_first_try(&self, (batch, at): &(Batch<'_>, Position)) -> bool {
-        let known = self.streams.get(&batch.key());
-        known.is_some_and(|known| known.tried.is_none_or(|tried| tried.to(*at) > 0))
+    /// Whether brokers have something of each of these batches, or of one behind it; `None` where
+    /// not all of them answer.
+    async fn begun(
+        &mut self,
+        (ways, placement): (Ways<'_>, &Placement),
+        metrics: &Metrics,
+        accepted: &[(Batch<'_>, Position)],
+        which: Vec<usize>,
+    ) -> Result<Vec<(usize, Option<bool>)>, WireError> {
+        let batches = which.iter().map(|n| &accepted[*n].0);
+        let found = self.found((ways, placement), metrics, batches).await?;
+        let begun = which.into_iter().map(|n| {
+            let (batch, at) = &accepted[n];
+            let view = view(batch, placement, &found);
+            (n, view.map(|view| view.0.iter().any(|row| at.to(row.at) >= 0)))
+        });
+        Ok(begun.collect())
+    }
+
+    /// What brokers have of the streams of these batches.
+    async fn found<'b, 'a: 'b>(
+        &mut self,
+        (ways, placement): (Ways<'_>, &Placement),
+        metrics: &Metrics,
+        batches: impl Iterator<Item = &'b Batch<'a>>,
+    ) -> Result<HashMap<Place, Found>, WireError> {
+        let asked = batches
+            .flat_map(|batch| batch.stretches(placement).map(|(_, stretch)| batch.asked(stretch)));
+        let mut asked: Vec<Asked> = asked.collect();
+        asked.sort_unstable();
+        asked.dedup();
+        if asked.is_empty() {
+            return Ok(HashMap::new());
+        }
+        metrics.producer_look_ups.inc();
+        self.look_up(ways, &asked).await
     }
 
     /// Counts what brokers will remember beyond what they have.
@@ -259,30 +328,23 @@ impl Legs {
         }
         let mut verdicts = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let stream = &mut self.streams.entry(batch.key()).or_default().stream;
+            let known = self.streams.entry(batch.key()).or_default();
             let (sequence, records) = batch.sequence();
-            let verdict = stream.offer(sequence, records);
+            let verdict = known.stream.offer(sequence, records);
             verdicts.push(match verdict {
-                Verdict::LookUp if fault::on("no-look-up") => blindly(stream, batch),
-                Verdict::Refuse if fault::on("pass-a-failed-batch") => {
-                    *stream = Stream::default();
-                    blindly(stream, batch)
+                Verdict::LookUp if fault::on("no-look-up") => blindly(&mut known.stream, batch),
+                Verdict::Refuse | Verdict::Ahead if fault::on("pass-a-failed-batch") => {
+                    known.stream = Stream::default();
+                    blindly(&mut known.stream, batch)
                 }
+                Verdict::LookUp => known.looks(),
+                Verdict::Ahead if known.may_look_again() => known.looks(),
                 verdict => verdict,
             });
         }
         let new = batches.iter().zip(&verdicts).filter(|(_, v)| **v == Verdict::LookUp);
-        let mut asked: Vec<Asked> = new
-            .flat_map(|(batch, _)| batch.stretches(placement).map(|(_, s)| batch.asked(s)))
-            .collect();
-        asked.sort_unstable();
-        asked.dedup();
-        let found = if asked.is_empty() {
-            HashMap::new()
-        } else {
-            metrics.producer_look_ups.inc();
-            self.look_up(ways, &asked).await?
-        };
+        let new = new.map(|(batch, _)| batch);
+        let found = self.found((ways, placement), metrics, new).await?;
         let mut accepted = Vec::with_capacity(batches.len());
         for (batch, verdict) in batches.into_iter().zip(verdicts) {
             let known = self.streams.entry(batch.key()).or_default();
@@ -295,16 +357,13 @@ impl Legs {
                         known.covered[usize::from(slot)] = stretch.number;
                     }
                     let now = clock::since_boot();
-                    if let Newest::Batch { at, .. } = view.newest() {
-                        known.tried = Some(at);
-                    }
                     known.stream.offer_seen(batch.sequence(), &view, now, FORGOTTEN_AFTER)
                 }
                 (verdict, _) => verdict,
             };
             match (verdict, outcomes.get_mut(&batch.of)) {
                 (Verdict::Accept(at), _) => accepted.push((batch, at)),
-                (Verdict::LookUp | Verdict::Refuse, outcome) => {
+                (Verdict::LookUp | Verdict::Ahead | Verdict::Refuse, outcome) => {
                     metrics.part(PartResult::Deferred);
                     outcome.into_iter().for_each(|outcome| outcome.code = TIMED_OUT);
                 }
@@ -343,19 +402,14 @@ fn cut(n: usize, batch: &Batch<'_>, at: Position) -> Result<Vec<Part>, i16> {
     Ok(parts.collect())
 }
 
-/// What the client is told of a batch with these parts, of which nothing was sent before if it is
-/// `fresh`. One that is too large is cut in halves by clients: not where parts of it may be there.
-fn result<'a>(parts: impl Iterator<Item = &'a Part> + Clone, fresh: bool) -> i16 {
-    let whole = fresh && parts.clone().count() == 1;
+/// What is to be told of a batch with these parts.
+fn result<'a>(parts: impl Iterator<Item = &'a Part>) -> i16 {
     let mut code = 0;
     for part in parts {
         match part.ended {
             Some(answer) if answer.is_durable() => {}
             Some(PartAnswer::Refused(refused)) => return refused,
-            Some(PartAnswer::TooLarge) if whole || fault::on("parts-cut-in-halves") => {
-                return MESSAGE_TOO_LARGE;
-            }
-            Some(PartAnswer::TooLarge) => return INVALID,
+            Some(PartAnswer::TooLarge) => return MESSAGE_TOO_LARGE,
             _ => code = TIMED_OUT,
         }
     }

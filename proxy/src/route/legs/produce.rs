@@ -193,8 +193,9 @@ impl Legs {
         }
         let sized = |part: &Part<'_>| ((part.to.topic.clone(), part.partition), part.batch.len());
         let sized: Vec<_> = parts.iter().map(sized).collect();
-        for n in self.too_large(ways, &sized).await? {
-            fail(&mut outcomes, &parts[n], MESSAGE_TOO_LARGE);
+        for (n, sure) in self.too_large(ways, &sized).await? {
+            let code = if sure { MESSAGE_TOO_LARGE } else { NOT_LEADER };
+            fail(&mut outcomes, &parts[n], code);
         }
         parts.retain(|part| outcomes.get(&part.of).is_some_and(|outcome| outcome.code == 0));
         self.send_all(ways, request, (parts, placement), &mut outcomes).await?;

@@ -73,13 +73,13 @@ impl Legs {
         Ok(sealed.map(|(topic, _)| topic).collect())
     }
 
-    /// Which of these batches, by their lengths, brokers would refuse as too large, as far as they
-    /// say so: they are asked now and then, and again before one is refused.
+    /// Which of these batches, by their lengths, brokers would refuse as too large, and whether they
+    /// say so now: they are asked now and then, and again before one is refused.
     pub(super) async fn too_large(
         &mut self,
         ways: Ways<'_>,
         batches: &[(Place, usize)],
-    ) -> Result<HashSet<usize>, WireError> {
+    ) -> Result<Vec<(usize, bool)>, WireError> {
         let sizes = &ways.routed.sizes;
         let places = batches.iter().map(|(place, _)| place);
         let due: HashSet<&Place> = places.filter(|(topic, _)| sizes.is_due(topic)).collect();
@@ -87,11 +87,12 @@ impl Legs {
         let large = batches.iter().filter(|((topic, _), bytes)| sizes.is_too_large(topic, *bytes));
         let large: HashSet<&Place> = large.map(|(place, _)| place).collect();
         let told = self.ask_sizes(ways, large.into_iter().cloned().collect()).await?;
-        let refused = batches.iter().enumerate().filter(|(_, ((topic, _), bytes))| {
-            let most = told.get(topic).copied().flatten();
-            most.is_some_and(|most| exceeds(*bytes, most)) && !fault::on("sizes-unknown")
+        let refused = batches.iter().enumerate().filter_map(|(n, ((topic, _), bytes))| {
+            let most = *told.get(topic).filter(|_| !fault::on("sizes-unknown"))?;
+            let large = most.map_or(sizes.is_too_large(topic, *bytes), |m| exceeds(*bytes, m));
+            large.then_some((n, most.is_some()))
         });
-        Ok(refused.map(|(n, _)| n).collect())
+        Ok(refused.collect())
     }
 
     /// Asks for the sizes of topics and remembers what was told.

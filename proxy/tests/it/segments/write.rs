@@ -123,6 +123,27 @@ pub async fn halves_of_what_is_too_large_are_written(faults: Faults) -> Checked 
     ensure_written(&brokers, 22)
 }
 
+/// The longest batch of a topic is lowered when an answer was lost: the batch is there, so that its
+/// producer is told so, as it was before.
+#[tokio::test]
+async fn what_is_there_is_not_too_large() -> Checked {
+    let (brokers, proxy) = start(None).await?;
+    let mut client = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut client, 0, 20).await?, 0, "error of the first batch");
+    roll(&brokers, "norcal", NORCAL, 10);
+    roll(&brokers, "other", OTHER, 10);
+    let rolled = async || (segments(&proxy).await.ok()?.len() == 4).then_some(());
+    until("the placement", rolled).await?;
+    for topic in [NORCAL[1], OTHER[1]] {
+        brokers.cluster().configure(topic, "max.message.bytes", "100");
+    }
+    let mut other = Client::connect(proxy.port).await?;
+    ensure_eq!(send(&mut other, 0, 20).await?, 0, "error of what is in sealed segments");
+    ensure_eq!(send(&mut other, 20, 20).await?, TOO_LARGE, "error of the next one");
+    ensure_eq!(send(&mut other, 20, 1).await?, 0, "error of a short one");
+    ensure_written(&brokers, 21)
+}
+
 /// One part of a batch is refused as too large behind another one, which is there: no client may
 /// send halves of it.
 pub async fn what_is_there_in_part_is_not_cut(faults: Faults) -> Checked {
@@ -135,9 +156,13 @@ pub async fn what_is_there_in_part_is_not_cut(faults: Faults) -> Checked {
     brokers.cluster().refusing.push((NORCAL[0].to_owned(), 0, TOO_LARGE));
     ensure_eq!(send(&mut client, 2, 4).await?, INVALID_RECORD, "halves of what is there in part");
     ensure_eq!(numbers(brokers.cluster().log(OTHER[0], 0)), [1, 3, 5], "numbers that are there");
-    // A batch that lies in one slot only is not there.
-    let refused = client.produce(VERSION, TOPIC, 0, &numbered(6, 0, 1)).await?.0;
-    ensure_eq!(refused, TOO_LARGE, "error of what is nowhere");
+    // What is in no slot may be cut, whether one was to have it or both.
+    let both = (OTHER[0].to_owned(), 0, TOO_LARGE);
+    brokers.cluster().refusing.push(both);
+    for count in [1, 4] {
+        let refused = client.produce(VERSION, TOPIC, 0, &numbered(6, 0, count)).await?.0;
+        ensure_eq!(refused, TOO_LARGE, "error of {count} records that are nowhere");
+    }
     brokers.cluster().refusing.clear();
     ensure_eq!(send(&mut client, 2, 4).await?, 0, "error of the batch, sent again");
     ensure_written(&brokers, 6)
