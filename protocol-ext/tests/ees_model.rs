@@ -51,7 +51,10 @@ fn nothing_acknowledged_is_lost_doubled_or_reordered() {
     let counts = [duplicates, older, seals, retries_across_seals, found_in_sealed];
     let faults = [totals.fail_overs, totals.proxy_crashes, totals.freezes, totals.outages];
     let clients = [totals.moves, totals.bumps, totals.wraps, totals.lost_answers];
-    assert!([counts.as_slice(), &faults, &clients].concat().iter().all(|count| *count > 0));
+    let returns = [totals.returns, totals.caught_up];
+    assert!(
+        [counts.as_slice(), &faults, &clients, &returns].concat().iter().all(|count| *count > 0)
+    );
     assert!(totals.acknowledged * 10 >= totals.batches * 8, "most batches get through");
 }
 
@@ -133,6 +136,8 @@ fn add(to: &mut Totals, of: &Totals) {
     to.look_ups += of.look_ups;
     to.refused += of.refused;
     to.moves += of.moves;
+    to.returns += of.returns;
+    to.caught_up += of.caught_up;
     to.bumps += of.bumps;
     to.wraps += of.wraps;
     to.forgotten += of.forgotten;

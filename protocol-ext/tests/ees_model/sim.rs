@@ -50,6 +50,8 @@ pub struct Totals {
     pub look_ups: u64,
     pub refused: u64,
     pub moves: u64,
+    pub returns: u64,
+    pub caught_up: u64,
     pub bumps: u64,
     pub wraps: u64,
     pub forgotten: u64,
@@ -131,6 +133,8 @@ struct Job {
     purpose: Purpose,
     view: Vec<Row>,
     failed_look: bool,
+    /// It was ahead of what came here.
+    ahead: bool,
     targets: Vec<(usize, usize)>,
     /// A look-up runs; all parts wait for it.
     looking: bool,
@@ -400,10 +404,20 @@ impl Sim {
         self.at(2, Event::Read { connection, send });
     }
 
-    /// A client leaves its connection: `open` if the old one stays for what is in flight on it.
+    /// A client leaves its connection: `open` if the old one stays for what is in flight on it, and
+    /// for its return.
     fn move_client(&mut self, c: usize, open: bool) {
         let old = self.clients[c].connection;
-        let new = self.connect(c);
+        let mine = |(n, on): &(usize, &Connection)| *n != old && on.client == c && !on.dead;
+        let open_ones: Vec<usize> =
+            self.connections.iter().enumerate().filter(mine).map(|(n, _)| n).collect();
+        let new = match open_ones.last() {
+            Some(there) if open && self.one_in(2) => {
+                self.totals.returns += 1;
+                *there
+            }
+            _ => self.connect(c),
+        };
         self.clients[c].connection = new;
         if !open {
             self.connections[old].dead = true;
@@ -444,6 +458,7 @@ impl Sim {
                 purpose: Purpose::Sealed,
                 view: Vec::new(),
                 failed_look: false,
+                ahead: false,
                 targets: Vec::new(),
                 looking: false,
                 done: false,
@@ -458,7 +473,10 @@ impl Sim {
                     let at = Position::first_lap(sequence).unwrap();
                     self.decided(job, Verdict::Accept(at));
                 }
-                Verdict::LookUp | Verdict::Ahead => self.start_look(job, Purpose::First),
+                verdict @ (Verdict::LookUp | Verdict::Ahead) => {
+                    self.jobs[job].ahead = verdict == Verdict::Ahead;
+                    self.start_look(job, Purpose::First);
+                }
                 verdict => self.decided(job, verdict),
             }
         }
@@ -618,6 +636,7 @@ impl Sim {
                         Newest::Nothing | Newest::Unclear => sequence == 0,
                     };
                     self.totals.forgotten += u64::from(!follows);
+                    self.totals.caught_up += u64::from(self.jobs[job].ahead);
                 }
                 self.decided(job, verdict);
             }

@@ -196,9 +196,9 @@ impl Legs {
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
         let mut large = Vec::new();
-        for n in (0..accepted.len()).filter(|n| codes[*n] == 0) {
-            codes[n] = result(parts.iter().filter(|part| part.batch == n));
-            large.extend((codes[n] == MESSAGE_TOO_LARGE).then_some(n));
+        for (n, code) in codes.iter_mut().enumerate().filter(|(_, code)| **code == 0) {
+            *code = result(parts.iter().filter(|part| part.batch == n));
+            large.extend((*code == MESSAGE_TOO_LARGE).then_some(n));
         }
         let placement = ways.routed.placements().now();
         for (n, begun) in self.begun((ways, &placement), metrics, &accepted, large).await? {
