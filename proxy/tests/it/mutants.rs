@@ -367,7 +367,14 @@ fn mutants_of_security() -> Vec<Mutant> {
 /// Exactly once through a split.
 fn mutants_of_exactly_once() -> Vec<Mutant> {
     use exact::gate;
+    use segments::write;
     vec![
+        mutant!(
+            "sizes-unknown",
+            write::halves_of_what_is_too_large_are_written,
+            "error of a large one"
+        ),
+        mutant!("parts-cut-in-halves", write::what_is_there_in_part_is_not_cut, "halves of"),
         mutant!("ahead-for-ever", exact::a_first_batch_follows, "on the first connection"),
         mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
         mutant!(
@@ -630,12 +637,6 @@ fn mutants_of_segments() -> Vec<Mutant> {
             "before the roll is known"
         ),
         mutant!("later-segment-first", read::offsets_are_listed_over_segments, "offset of time"),
-        mutant!(
-            "sizes-unknown",
-            write::halves_of_what_is_too_large_are_written,
-            "error of a large one"
-        ),
-        mutant!("parts-cut-in-halves", write::what_is_there_in_part_is_not_cut, "halves of"),
         mutant!("seal-called-too-large", write::writers_wait_for_the_next_segment, "answer"),
         mutant!("seal-not-crossed", write::a_retry_across_a_seal_doubles_nothing, "in fires-"),
         mutant!(

@@ -126,6 +126,7 @@ security_on_kafka!(secured_3_9_1, SECURED_3_9);
 on_kafka!(virtual_topics_4_3_1, KAFKA_4_3, [
     one_topic_for_every_client => virtual_topics::one_topic_for_every_client,
     java_sends_halves_of_what_is_too_large => virtual_topics::java_sends_halves,
+    leaders_that_come_back_are_followed => virtual_topics::leaders_come_back,
     rolls_under_load => segments::rolls_under_load,
     detections_by_their_coordinates => virtual_topics::detections_by_their_coordinates,
     detections_by_their_days => stamped::detections_by_their_days,

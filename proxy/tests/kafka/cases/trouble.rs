@@ -100,7 +100,7 @@ pub(super) fn start_load(rig: &mut Rig, place: &Place, transactional: bool) {
 }
 
 /// Waits until the load got `more` records acknowledged than it has now.
-fn wait_for_acks(rig: &mut Rig, place: &Place, more: u64) {
+pub(super) fn wait_for_acks(rig: &mut Rig, place: &Place, more: u64) {
     let mut acked = || rig.java.must("load-acked", json!({"topic": place.topic})).as_u64().unwrap();
     let enough = acked() + more;
     let until = Instant::now() + Duration::from_secs(90);
@@ -123,7 +123,12 @@ fn stop_load(rig: &mut Rig, place: &Place) -> Value {
 /// Ends the load: nothing is lost, doubled or reordered; everything that it counted.
 pub(super) fn verdict(rig: &mut Rig, place: &Place) -> Value {
     let bootstrap = rig.cluster.bootstrap();
-    let verdict = rig.java.must("load-stop", json!({"bootstrap": bootstrap, "topic": place.topic}));
+    verdict_of(rig, place, json!({"bootstrap": bootstrap, "topic": place.topic}))
+}
+
+/// The same, read as `command` says.
+pub(super) fn verdict_of(rig: &mut Rig, place: &Place, command: Value) -> Value {
+    let verdict = rig.java.must("load-stop", command);
     tell(&format!("{}: {verdict}", place.topic));
     for promise in ["lost", "doubled", "reordered", "aborted but read"] {
         expect(&verdict, &format!("/{promise}"), 0);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{days, kcat, tools};
+use super::{command, days, kcat, tools, trouble};
 use crate::franz_go;
 use crate::process::Scratch;
 use crate::proxy::{HOST, Proxy};
@@ -107,15 +107,10 @@ pub fn others_read(rig: &mut Rig, place: &Place, sent: &[String]) {
 pub fn java_sends_halves(rig: &mut Rig) {
     let (proxy, place) = start(rig, "field = \"/region\"", "[[region]]\nname = \"norcal\"\n");
     let short = format!("{}-norcal", place.topic);
+    until_made(rig, &short);
     let to = ["--alter", "--entity-type", "topics", "--entity-name", &short];
     let most = ["--add-config", "max.message.bytes=20000"];
     let direct = rig.place(false, &short);
-    // Before it is there the tool says so.
-    let made = Instant::now() + Duration::from_secs(30);
-    while !raw::leaders(&rig.cluster.address(1), &short).is_ok_and(|led| led == PARTITIONS) {
-        assert!(Instant::now() < made, "{short} is not made");
-        std::thread::sleep(Duration::from_millis(100));
-    }
     tools::tool(rig, &direct, "kafka.admin.ConfigCommand", &[&to, &most], "");
     let regions = ["norcal", "nowhere"].iter().cycle();
     let lines = regions.zip(0..HALVED).map(|(region, n)| {
@@ -132,6 +127,40 @@ pub fn java_sends_halves(rig: &mut Rig) {
     let contradictions = proxy.metric("firebreak_routed_parts_total{result=\"contradiction\"}");
     assert!(contradictions < 0.5, "{contradictions} contradictions");
     rig.executed();
+}
+
+/// Leaders go from broker to broker and come back while all of them are up: clients go along, over
+/// connections that they had before and still have.
+pub fn leaders_come_back(rig: &mut Rig) {
+    let regions = "[[region]]\nname = \"p0\"\n[[region]]\nname = \"p1\"\n";
+    let (_proxy, place) = start(rig, "key_prefix = \"-\"", regions);
+    let moved = format!("{}-p0", place.topic);
+    until_made(rig, &moved);
+    let load = json!({"partitions": PARTITIONS, "producers": 2, "transactional": false});
+    rig.java.must("load-start", command(&place, &load));
+    for leader in [2, 1, 2, 3, 1, 3, 2] {
+        trouble::wait_for_acks(rig, &place, 300);
+        let replicas: Vec<i32> = (0..3).map(|step| (leader - 1 + step) % 3 + 1).collect();
+        let to = json!({
+            "bootstrap": rig.cluster.bootstrap(), "topic": moved, "partition": 0,
+            "replicas": replicas,
+        });
+        rig.java.must("move-leader", to);
+    }
+    trouble::wait_for_acks(rig, &place, 300);
+    let all = command(&place, &json!({"partitions": 3 * PARTITIONS}));
+    let verdict = trouble::verdict_of(rig, &place, all);
+    assert_eq!(verdict["errors"], json!({}), "{verdict}");
+    rig.executed();
+}
+
+/// Waits for a physical topic.
+fn until_made(rig: &Rig, topic: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !raw::leaders(&rig.cluster.address(1), topic).is_ok_and(|led| led == PARTITIONS) {
+        assert!(Instant::now() < until, "{topic} is not made");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// How a place is found in a detection.
