@@ -57,6 +57,9 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// A pause between two offers of a waiting batch is at most this part of the patience.
 const PAUSES: u32 = 6;
 
+/// What lies in sealed segments so far behind is not sent again.
+const SEALED_SPAN: i32 = 1 << 30;
+
 /// Rows are this far apart at most: one more lap and producer fields would come again.
 const SPAN_MAX: u64 = (1 << 32) - (1 << 25);
 
@@ -89,14 +92,15 @@ impl Stream {
         now: Duration,
         patience: Duration,
     ) -> Verdict {
+        self.see_sealed(view);
         if self.outstanding || records == 0 {
             return Verdict::Refuse;
         }
-        self.see_sealed(view);
         let (at, span, follows) = match view.newest() {
             Newest::Unclear => return Verdict::Refuse,
             Newest::Nothing => {
                 let first = self.waiting.map(|waiting| waiting.first);
+                let first = first.or(self.known.map(|known| known.next));
                 let at = match first {
                     Some(first) => first.nearest(sequence),
                     None => Position::first_lap(sequence),
@@ -171,6 +175,10 @@ impl Stream {
     }
 
     fn accept(&mut self, at: Position, records: u32, span: u64) -> Verdict {
+        for newest in &mut self.sealed {
+            // Half a circle on it would seem to lie ahead.
+            *newest = newest.filter(|newest| newest.to(at) < SEALED_SPAN);
+        }
         let span = span + u64::from(records);
         self.known = Some(Known { next: at.behind(records), span });
         self.waiting = None;
@@ -328,6 +336,35 @@ mod tests {
         }
         assert_eq!(accepted, 253, "two laps are 256 such batches");
         assert_eq!(stream.offer(sequence.cast_signed() & i32::MAX, batch), Verdict::LookUp);
+    }
+
+    #[test]
+    fn a_batch_ahead_does_not_start_the_next_lap() {
+        let mut stream = Stream::default();
+        let last = at(i32::MAX - 4);
+        let view = View(vec![row(i32::MAX - 9, 5)]);
+        assert_eq!(seen(&mut stream, last.sequence(), 5, &view, 0), Verdict::Accept(last));
+        stream.settle(last, false);
+        // Brokers have forgotten all of it.
+        let nothing = View::default();
+        assert_eq!(stream.offer(0, 3), Verdict::Ahead);
+        assert_eq!(seen(&mut stream, 0, 3, &nothing, 1), Verdict::Refuse);
+        assert_eq!(stream.offer(last.sequence(), 5), Verdict::Accept(last));
+        stream.settle(last, true);
+        assert_eq!(stream.offer(0, 3), Verdict::Accept(last.behind(5)));
+    }
+
+    #[test]
+    fn what_a_sealed_segment_has_is_forgotten_before_it_seems_to_lie_ahead() {
+        let mut stream = started();
+        stream.see_sealed(&View(vec![Row { sealed: true, ..row(0, 5) }]));
+        let (mut next, batch) = (at(5), 1 << 24);
+        for _ in 0..200 {
+            assert_eq!(stream.offer(next.sequence(), batch), Verdict::Accept(next));
+            assert!(!stream.is_sealed_in(0, next), "{next:?}");
+            stream.settle(next, true);
+            next = next.behind(batch);
+        }
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Requests<'_> {
         head: Head,
         frame_bytes: usize,
     ) -> Result<(), ConnectionError> {
-        // What writes waits for room, however short: the end of a member's session waits for nobody.
+        // What writes waits for room, however short; the end of a member's session waits for
+        // nobody.
         let short = frame_bytes <= SHORT_QUESTION_BYTES && head.api != api::PRODUCE;
         let _room = match short && !fault::on("short-questions-wait") {
             true => None,

@@ -12,6 +12,8 @@ use crate::clock::{self, Tick};
 
 /// How long an answer is believed.
 const AGE_MAX: Duration = Duration::from_secs(30);
+/// How long what a broker said counts when it does not answer any more.
+const KEPT: Duration = Duration::from_secs(300);
 /// How long a broker that never answered is not asked again.
 const UNKNOWN_AGE_MAX: Duration = Duration::from_secs(2);
 
@@ -20,6 +22,8 @@ const UNKNOWN_AGE_MAX: Duration = Duration::from_secs(2);
 struct Known {
     asked: Tick,
     bytes: Option<usize>,
+    /// When it told that.
+    told: Tick,
 }
 
 /// The longest batch of each physical topic that was written to of late.
@@ -43,15 +47,16 @@ impl Sizes {
             return false;
         }
         all.retain(|_, known| now - known.asked < AGE_MAX * 2);
-        let bytes = known.and_then(|known| known.bytes);
-        all.insert(topic.clone(), Known { asked: now, bytes });
+        let told = known.filter(|known| now - known.told < KEPT);
+        let (bytes, told) = told.map_or((None, now), |known| (known.bytes, known.told));
+        all.insert(topic.clone(), Known { asked: now, bytes, told });
         true
     }
 
     /// Takes what a topic's broker says.
     pub fn learn(&self, topic: &str, bytes: usize) {
         if let Some(known) = self.0.lock().get_mut(topic) {
-            known.bytes = Some(bytes);
+            (known.bytes, known.told) = (Some(bytes), clock::now());
         }
     }
 

@@ -20,7 +20,7 @@ use super::exact::Batch;
 use super::look_up::Asked;
 use super::produce_body::{LEG_VERSION, leg_body};
 use super::sealed::Target;
-use super::{Leg, Legs, Ways, by_leader, doubts_leader};
+use super::{Leg, LegError, Legs, Ways, by_leader, doubts_leader};
 use crate::metrics::{Metrics, PartResult};
 use crate::net::Line;
 use crate::route::placement::Placement;
@@ -68,12 +68,19 @@ pub(super) struct Part {
     to: Option<Target>,
     /// A segment that refused it since it is sealed.
     sealed: Option<u32>,
+    /// It was sent once and not answered: a broker may write it yet.
+    unanswered: bool,
     pub ended: Option<PartAnswer>,
 }
 
 impl Part {
     pub(super) fn new(batch: usize, slot: u8, bytes: Pieces, native: bool) -> Self {
-        Self { batch, slot, bytes, native, to: None, sealed: None, ended: None }
+        Self { batch, slot, bytes, native, to: None, sealed: None, unanswered: false, ended: None }
+    }
+
+    /// Whether a broker may write it yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.unanswered && !self.ended.is_some_and(PartAnswer::is_durable)
     }
 
     /// Bytes of its batch.
@@ -227,9 +234,11 @@ impl Legs {
         let ran = self.run_gated(ways, legs, Some(gate)).await;
         let mut large = Vec::new();
         for (places, ran) in led.into_values().zip(ran.answers) {
+            let unanswered = matches!(ran, Err(LegError::Unknown(_)));
             let answer: Option<ProduceResponse> =
                 ran.ok().and_then(|body| guard::response(api::PRODUCE, LEG_VERSION, &body, 0).ok());
             for (n, topic, partition) in places {
+                parts[n].unanswered |= unanswered;
                 let row = answer.as_ref().and_then(|answer| find(answer, &topic, partition));
                 let judged = row.map_or(PartAnswer::Again, |row| {
                     judge(row.error_code, row.base_offset, row.log_append_time_ms)

@@ -1,8 +1,8 @@
 //! Produce with sequences: each part is written exactly once (epoch-encoded sequences,
 //! `protocol_ext::ees`).
 //!
-//! offer -> look-up for streams that are new here -> split under our own producer fields -> sent,
-//! in `deliver.rs` -> settle. Invariants: a stream's next batch is sent only when all parts of the
+//! offer -> look-up for streams that are new here, or that went on elsewhere -> split under our own
+//! producer fields -> sizes -> sent, in `deliver.rs` -> settle. Invariants: a stream's next batch is sent only when all parts of the
 //! one before are durable; success is told only of what is durable in all its parts.
 
 use std::collections::HashMap;
@@ -37,29 +37,54 @@ pub(super) type Streams = HashMap<Key, Known>;
 pub(super) struct Known {
     pub stream: Stream,
     pub covered: [u32; SLOTS],
-    /// When brokers were last asked about it.
-    looked: Option<Duration>,
+    /// When it was last offered a batch.
+    used: Duration,
+    /// Until then a batch that is ahead is not looked up.
+    rests: Duration,
+    /// A batch of which a part was sent and not answered: it may be written yet.
+    unanswered: Option<Position>,
     /// By slot the producer id of the last part.
     ids: [i64; SLOTS],
 }
 
 impl Known {
+    /// A batch is offered now. What was known of a stream that was silent for long is forgotten:
+    /// its client may have gone round half the circle elsewhere.
+    fn wakes(&mut self, now: Duration) {
+        if now.saturating_sub(self.used) > SILENCE_MAX {
+            *self = Self::default();
+        }
+        self.used = now;
+    }
+
     /// Brokers are asked about it now.
-    fn looks(&mut self) -> Verdict {
-        self.looked = Some(clock::since_boot());
+    fn looks(&mut self, now: Duration) -> Verdict {
+        self.rests = now + LOOK_PAUSE;
         Verdict::LookUp
     }
 
-    /// Whether a batch that is ahead is worth another question: the client may have written on
-    /// elsewhere. One behind a batch that failed comes again and again.
-    fn may_look_again(&self) -> bool {
-        let rested = |at| clock::since_boot().saturating_sub(at) >= LOOK_PAUSE;
-        self.looked.is_none_or(rested) && !fault::on("ahead-for-ever")
+    /// Whether a batch that is ahead is worth a question: its client may have written on elsewhere.
+    fn may_look_again(&self, now: Duration) -> bool {
+        now >= self.rests && !fault::on("ahead-for-ever")
+    }
+
+    /// Notes what became of a batch.
+    fn settle(&mut self, at: Position, code: i16, is_open: bool) {
+        self.stream.settle(at, code == 0);
+        self.unanswered = is_open.then_some(at);
+        if code != 0 {
+            // It comes again, and before it what follows it: nobody wrote elsewhere.
+            self.rests = clock::since_boot() + FAILURE_PAUSE;
+        }
     }
 }
 
+/// A stream is remembered for so long behind its last batch.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Least time between two questions about a stream.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Least time between a batch that failed and a question about those behind it.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) type Key = (usize, i32, StreamId);
 
@@ -196,8 +221,12 @@ impl Legs {
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
         let mut large = Vec::new();
+        let open = |n| parts.iter().any(|part| part.batch == n && part.is_open());
         for (n, code) in codes.iter_mut().enumerate().filter(|(_, code)| **code == 0) {
             *code = result(parts.iter().filter(|part| part.batch == n));
+            if *code == MESSAGE_TOO_LARGE && open(n) && !fault::on("parts-cut-in-halves") {
+                *code = TIMED_OUT;
+            }
             large.extend((*code == MESSAGE_TOO_LARGE).then_some(n));
         }
         let placement = ways.routed.placements().now();
@@ -212,7 +241,7 @@ impl Legs {
             let own = parts.iter().filter(|part| part.batch == n);
             let code = codes[n];
             if let Some(known) = self.streams.get_mut(&batch.key()) {
-                known.stream.settle(*at, code == 0);
+                known.settle(*at, code, open(n));
             }
             if let Some(outcome) = outcomes.get_mut(&batch.of) {
                 outcome.code = code;
@@ -240,7 +269,10 @@ impl Legs {
         let (of, sized): (Vec<usize>, Vec<_>) = sized.unzip();
         let mut large = Vec::new();
         for (n, sure) in self.too_large(ways, &sized).await? {
+            let (batch, at) = &accepted[of[n]];
+            let known = self.streams.get(&batch.key());
             match sure {
+                _ if known.is_some_and(|known| known.unanswered == Some(*at)) => {}
                 true => large.push(of[n]),
                 false => codes[of[n]] = TIMED_OUT,
             }
@@ -327,8 +359,10 @@ impl Legs {
             self.streams = HashMap::new();
         }
         let mut verdicts = Vec::with_capacity(batches.len());
+        let now = clock::since_boot();
         for batch in &batches {
             let known = self.streams.entry(batch.key()).or_default();
+            known.wakes(now);
             let (sequence, records) = batch.sequence();
             let verdict = known.stream.offer(sequence, records);
             verdicts.push(match verdict {
@@ -337,8 +371,8 @@ impl Legs {
                     known.stream = Stream::default();
                     blindly(&mut known.stream, batch)
                 }
-                Verdict::LookUp => known.looks(),
-                Verdict::Ahead if known.may_look_again() => known.looks(),
+                Verdict::LookUp => known.looks(now),
+                Verdict::Ahead if known.may_look_again(now) => known.looks(now),
                 verdict => verdict,
             });
         }

@@ -73,8 +73,8 @@ impl Legs {
         Ok(sealed.map(|(topic, _)| topic).collect())
     }
 
-    /// Which of these batches, by their lengths, brokers would refuse as too large, and whether they
-    /// say so now: they are asked now and then, and again before one is refused.
+    /// Which of these batches, by their lengths, brokers would refuse as too large, and whether
+    /// they say so now: they are asked now and then, and again before one is refused.
     pub(super) async fn too_large(
         &mut self,
         ways: Ways<'_>,
