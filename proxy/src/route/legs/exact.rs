@@ -1,9 +1,10 @@
 //! Produce with sequences: each part is written exactly once (epoch-encoded sequences,
 //! `protocol_ext::ees`).
 //!
-//! offer -> look-up for streams that are new here, or that went on elsewhere -> split under our own
-//! producer fields -> sizes -> sent, in `deliver.rs` -> settle. Invariants: a stream's next batch is sent only when all parts of the
-//! one before are durable; success is told only of what is durable in all its parts.
+//! offer -> look-up for streams that are new here, or that went on elsewhere -> split under our
+//! own producer fields -> sizes -> sent, in `deliver.rs` -> settle. Invariants: a stream's next
+//! batch is sent only when all parts of the one before are durable; success is told only of what is
+//! durable in all its parts.
 
 use std::collections::HashMap;
 use std::time::Duration;
