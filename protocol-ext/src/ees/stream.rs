@@ -58,7 +58,7 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 const PAUSES: u32 = 6;
 
 /// What lies in sealed segments so far behind is not sent again.
-const SEALED_SPAN: i32 = 1 << 30;
+const SEALED_SPAN: u32 = 1 << 30;
 
 /// Rows are this far apart at most: one more lap and producer fields would come again.
 const SPAN_MAX: u64 = (1 << 32) - (1 << 25);
@@ -83,6 +83,15 @@ impl Stream {
         self.accept(at, records, span)
     }
 
+    /// The stream was silent for long before this batch: unless it is the next one, its client
+    /// may have gone round half the circle elsewhere, and what is known says nothing of it.
+    pub fn wakes(&mut self, sequence: i32) {
+        let at = self.known.and_then(|known| known.next.nearest(sequence));
+        if at != self.known.map(|known| known.next) {
+            self.known = None;
+        }
+    }
+
     /// Offers it with what a look-up found. `now` only moves forward; `patience` is
     /// [`FORGOTTEN_AFTER`].
     pub fn offer_seen(
@@ -99,8 +108,8 @@ impl Stream {
         let (at, span, follows) = match view.newest() {
             Newest::Unclear => return Verdict::Refuse,
             Newest::Nothing => {
-                let first = self.waiting.map(|waiting| waiting.first);
-                let first = first.or(self.known.map(|known| known.next));
+                let first = self.known.map(|known| known.next);
+                let first = first.or(self.waiting.map(|waiting| waiting.first));
                 let at = match first {
                     Some(first) => first.nearest(sequence),
                     None => Position::first_lap(sequence),
@@ -162,7 +171,7 @@ impl Stream {
     /// written again.
     pub fn is_sealed_in(&self, slot: u8, at: Position) -> bool {
         let newest = self.sealed.get(usize::from(slot)).copied().flatten();
-        newest.is_some_and(|newest| at.to(newest) >= 0)
+        newest.is_some_and(|newest| is_near(at, newest))
     }
 
     /// Ends the outstanding batch: `durable` if all its parts are.
@@ -176,8 +185,8 @@ impl Stream {
 
     fn accept(&mut self, at: Position, records: u32, span: u64) -> Verdict {
         for newest in &mut self.sealed {
-            // Half a circle on it would seem to lie ahead.
-            *newest = newest.filter(|newest| newest.to(at) < SEALED_SPAN);
+            // Far enough on it would seem to lie ahead.
+            *newest = newest.filter(|newest| is_near(*newest, at) || is_near(at, *newest));
         }
         let span = span + u64::from(records);
         self.known = Some(Known { next: at.behind(records), span });
@@ -185,6 +194,11 @@ impl Stream {
         self.outstanding = true;
         Verdict::Accept(at)
     }
+}
+
+/// Whether `at` is `from`, or lies ahead of it by no more than what is sent again.
+fn is_near(from: Position, at: Position) -> bool {
+    from.forward(at) < SEALED_SPAN
 }
 
 #[cfg(test)]
@@ -355,6 +369,17 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_was_silent_is_looked_up_unless_it_goes_on() {
+        let mut stream = started();
+        stream.wakes(5);
+        assert_eq!(stream.offer(5, 1), Verdict::Accept(at(5)));
+        stream.settle(at(5), true);
+        stream.wakes(0);
+        assert_eq!(stream.offer(0, 5), Verdict::LookUp);
+        assert_eq!(seen(&mut stream, 0, 5, &View(vec![row(5, 1)]), 0), Verdict::Accept(at(0)));
+    }
+
+    #[test]
     fn what_a_sealed_segment_has_is_forgotten_before_it_seems_to_lie_ahead() {
         let mut stream = started();
         stream.see_sealed(&View(vec![Row { sealed: true, ..row(0, 5) }]));
@@ -365,6 +390,18 @@ mod tests {
             stream.settle(next, true);
             next = next.behind(batch);
         }
+        // Nor on another connection, which sees it anew.
+        let far = at(0).behind((1 << 31) + 9);
+        let between = (1..=128).map(|n| Row { at: at(0).behind(n << 24), ..row(0, 5) });
+        let first = Row { sealed: true, ..row(0, 5) };
+        let mut rows = View(between.chain([first, Row { at: far, ..first }]).collect());
+        rows.0.last_mut().unwrap().sealed = false;
+        let mut other = Stream::default();
+        other.see_sealed(&rows);
+        assert!(other.is_sealed_in(0, at(0)) && !other.is_sealed_in(0, far));
+        rows.0.last_mut().unwrap().sealed = true;
+        other.see_sealed(&rows);
+        assert!(other.is_sealed_in(0, far), "the newest one counts");
     }
 
     #[test]

@@ -71,10 +71,17 @@ impl View {
         Newest::Batch { at, records, committed: rows.clone().all(|row| row.committed), span }
     }
 
-    /// The newest row of a slot's sealed segments, compared the shorter way round.
+    /// The newest row of a slot's sealed segments: the one that lies least behind the newest of
+    /// all, or compared the shorter way round where that is not clear.
     pub fn newest_sealed(&self, slot: u8) -> Option<Position> {
         let rows = self.0.iter().filter(|row| row.sealed && row.slot == slot);
-        rows.map(|row| row.at).reduce(|newest, at| if newest.to(at) > 0 { at } else { newest })
+        let rows = rows.map(|row| row.at);
+        match self.newest() {
+            Newest::Batch { at: newest, .. } => rows.min_by_key(|at| at.forward(newest)),
+            Newest::Nothing | Newest::Unclear => {
+                rows.reduce(|newest, at| if newest.to(at) > 0 { at } else { newest })
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::clock::{self, Tick};
 const AGE_MAX: Duration = Duration::from_secs(30);
 /// How long what a broker said counts when it does not answer any more.
 const KEPT: Duration = Duration::from_secs(300);
-/// How long a broker that never answered is not asked again.
+/// How long a broker that has not answered of late is not asked again.
 const UNKNOWN_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// When a broker was asked, and the longest batch that it takes if it has answered once.

@@ -49,11 +49,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// A batch is offered now. What was known of a stream that was silent for long is forgotten:
-    /// its client may have gone round half the circle elsewhere.
-    fn wakes(&mut self, now: Duration) {
+    /// A batch of this sequence is offered now.
+    fn wakes(&mut self, sequence: i32, now: Duration) {
         if now.saturating_sub(self.used) > SILENCE_MAX {
-            *self = Self::default();
+            self.stream.wakes(sequence);
         }
         self.used = now;
     }
@@ -72,15 +71,16 @@ impl Known {
     /// Notes what became of a batch.
     fn settle(&mut self, at: Position, code: i16, is_open: bool) {
         self.stream.settle(at, code == 0);
-        self.unanswered = is_open.then_some(at);
+        let before = self.unanswered.filter(|before| *before == at && code != 0);
+        self.unanswered = is_open.then_some(at).or(before);
         if code != 0 {
-            // It comes again, and before it what follows it: nobody wrote elsewhere.
+            // It comes again, before what follows it.
             self.rests = clock::since_boot() + FAILURE_PAUSE;
         }
     }
 }
 
-/// A stream is remembered for so long behind its last batch.
+/// So long behind its last batch a stream's client may have written far on elsewhere.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 /// Least time between two questions about a stream.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -363,8 +363,8 @@ impl Legs {
         let now = clock::since_boot();
         for batch in &batches {
             let known = self.streams.entry(batch.key()).or_default();
-            known.wakes(now);
             let (sequence, records) = batch.sequence();
+            known.wakes(sequence, now);
             let verdict = known.stream.offer(sequence, records);
             verdicts.push(match verdict {
                 Verdict::LookUp if fault::on("no-look-up") => blindly(&mut known.stream, batch),
