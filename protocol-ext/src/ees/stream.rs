@@ -88,7 +88,7 @@ impl Stream {
     pub fn wakes(&mut self, sequence: i32) {
         let at = self.known.and_then(|known| known.next.nearest(sequence));
         if at != self.known.map(|known| known.next) {
-            self.known = None;
+            (self.known, self.sealed) = (None, Default::default());
         }
     }
 
@@ -400,6 +400,7 @@ mod tests {
         other.see_sealed(&rows);
         assert!(other.is_sealed_in(0, at(0)) && !other.is_sealed_in(0, far));
         rows.0.last_mut().unwrap().sealed = true;
+        let mut other = Stream::default();
         other.see_sealed(&rows);
         assert!(other.is_sealed_in(0, far), "the newest one counts");
     }
