@@ -40,8 +40,7 @@ impl Requests<'_> {
         head: Head,
         frame_bytes: usize,
     ) -> Result<(), ConnectionError> {
-        // What writes waits for room, however short; the end of a member's session waits for
-        // nobody.
+        // A heartbeat that waited behind long requests would cost a member its session.
         let short = frame_bytes <= SHORT_QUESTION_BYTES && head.api != api::PRODUCE;
         let _room = match short && !fault::on("short-questions-wait") {
             true => None,

@@ -7,6 +7,7 @@ pub mod delete_records;
 mod deliver;
 mod exact;
 pub mod fetch;
+mod large;
 pub mod list_offsets;
 mod look_up;
 pub mod metadata;

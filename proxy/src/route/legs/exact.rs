@@ -18,7 +18,7 @@ use protocol_ext::wire::WireError;
 
 use super::deliver::{Gate, Part};
 use super::look_up::{Asked, Found, Place};
-use super::produce::{CORRUPT, INVALID, MESSAGE_TOO_LARGE, Outcome, Outcomes, TIMED_OUT};
+use super::produce::{CORRUPT, MESSAGE_TOO_LARGE, Outcome, Outcomes, TIMED_OUT};
 use super::{Legs, Ways};
 use crate::limits::{DISPATCH_MAX, RETRIES_MAX, STREAMS_MAX};
 use crate::metrics::{Metrics, PartResult};
@@ -43,7 +43,7 @@ pub(super) struct Known {
     /// Until then a batch that is ahead is not looked up.
     rests: Duration,
     /// A batch of which a part was sent and not answered: it may be written yet.
-    unanswered: Option<Position>,
+    pub unanswered: Option<Position>,
     /// By slot the producer id of the last part.
     ids: [i64; SLOTS],
 }
@@ -221,22 +221,12 @@ impl Legs {
         self.note_entries(metrics, &accepted, &parts);
         let patience = read_at + RETRIES_MAX;
         self.deliver(ways, metrics, (&gate, patience), (&accepted, &mut parts)).await?;
-        let mut large = Vec::new();
         let open = |n| parts.iter().any(|part| part.batch == n && part.is_open());
         for (n, code) in codes.iter_mut().enumerate().filter(|(_, code)| **code == 0) {
             *code = result(parts.iter().filter(|part| part.batch == n));
-            if *code == MESSAGE_TOO_LARGE && open(n) && !fault::on("parts-cut-in-halves") {
-                *code = TIMED_OUT;
+            if *code == MESSAGE_TOO_LARGE {
+                *code = self.told_of_large(ways, metrics, &accepted[n], open(n)).await?;
             }
-            large.extend((*code == MESSAGE_TOO_LARGE).then_some(n));
-        }
-        let placement = ways.routed.placements().now();
-        for (n, begun) in self.begun((ways, &placement), metrics, &accepted, large).await? {
-            codes[n] = match begun {
-                Some(true) if !fault::on("parts-cut-in-halves") => INVALID,
-                None => TIMED_OUT,
-                _ => MESSAGE_TOO_LARGE,
-            };
         }
         for (n, (batch, at)) in accepted.iter().enumerate() {
             let own = parts.iter().filter(|part| part.batch == n);
@@ -252,68 +242,8 @@ impl Legs {
         Ok(())
     }
 
-    /// Takes out the parts of batches one of which its broker would refuse for good, before any is
-    /// sent. What is there in part goes on: clients send a batch that is too large in halves, which
-    /// could not be told from it.
-    async fn refuse_large(
-        &mut self,
-        (ways, placement): (Ways<'_>, &Placement),
-        metrics: &Metrics,
-        accepted: &[(Batch<'_>, Position)],
-        (parts, codes): (&mut Vec<Part>, &mut [i16]),
-    ) -> Result<(), WireError> {
-        let sized = parts.iter().filter_map(|part| {
-            let batch = &accepted[part.batch].0;
-            let open = placement.open(batch.routed, usize::from(part.slot), batch.partition)?;
-            Some((part.batch, ((open.topic.clone(), batch.partition), part.len())))
-        });
-        let (of, sized): (Vec<usize>, Vec<_>) = sized.unzip();
-        let mut large = Vec::new();
-        for (n, sure) in self.too_large(ways, &sized).await? {
-            let (batch, at) = &accepted[of[n]];
-            let known = self.streams.get(&batch.key());
-            match sure {
-                _ if known.is_some_and(|known| known.unanswered == Some(*at)) => {}
-                true => large.push(of[n]),
-                false => codes[of[n]] = TIMED_OUT,
-            }
-        }
-        large.dedup();
-        for (n, begun) in self.begun((ways, placement), metrics, accepted, large).await? {
-            match begun {
-                Some(true) => {}
-                Some(false) => {
-                    codes[n] = MESSAGE_TOO_LARGE;
-                    metrics.part(PartResult::Refused);
-                }
-                None => codes[n] = TIMED_OUT,
-            }
-        }
-        parts.retain(|part| codes[part.batch] == 0);
-        Ok(())
-    }
-
-    /// Whether brokers have something of each of these batches, or of one behind it; `None` where
-    /// not all of them answer.
-    async fn begun(
-        &mut self,
-        (ways, placement): (Ways<'_>, &Placement),
-        metrics: &Metrics,
-        accepted: &[(Batch<'_>, Position)],
-        which: Vec<usize>,
-    ) -> Result<Vec<(usize, Option<bool>)>, WireError> {
-        let batches = which.iter().map(|n| &accepted[*n].0);
-        let found = self.found((ways, placement), metrics, batches).await?;
-        let begun = which.into_iter().map(|n| {
-            let (batch, at) = &accepted[n];
-            let view = view(batch, placement, &found);
-            (n, view.map(|view| view.0.iter().any(|row| at.to(row.at) >= 0)))
-        });
-        Ok(begun.collect())
-    }
-
     /// What brokers have of the streams of these batches.
-    async fn found<'b, 'a: 'b>(
+    pub(super) async fn found<'b, 'a: 'b>(
         &mut self,
         (ways, placement): (Ways<'_>, &Placement),
         metrics: &Metrics,
@@ -414,7 +344,11 @@ fn blindly(stream: &mut Stream, batch: &Batch<'_>) -> Verdict {
 }
 
 /// What was found of a batch's stream; `None` if a partition is missing.
-fn view(batch: &Batch<'_>, placement: &Placement, found: &HashMap<Place, Found>) -> Option<View> {
+pub(super) fn view(
+    batch: &Batch<'_>,
+    placement: &Placement,
+    found: &HashMap<Place, Found>,
+) -> Option<View> {
     let mut rows = Vec::new();
     for (slot, stretch) in batch.stretches(placement) {
         rows.extend(batch.rows(slot, stretch, found)?);

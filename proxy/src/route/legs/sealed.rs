@@ -2,8 +2,7 @@
 //!
 //! A sealed segment refuses every batch as too large (10), and has `max.message.bytes` 0; a batch
 //! that is too large in truth is refused by a topic that takes some. Who was refused by a sealed
-//! segment waits for the placement that names the next one. What is too large in truth is known
-//! before anything of a batch is written, as far as brokers answer.
+//! segment waits for the placement that names the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use super::look_up::Place;
 use super::{Leg, Legs, Ways, by_leader, encoded};
 use crate::fault;
 use crate::route::placement::Placement;
-use crate::route::sizes::exceeds;
 use crate::route::virtual_topics::Routed;
 
 /// The segment that a part is written to.
@@ -51,8 +49,6 @@ impl Target {
 const CONFIGS_VERSION: i16 = 4;
 /// How a sealed topic is marked.
 pub const SEALED_BY: &str = "max.message.bytes";
-/// Nobody waits longer than that to hear how long batches may be.
-const SIZES_WITHIN: Duration = Duration::from_secs(1);
 /// A topic, among resources.
 const TOPIC: i8 = 2;
 
@@ -73,47 +69,8 @@ impl Legs {
         Ok(sealed.map(|(topic, _)| topic).collect())
     }
 
-    /// Which of these batches, by their lengths, brokers would refuse as too large, and whether
-    /// they say so now: they are asked now and then, and again before one is refused.
-    pub(super) async fn too_large(
-        &mut self,
-        ways: Ways<'_>,
-        batches: &[(Place, usize)],
-    ) -> Result<Vec<(usize, bool)>, WireError> {
-        let sizes = &ways.routed.sizes;
-        let places = batches.iter().map(|(place, _)| place);
-        let due: HashSet<&Place> = places.filter(|(topic, _)| sizes.is_due(topic)).collect();
-        self.ask_sizes(ways, due.into_iter().cloned().collect()).await?;
-        let large = batches.iter().filter(|((topic, _), bytes)| sizes.is_too_large(topic, *bytes));
-        let large: HashSet<&Place> = large.map(|(place, _)| place).collect();
-        let told = self.ask_sizes(ways, large.into_iter().cloned().collect()).await?;
-        let refused = batches.iter().enumerate().filter_map(|(n, ((topic, _), bytes))| {
-            let most = *told.get(topic).filter(|_| !fault::on("sizes-unknown"))?;
-            let large = most.map_or(sizes.is_too_large(topic, *bytes), |m| exceeds(*bytes, m));
-            large.then_some((n, most.is_some()))
-        });
-        Ok(refused.collect())
-    }
-
-    /// Asks for the sizes of topics and remembers what was told.
-    async fn ask_sizes(
-        &mut self,
-        ways: Ways<'_>,
-        places: Vec<Place>,
-    ) -> Result<HashMap<Arc<str>, Option<usize>>, WireError> {
-        if places.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let limit = ways.limits.connect.min(SIZES_WITHIN);
-        let told = self.longest(ways, places, limit).await?;
-        for (topic, bytes) in &told {
-            bytes.iter().for_each(|bytes| ways.routed.sizes.learn(topic, *bytes));
-        }
-        Ok(told)
-    }
-
     /// The longest batch that each of these topics takes; `None`: its broker does not say.
-    async fn longest(
+    pub(super) async fn longest(
         &mut self,
         ways: Ways<'_>,
         places: Vec<Place>,

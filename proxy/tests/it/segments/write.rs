@@ -123,8 +123,8 @@ pub async fn halves_of_what_is_too_large_are_written(faults: Faults) -> Checked 
     ensure_written(&brokers, 22)
 }
 
-/// The longest batch of a topic is lowered when an answer was lost: the batch is there, so that its
-/// producer is told so, as it was before.
+/// A batch is in sealed segments, and too large for those that follow: who sends it again is told
+/// that it is there.
 #[tokio::test]
 async fn what_is_there_is_not_too_large() -> Checked {
     let (brokers, proxy) = start(None).await?;
