@@ -1,8 +1,8 @@
 //! Batches of which a part is too large for its topic.
 //!
-//! Clients send such a batch again in halves, under the same sequence: these could not be told from
-//! parts of the whole that are there. Invariant: MESSAGE_TOO_LARGE is told of a batch with sequences
-//! only when brokers have nothing of it.
+//! Clients send such a batch again in halves, under the same sequence: these could not be told
+//! from parts of the whole that are there. Invariant: MESSAGE_TOO_LARGE is told of a batch with
+//! sequences only when brokers have nothing of it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
