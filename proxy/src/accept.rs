@@ -116,10 +116,24 @@ impl Clients {
             self.report(door, peer, &ConnectionError::Full(limit));
             return;
         }
+        let (plane, patience) = (self.plane.clone(), Patience::of(&limits));
         let abort = self.tasks.spawn(async move {
             let entered = Entered(&clients, id);
-            let (mut peer, number) = (peer, behind.then_some(id));
-            let served = clients.serve((stream, &mut peer), door, number, served_by, &limits).await;
+            let (mut stream, mut peer) = (stream, peer);
+            let found = match behind {
+                true => {
+                    let found = clients.found(id, (&mut stream, &mut peer), &served_by, limits);
+                    Box::pin(found).await
+                }
+                false => Ok(true),
+            };
+            let served = match found {
+                Ok(true) => connection::serve(stream, door, plane, served_by, patience).await,
+                found => {
+                    drop(stream);
+                    found.map(drop)
+                }
+            };
             drop(entered);
             if let Err(error) = served {
                 clients.report(door, peer, &error);
@@ -128,35 +142,31 @@ impl Clients {
         open.insert(id, Open::new(handle, abort, (door, peer), !behind));
     }
 
-    /// Serves one client, once it is known where it is: one behind a balancer, which has a number
-    /// here, is only then counted with others of its address.
-    async fn serve(
+    /// Finds out where a client behind a balancer is, and only then counts it with others of its
+    /// address; false if a drain begins before.
+    async fn found(
         &self,
-        (mut stream, peer): (Tcp, &mut SocketAddr),
-        door: Door,
-        behind: Option<u64>,
-        handle: Arc<Handle>,
-        limits: &Limits,
-    ) -> Result<(), ConnectionError> {
-        if let Some(id) = behind {
-            *peer = tokio::select! {
-                biased;
-                from = origin::read_from(&mut stream, *peer, limits.handshake) => from?,
-                () = handle.drained() => return Ok(()),
-            };
-            let mut open = self.open.lock();
-            let full = of_address_full(&open, peer.ip(), limits);
-            let full = full.filter(|_| !fault::on("header-not-counted"));
-            if let Some(limit) = full {
-                net::reset_at_close(&stream);
-                return Err(ConnectionError::Full(limit));
-            }
-            if let Some(open) = open.get_mut(&id) {
-                open.found(*peer);
-            }
+        id: u64,
+        (stream, peer): (&mut Tcp, &mut SocketAddr),
+        handle: &Handle,
+        limits: Arc<Limits>,
+    ) -> Result<bool, ConnectionError> {
+        *peer = tokio::select! {
+            biased;
+            from = origin::read_from(stream, *peer, limits.handshake) => from?,
+            () = handle.drained() => return Ok(false),
+        };
+        let mut open = self.open.lock();
+        let full = of_address_full(&open, peer.ip(), &limits);
+        let full = full.filter(|_| !fault::on("header-not-counted"));
+        if let Some(limit) = full {
+            net::reset_at_close(stream);
+            return Err(ConnectionError::Full(limit));
         }
-        let patience = Patience::of(limits);
-        Box::pin(connection::serve(stream, door, self.plane.clone(), handle, patience)).await
+        if let Some(open) = open.get_mut(&id) {
+            open.found(*peer);
+        }
+        Ok(true)
     }
 
     /// Counts an error and says it once, unless there are too many of its kind.

@@ -28,11 +28,13 @@ mod whole;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::SemaphorePermit;
+use tokio::task::unconstrained;
+use tokio::time::sleep;
 
 use crate::buffer::Buffer;
 use crate::data_plane::DataPlane;
@@ -75,25 +77,38 @@ pub async fn serve(
     patience: Patience,
 ) -> Result<(), ConnectionError> {
     let _counted = plane.metrics.connection(Side::Client);
-    let line = match &plane.routed {
-        Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
-        None => None,
+    let entered = apart(|| enter(client, door, (&plane, &handle), patience)).await?;
+    let Some((mut client, begun)) = entered else { return Ok(()) };
+    let served = match begun {
+        Ok(Some(Begun { line, input, session, mut home })) => {
+            let _counted = plane.metrics.connection(Side::Broker);
+            let ((from_client, to_client), (from_home, to_home)) = (client.split(), home.split());
+            let queue = Queue::default();
+            let input = (input, session);
+            let mut requests = Requests::new(&plane, &queue, &handle, input, from_client, to_home);
+            requests.line = line;
+            let mut responses = Responses::new(&plane, &queue, &handle, from_home, to_client);
+            both(pin!(requests.pump()), pin!(responses.pump()), &queue).await.map(|()| true)
+        }
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
     };
-    let unproven = unproven(&plane).inspect_err(|_| away(|| net::reset_at_close(&client)))?;
-    let Some((mut client, door)) =
-        admitted(client, door, &plane, &handle, patience.handshake).await?
-    else {
-        return Ok(());
-    };
-    let held = (line, unproven);
-    let served = attend(&mut client, door, (&plane, &handle), patience, held).await;
     let gone = matches!(served, Err(ConnectionError::Unreachable { .. })) || handle.is_draining();
     if gone && handle.signs().sent == 0 {
         away(|| client.reset_at_close());
     } else if matches!(served, Ok(true) | Err(ConnectionError::BrokerIo(_))) {
-        Box::pin(linger(&mut client)).await;
+        apart(|| linger(&mut client)).await;
     }
     served.map(drop)
+}
+
+/// A future apart from its caller's: what is rarely done takes nothing of the state and of the
+/// stack that every request goes through.
+#[inline(never)]
+fn apart<'a, F: Future + Send + 'a>(
+    make: impl FnOnce() -> F,
+) -> Pin<Box<dyn Future<Output = F::Output> + Send + 'a>> {
+    Box::pin(make())
 }
 
 /// Resets a client that has read nothing: an end as the first thing that it reads is taken for a
@@ -104,51 +119,67 @@ fn away(reset: impl FnOnce()) {
     }
 }
 
-/// Serves a client from its first byte on; false if none of its requests was taken.
-async fn attend(
+/// A client whose first request is there, and its broker.
+struct Begun {
+    line: Option<Line>,
+    input: Buffer,
+    session: Option<Box<Session>>,
+    home: Stream,
+}
+
+/// Lets a client in, and tells how its first bytes went; `None` if a drain begins before them.
+async fn enter(
+    client: Tcp,
+    door: Door,
+    (plane, handle): (&DataPlane, &Handle),
+    patience: Patience,
+) -> Result<Option<(Stream, Result<Option<Begun>, ConnectionError>)>, ConnectionError> {
+    let line = match &plane.routed {
+        Some(_) => Some(Line::of(&client).map_err(ConnectionError::ClientIo)?),
+        None => None,
+    };
+    let unproven = unproven(plane).inspect_err(|_| away(|| net::reset_at_close(&client)))?;
+    let Some((mut client, door)) =
+        admitted(client, door, plane, handle, patience.handshake).await?
+    else {
+        return Ok(None);
+    };
+    let held = (line, unproven);
+    let begun = begin(&mut client, door, (plane, handle), patience, held).await;
+    Ok(Some((client, begun)))
+}
+
+/// Waits for a client's first bytes and connects to its broker; `None` if none of its requests was
+/// taken.
+async fn begin(
     client: &mut Stream,
     door: Door,
     (plane, handle): (&DataPlane, &Handle),
     patience: Patience,
     (line, unproven): (Option<Line>, Option<SemaphorePermit<'_>>),
-) -> Result<bool, ConnectionError> {
+) -> Result<Option<Begun>, ConnectionError> {
     let (mut from_client, mut to_client) = client.split();
     let mut input = Buffer::new(&plane.pool);
     // TLS has asked what it asks; only SASL asks more.
-    let unproven = unproven.filter(|_| plane.sasl.is_some() || fault::on("unproven-for-long"));
+    let _unproven = unproven.filter(|_| plane.sasl.is_some() || fault::on("unproven-for-long"));
     let at_once = fault::on("silent-client-connects");
     if !at_once
         && plane.sasl.is_none()
         && !first_head(&mut input, &mut from_client, handle, patience.first_request).await?
     {
-        return Ok(false);
+        return Ok(None);
     }
-    let mut session = None;
-    let mut home = match &plane.sasl {
-        None => {
-            let connecting = plane.directory.connect(door, &plane.limits, &Login::Nobody);
-            let home = Box::pin(connecting).await;
-            let node = behind(door);
-            home.map_err(|error| ConnectionError::Unreachable { node, error })?.stream
-        }
-        Some(sasl) => {
-            let (from, to, input) = (&mut from_client, &mut to_client, &mut input);
-            let mut entrance = Entrance { plane, sasl, handle, input, from, to, door };
-            let entered = Box::pin(entrance.pass(patience.handshake)).await?;
-            let Some(admitted) = entered else { return Ok(false) };
-            session = Some(Box::new(Session::new(&admitted)));
-            admitted.home.stream
-        }
+    let Some(sasl) = &plane.sasl else {
+        let home = plane.directory.connect(door, &plane.limits, &Login::Nobody).await;
+        let unreachable = |error| ConnectionError::Unreachable { node: behind(door), error };
+        let home = home.map_err(unreachable)?.stream;
+        return Ok(Some(Begun { line, input, session: None, home }));
     };
-    drop(unproven);
-    let _counted = plane.metrics.connection(Side::Broker);
-    let (from_home, to_home) = home.split();
-    let queue = Queue::default();
-    let input = (input, session);
-    let mut requests = Requests::new(plane, &queue, handle, input, from_client, to_home);
-    requests.line = line;
-    let mut responses = Responses::new(plane, &queue, handle, from_home, to_client);
-    both(pin!(requests.pump()), pin!(responses.pump()), &queue).await.map(|()| true)
+    let (from, to, waiting) = (&mut from_client, &mut to_client, &mut input);
+    let mut entrance = Entrance { plane, sasl, handle, input: waiting, from, to, door };
+    let Some(admitted) = entrance.pass(patience.handshake).await? else { return Ok(None) };
+    let session = Some(Box::new(Session::new(&admitted)));
+    Ok(Some(Begun { line, input, session, home: admitted.home.stream }))
 }
 
 /// The broker behind a listener, for people.
@@ -182,12 +213,12 @@ async fn admitted(
     let named = |name: Option<&str>| plane.directory.named(door, name);
     tokio::select! {
         biased;
-        accepted = Box::pin(tls::accept(server, client, &plane.pool, named)) => accepted.map(Some),
+        accepted = tls::accept(server, client, &plane.pool, named) => accepted.map(Some),
         () = handle.drained() => {
             away(|| line.reset_at_close());
             Ok(None)
         }
-        () = tokio::time::sleep(limit), if !fault::on("handshake-unbounded") => {
+        () = sleep(limit), if !fault::on("handshake-unbounded") => {
             Err(ConnectionError::SlowHandshake(limit))
         }
     }
@@ -227,61 +258,59 @@ async fn first_head(
         biased;
         head = head => head,
         () = handle.drained() => Ok(false),
-        () = tokio::time::sleep(limit) => Err(ConnectionError::Silent(limit)),
+        () = sleep(limit) => Err(ConnectionError::Silent(limit)),
     }
 }
 
 /// Polls both pumps in one task: requests first, since they open the exchanges that responses
 /// close, and again when responses made room. Ends when the responses end, or with an error; one of
 /// a request waits for the answers to those before it.
-async fn both(
+fn both(
     mut requests: Pin<&mut impl Future<Output = Result<RequestEnd, ConnectionError>>>,
     mut responses: Pin<&mut impl Future<Output = Result<(), ConnectionError>>>,
     queue: &Queue,
-) -> Result<(), ConnectionError> {
+) -> impl Future<Output = Result<(), ConnectionError>> {
     let mut asking = true;
-    let mut hung_up = false;
+    // The last request is with the broker, or it took no more of them: what is in flight may still
+    // matter to it (acks=0), and a client that only shut down writing still reads.
+    let mut half_closed = None;
     let mut wrong = None;
-    let ended = poll_fn(|cx| {
-        loop {
+    poll_fn(move |cx| {
+        let ended = loop {
             if asking && let Poll::Ready(end) = requests.as_mut().poll(cx) {
                 asking = false;
-                match end {
+                let hung_up = match end {
                     Ok(RequestEnd::Drained) if fault::on("drain-ignores-in-flight") => {
-                        return Poll::Ready(Some(Ok(())));
+                        return Poll::Ready(Ok(()));
                     }
-                    Ok(end) => hung_up = end == RequestEnd::HungUp,
+                    Ok(end) => end == RequestEnd::HungUp,
                     // A broker that closes answers first what it has taken.
                     Err(ConnectionError::BrokerIo(_)) if !fault::on("answers-lost-with-home") => {
-                        hung_up = true;
+                        true
                     }
                     // It looks at a request only when those before it are answered.
                     Err(error)
                         if error.is_of_request() && !fault::on("answers-lost-with-request") =>
                     {
-                        hung_up = true;
                         wrong = Some(error);
+                        true
                     }
-                    Err(error) => return Poll::Ready(Some(Err(error))),
-                }
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                half_closed = hung_up.then(|| Box::pin(unconstrained(sleep(HALF_CLOSED))));
                 queue.close();
             }
             if let Poll::Ready(end) = responses.as_mut().poll(cx) {
-                return Poll::Ready(Some(end));
+                break end;
             }
-            if hung_up {
-                return Poll::Ready(None);
+            if let Some(limit) = &mut half_closed {
+                ready!(limit.as_mut().poll(cx));
+                break Ok(());
             }
             if !queue.take_freed() {
                 return Poll::Pending;
             }
-        }
-    });
-    let ended = match ended.await {
-        Some(end) => end,
-        // The last request is with the broker, or it took no more of them: what is in flight may
-        // still matter to it (acks=0), and a client that only shut down writing still reads.
-        None => Box::pin(tokio::time::timeout(HALF_CLOSED, responses)).await.unwrap_or(Ok(())),
-    };
-    wrong.map_or(ended, Err)
+        };
+        Poll::Ready(wrong.take().map_or(ended, Err))
+    })
 }

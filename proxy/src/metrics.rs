@@ -4,8 +4,9 @@ mod health;
 mod placed;
 mod places;
 mod shared;
+mod traffic;
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
@@ -14,9 +15,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use protocol_ext::api;
 
 use crate::error::{Blame, ConnectionError};
 pub use health::{Health, Held, StoreOp};
@@ -24,6 +23,7 @@ pub use placed::Placed;
 use places::Places;
 pub use places::Slots;
 pub use shared::{Shared, SharedOp, SharedOutcome};
+use traffic::Traffic;
 
 /// How deep an exchange is looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,17 +173,6 @@ struct ResultOnly {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ApiClass {
-    api: &'static str,
-    class: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ApiOnly {
-    api: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BlameKind {
     blame: &'static str,
     kind: &'static str,
@@ -192,11 +181,6 @@ struct BlameKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Named {
     side: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Towards {
-    direction: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -214,23 +198,14 @@ struct Found {
     result: &'static str,
 }
 
-#[derive(Debug, Default)]
-struct PerApi {
-    requests: [OnceLock<Counter>; CLASSES.len()],
-    seconds: OnceLock<Histogram>,
-}
-
 /// The registry and all handles.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<ApiClass, Counter>,
-    seconds: Family<ApiOnly, Histogram, fn() -> Histogram>,
     errors: Family<BlameKind, Counter>,
-    apis: Vec<PerApi>,
     connections: [Gauge; SIDES.len()],
     overstays: [Counter; OVERSTAYS.len()],
-    bytes: [Counter; DIRECTIONS.len()],
+    traffic: Arc<Traffic>,
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
@@ -268,26 +243,20 @@ impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("firebreak");
-        let requests = Family::<ApiClass, Counter>::default();
-        let seconds =
-            Family::<ApiOnly, Histogram, fn() -> Histogram>::new_with_constructor(buckets);
         let errors = Family::<BlameKind, Counter>::default();
         let connections = Family::<Named, Gauge<i64, AtomicI64>>::default();
         let overstays = Family::<Because, Counter>::default();
-        let bytes = Family::<Towards, Counter>::default();
         let paused = Family::<Named, Counter<f64, std::sync::atomic::AtomicU64>>::default();
         let [offload_bytes, offload_objects]: [Family<Op, Counter>; 2] = Default::default();
         let reloads = Family::<Outcome, Counter>::default();
         let offload_cache = Family::<Found, Counter>::default();
+        let traffic = Arc::<Traffic>::default();
         let r = &mut registry;
-        r.register("requests", "Requests by API and how deep they were read", requests.clone());
-        let help = "Time from a request's head to its answer's head";
-        r.register("request_seconds", help, seconds.clone());
+        r.register_collector(Box::new(traffic.clone()));
         r.register("errors", "Connections ended by an error", errors.clone());
         r.register("connections", "Open connections", connections.clone());
         let help = "Healthy connections closed between requests";
         r.register("closed_connections", help, overstays.clone());
-        r.register("bytes", "Bytes read and written", bytes.clone());
         let help = "Time in which a side was not read since the other did not take its bytes";
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
@@ -306,10 +275,8 @@ impl Metrics {
         let (routed_parts, [producer_look_ups, producer_entries], odd_topics) = routed(r);
         let places = Places::new(r);
         Self {
-            apis: (0..api::KEY_END).map(|_| PerApi::default()).collect(),
             connections: SIDES.map(|side| connections.get_or_create(&Named { side }).clone()),
             overstays: OVERSTAYS.map(|reason| overstays.get_or_create(&Because { reason }).clone()),
-            bytes: DIRECTIONS.map(|direction| bytes.get_or_create(&Towards { direction }).clone()),
             paused: SIDES.map(|side| paused.get_or_create(&Named { side }).clone()),
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
             offload_objects: OFFLOAD_OPS
@@ -324,8 +291,7 @@ impl Metrics {
             offload_late,
             offload_hedged,
             registry: Mutex::new(registry),
-            requests,
-            seconds,
+            traffic,
             errors,
             legacy_batches,
             routed_parts,
@@ -347,25 +313,12 @@ impl Metrics {
 
     /// Counts a request.
     pub fn request(&self, key: i16, class: Class) {
-        let Some(per_api) = self.per_api(key) else {
-            return;
-        };
-        let counter = per_api.requests[class as usize].get_or_init(|| {
-            let labels = ApiClass { api: api::name(key), class: CLASSES[class as usize] };
-            self.requests.get_or_create(&labels).clone()
-        });
-        counter.inc();
+        self.traffic.request(key, class);
     }
 
     /// Notes how long an exchange took.
     pub fn answered(&self, key: i16, took: Duration) {
-        let Some(per_api) = self.per_api(key) else {
-            return;
-        };
-        let seconds = per_api
-            .seconds
-            .get_or_init(|| self.seconds.get_or_create(&ApiOnly { api: api::name(key) }).clone());
-        seconds.observe(took.as_secs_f64());
+        self.traffic.answered(key, took);
     }
 
     /// Counts an error.
@@ -385,12 +338,12 @@ impl Metrics {
 
     /// Counts bytes.
     pub fn bytes(&self, direction: Direction, n: usize) {
-        self.bytes[direction as usize].inc_by(n as u64);
+        self.traffic.bytes(direction, n);
     }
 
     /// Bytes counted so far.
     pub fn bytes_so_far(&self, direction: Direction) -> u64 {
-        self.bytes[direction as usize].get()
+        self.traffic.bytes_so_far(direction)
     }
 
     /// Counts time in which reading from `side` stood still.
@@ -440,10 +393,6 @@ impl Metrics {
     pub fn open_connections(&self, side: Side) -> i64 {
         self.connections[side as usize].get()
     }
-
-    fn per_api(&self, key: i16) -> Option<&PerApi> {
-        self.apis.get(usize::try_from(key).ok()?)
-    }
 }
 
 /// Holds a place in a connections gauge.
@@ -479,11 +428,4 @@ fn routed(r: &mut Registry) -> ([Counter; PART_RESULTS.len()], [Counter; 2], [Ga
     r.register("misshapen_topics", help, misshapen.clone());
     let parts = PART_RESULTS.map(|result| parts.get_or_create(&ResultOnly { result }).clone());
     (parts, [look_ups, entries], [hidden, misshapen])
-}
-
-fn buckets() -> Histogram {
-    Histogram::new([
-        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-        5.0, 10.0, 30.0,
-    ])
 }

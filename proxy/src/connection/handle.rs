@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
@@ -75,11 +75,13 @@ impl Handle {
 
     /// Resolves once it was asked to; for the connection's own task.
     pub async fn drained(&self) {
-        poll_fn(|cx| {
-            self.wake.register(cx.waker());
-            if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        poll_fn(|cx| self.poll_drained(cx)).await;
+    }
+
+    /// The same, polled.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wake.register(cx.waker());
+        if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The client is waited for.

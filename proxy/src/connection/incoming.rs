@@ -5,8 +5,9 @@
 //! the one that stands at the front of the input; its room is never waited for; nothing is decided
 //! about it before its turn, when it is treated as if it were read then.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::header::Head;
@@ -69,15 +70,20 @@ impl<'a> Incoming<'a> {
     /// Reads more into the input, of whose last request so many bytes are still to come, 0 between
     /// two; gives 0 at the end.
     pub async fn fill(&mut self, left: usize) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, left)).await
+    }
+
+    /// The same, polled.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<usize>> {
         if let Some(end) = self.end.take() {
-            return end;
+            return Poll::Ready(end);
         }
-        let n = self.input.fill_within(&mut self.from, left).await?;
+        let n = ready!(self.input.poll_fill(cx, &mut self.from, left))?;
         if n > 0 {
             self.handle.received(n);
             self.plane.metrics.bytes(Direction::FromClient, n);
         }
-        Ok(n)
+        Poll::Ready(Ok(n))
     }
 
     /// Room for the next request, of so many bytes: what it has, or some if there is some now.

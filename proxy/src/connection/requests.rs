@@ -1,8 +1,9 @@
 //! Client -> home broker: reads frame heads, opens exchanges, passes the bytes on.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use protocol_ext::api::{self, Answer as Treatment};
 use protocol_ext::header::Head;
@@ -11,6 +12,7 @@ use protocol_ext::versions;
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
 
+use super::apart;
 use super::carriers;
 use super::frames::{PREFIX_BYTES, length_at};
 use super::handle::Handle;
@@ -122,28 +124,16 @@ impl<'a> Requests<'a> {
 
     /// Runs until the client stops asking.
     pub async fn pump(&mut self) -> Result<RequestEnd, ConnectionError> {
-        let handle = self.handle;
-        let mut drained = pin!(handle.drained());
         let mut storing = Storing::default();
         loop {
             let front =
                 if storing.is_empty() { self.front()? } else { self.front_behind(&storing) };
             match front {
-                Front::Store(head, frame_bytes) => {
-                    Box::pin(self.store(head, frame_bytes, &mut storing)).await?;
+                Front::Pass(n) => {
+                    let written = self.incoming.input.pass(n, &mut self.to_home).await;
+                    self.passed(n, written)?;
                 }
-                Front::Behind => Box::pin(self.see_off(&mut storing)).await?,
-                Front::More if !storing.is_empty() => {
-                    Box::pin(self.more_or_stored(drained.as_mut(), &mut storing)).await?;
-                }
-                Front::Pass(n) => self.pass(n).await?,
-                Front::Full => self.room().await,
-                Front::Whole(head, frame_bytes) => {
-                    self.queue.work(true);
-                    Box::pin(self.whole(head, frame_bytes)).await?;
-                    self.queue.work(false);
-                }
-                Front::More => match self.more(drained.as_mut()).await? {
+                Front::More if storing.is_empty() => match self.more().await? {
                     Some(RequestEnd::HungUp) => {
                         // A broker that is gone makes this fail; the responses tell.
                         let _ = self.to_home.shutdown().await;
@@ -152,6 +142,17 @@ impl<'a> Requests<'a> {
                     Some(end) => return Ok(end),
                     None => {}
                 },
+                Front::More => apart(|| self.more_or_stored(&mut storing)).await?,
+                Front::Store(head, frame_bytes) => {
+                    apart(|| self.store(head, frame_bytes, &mut storing)).await?;
+                }
+                Front::Behind => apart(|| self.see_off(&mut storing)).await?,
+                Front::Full => self.room().await,
+                Front::Whole(head, frame_bytes) => {
+                    self.queue.work(true);
+                    apart(|| self.whole(head, frame_bytes)).await?;
+                    self.queue.work(false);
+                }
             }
         }
     }
@@ -258,11 +259,7 @@ impl<'a> Requests<'a> {
 
     /// Waits for more of the next request, or for the values of an earlier one. Once no more
     /// requests come, all that are under way are seen off first.
-    async fn more_or_stored(
-        &mut self,
-        drained: Pin<&mut impl Future<Output = ()>>,
-        storing: &mut Storing<'_>,
-    ) -> Result<(), ConnectionError> {
+    async fn more_or_stored(&mut self, storing: &mut Storing<'_>) -> Result<(), ConnectionError> {
         let stored = tokio::select! {
             biased;
             stored = storing.next() => {
@@ -270,7 +267,7 @@ impl<'a> Requests<'a> {
                 self.handle.received(0);
                 stored
             }
-            more = self.more(drained) => match more? {
+            more = self.more() => match more? {
                 Some(_) => storing.next().await,
                 None => return Ok(()),
             },
@@ -420,10 +417,13 @@ impl<'a> Requests<'a> {
         self.queue.push(Exchange { api, version, correlation, answer, at: clock::now() });
     }
 
-    async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
-        let written = self.incoming.input.pass(n, &mut self.to_home).await;
-        let waited = written.map_err(ConnectionError::BrokerIo)?;
-        if let Some(waited) = waited {
+    /// Counts what was passed.
+    fn passed(
+        &self,
+        n: usize,
+        written: io::Result<Option<Duration>>,
+    ) -> Result<(), ConnectionError> {
+        if let Some(waited) = written.map_err(ConnectionError::BrokerIo)? {
             self.plane.metrics.paused(Side::Client, waited);
         }
         self.plane.metrics.bytes(Direction::ToBroker, n);
@@ -437,32 +437,30 @@ impl<'a> Requests<'a> {
     }
 
     /// Reads more; `Some` if no more requests will come.
-    async fn more(
-        &mut self,
-        drained: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Option<RequestEnd>, ConnectionError> {
+    fn more(&mut self) -> impl Future<Output = Result<Option<RequestEnd>, ConnectionError>> {
         let between = self.passing == 0;
-        if between && self.handle.is_draining() {
-            return Ok(Some(RequestEnd::Drained));
+        let drained = between && self.handle.is_draining();
+        if !drained {
+            self.handle.waits(between && self.incoming.input.is_empty());
         }
-        self.handle.waits(between && self.incoming.input.is_empty());
-        let read = if between {
-            let fill = self.incoming.fill(0);
-            tokio::select! {
-                biased;
-                read = fill => read,
-                () = drained => {
-                    // The rest of a request that has begun is not waited for any more.
-                    self.handle.received(0);
-                    return Ok(Some(RequestEnd::Drained));
-                }
+        poll_fn(move |cx| {
+            if drained { Poll::Ready(Ok(Some(RequestEnd::Drained))) } else { self.poll_more(cx) }
+        })
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<RequestEnd>, ConnectionError>> {
+        match self.incoming.poll_fill(cx, self.passing) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Some(RequestEnd::HungUp))),
+            Poll::Ready(read) => Poll::Ready(read.map(|_| None).map_err(ConnectionError::ClientIo)),
+            Poll::Pending if self.passing == 0 && self.handle.poll_drained(cx).is_ready() => {
+                // The rest of a request that has begun is not waited for any more.
+                self.handle.received(0);
+                Poll::Ready(Ok(Some(RequestEnd::Drained)))
             }
-        } else {
-            self.incoming.fill(self.passing).await
-        };
-        match read.map_err(ConnectionError::ClientIo)? {
-            0 => Ok(Some(RequestEnd::HungUp)),
-            _ => Ok(None),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -4,7 +4,8 @@ mod restored;
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use protocol_ext::address::Rewrite;
@@ -16,6 +17,7 @@ use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
 use protocol_ext::{api, header, tail, versions, walk};
 
+use super::apart;
 use super::forced;
 use super::frames::{framed, gather, length_at};
 use super::handle::Handle;
@@ -84,17 +86,18 @@ impl<'a> Responses<'a> {
         loop {
             let (n, special) = self.front()?;
             if n > 0 {
-                self.pass(n).await?;
+                let written = self.output.pass(n, &mut self.to_client).await;
+                self.passed(n, written)?;
             }
             if let Some((exchange, frame_bytes)) = special {
-                Box::pin(self.special(exchange, frame_bytes)).await?;
+                apart(|| self.special(exchange, frame_bytes)).await?;
                 self.queue.answered();
                 continue;
             }
             match self.next().await? {
                 Next::Done => return Ok(()),
                 Next::Local => {
-                    Box::pin(self.local()).await?;
+                    apart(|| self.local()).await?;
                     self.queue.answered();
                 }
                 Next::Read => {}
@@ -368,6 +371,15 @@ impl<'a> Responses<'a> {
 
     async fn pass(&mut self, n: usize) -> Result<(), ConnectionError> {
         let written = self.output.pass(n, &mut self.to_client).await;
+        self.passed(n, written)
+    }
+
+    /// Counts what was passed.
+    fn passed(
+        &self,
+        n: usize,
+        written: io::Result<Option<Duration>>,
+    ) -> Result<(), ConnectionError> {
         if let Some(waited) = written.map_err(ConnectionError::ClientIo)? {
             self.plane.metrics.paused(Side::Broker, waited);
         }
@@ -401,34 +413,39 @@ impl<'a> Responses<'a> {
     }
 
     /// Waits for what comes next between responses.
-    async fn next(&mut self) -> Result<Next, ConnectionError> {
-        let Self { queue, output, from_home, passing, home_left, .. } = self;
-        let between = *passing == 0;
-        self.handle.waits_for_broker(between && output.is_empty());
-        let read = poll_fn(|cx| {
-            let making = match queue.owed() {
-                _ if !between => false,
-                Owed::Local => return Poll::Ready(Ok(None)),
-                Owed::Nothing => return Poll::Ready(Ok(Some(0))),
-                owed => owed == Owed::Soon,
-            };
-            if *home_left {
-                return if making { Poll::Pending } else { Poll::Ready(Ok(Some(0))) };
-            }
-            let n = ready!(output.poll_fill(cx, from_home, *passing))?;
-            *home_left = n == 0 && making && output.is_empty() && !fault::on("leg-ends-with-home");
-            if *home_left { Poll::Pending } else { Poll::Ready(Ok(Some(n))) }
-        });
-        match read.await.map_err(ConnectionError::BrokerIo)? {
-            None => Ok(Next::Local),
-            Some(0) if between && self.output.is_empty() => Ok(Next::Done),
-            Some(0) => Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into())),
-            Some(n) => {
-                self.handle.read(n);
-                self.plane.metrics.bytes(Direction::FromBroker, n);
-                Ok(Next::Read)
-            }
+    fn next(&mut self) -> impl Future<Output = Result<Next, ConnectionError>> {
+        self.handle.waits_for_broker(self.passing == 0 && self.output.is_empty());
+        poll_fn(move |cx| self.poll_next(cx))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ConnectionError>> {
+        let between = self.passing == 0;
+        let making = match self.queue.owed() {
+            _ if !between => false,
+            Owed::Local => return Poll::Ready(Ok(Next::Local)),
+            Owed::Nothing => return Poll::Ready(self.ended()),
+            owed => owed == Owed::Soon,
+        };
+        if self.home_left {
+            return if making { Poll::Pending } else { Poll::Ready(self.ended()) };
         }
+        let read = ready!(self.output.poll_fill(cx, &mut self.from_home, self.passing));
+        let n = read.map_err(ConnectionError::BrokerIo)?;
+        if n > 0 {
+            self.handle.read(n);
+            self.plane.metrics.bytes(Direction::FromBroker, n);
+            return Poll::Ready(Ok(Next::Read));
+        }
+        self.home_left = making && self.output.is_empty() && !fault::on("leg-ends-with-home");
+        if self.home_left { Poll::Pending } else { Poll::Ready(self.ended()) }
+    }
+
+    /// What it means that nothing more comes.
+    fn ended(&self) -> Result<Next, ConnectionError> {
+        if self.passing == 0 && self.output.is_empty() {
+            return Ok(Next::Done);
+        }
+        Err(ConnectionError::BrokerIo(io::ErrorKind::UnexpectedEof.into()))
     }
 }
 
