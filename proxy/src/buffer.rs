@@ -33,6 +33,7 @@ thread_local! {
 
 impl Pool {
     /// A buffer, of any content.
+    #[inline(always)]
     pub fn take(&self) -> Box<[u8]> {
         let at_hand = AT_HAND.try_with(|buffers| {
             let [first, second] = buffers.take();
@@ -47,6 +48,7 @@ impl Pool {
     }
 
     /// Takes a buffer back.
+    #[inline(always)]
     pub fn give(&self, buffer: Box<[u8]>) {
         let mut left = Some(buffer);
         // A thread that ends keeps none.
@@ -111,6 +113,7 @@ impl Buffer {
 
     /// Polls for more bytes behind those held; `left` of a frame are still to come, 0 between two.
     /// Gives 0 at the end of the stream.
+    #[inline(always)]
     pub fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -168,6 +171,7 @@ impl Buffer {
     }
 
     /// Polls until the first `left` bytes are with `to`; counts down what it drops.
+    #[inline(always)]
     fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,

@@ -312,11 +312,13 @@ impl Metrics {
     }
 
     /// Counts a request.
+    #[inline(always)]
     pub fn request(&self, key: i16, class: Class) {
         self.traffic.request(key, class);
     }
 
     /// Notes how long an exchange took.
+    #[inline(always)]
     pub fn answered(&self, key: i16, took: Duration) {
         self.traffic.answered(key, took);
     }
@@ -337,6 +339,7 @@ impl Metrics {
     }
 
     /// Counts bytes.
+    #[inline(always)]
     pub fn bytes(&self, direction: Direction, n: usize) {
         self.traffic.bytes(direction, n);
     }

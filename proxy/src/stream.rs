@@ -92,6 +92,7 @@ impl Stream {
 impl ReadHalf<'_> {
     /// Polls until a read may give something. TLS may hold data that no socket tells of, so there
     /// it is always worth a try.
+    #[inline(always)]
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(half) => net::poll_read_ready(half, cx),
@@ -101,6 +102,7 @@ impl ReadHalf<'_> {
 
     /// Polls for as much as is there: TLS gives one record at a time. `within` something long more
     /// is expected at once.
+    #[inline(always)]
     pub fn poll_read_much(
         &mut self,
         cx: &mut Context<'_>,
@@ -159,6 +161,7 @@ macro_rules! reads {
 macro_rules! writes {
     ($type:ty) => {
         impl AsyncWrite for $type {
+            #[inline(always)]
             fn poll_write(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
@@ -188,6 +191,7 @@ macro_rules! writes {
                 }
             }
 
+            #[inline(always)]
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut() {
                     Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),

@@ -28,6 +28,7 @@ pub struct ProducePeek<'a> {
 }
 
 /// Peeks into a Produce request; `None` if more of the frame must be read.
+#[inline(always)]
 pub fn produce(
     head: Head,
     held: &[u8],

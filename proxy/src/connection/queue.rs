@@ -129,6 +129,7 @@ impl Queue {
     }
 
     /// Opens an exchange.
+    #[inline(always)]
     pub fn push(&self, exchange: Exchange) {
         let mut inner = self.inner.lock();
         let local = matches!(exchange.answer, Answer::Local(..));
@@ -140,6 +141,7 @@ impl Queue {
     }
 
     /// Takes the oldest exchange.
+    #[inline(always)]
     pub fn pop(&self) -> Option<Exchange> {
         let mut inner = self.inner.lock();
         inner.freed |= inner.open.len() >= PENDING_EXCHANGES_MAX;

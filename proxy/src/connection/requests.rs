@@ -163,6 +163,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Opens the exchanges whose heads are in the input.
+    #[inline(always)]
     fn front(&mut self) -> Result<Front, ConnectionError> {
         if let Some(next) = self.incoming.ahead()
             && !fault::on("ahead-behind-many")
@@ -276,6 +277,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Opens the exchange whose head stands at `at`.
+    #[inline(always)]
     fn open(&self, at: usize) -> Result<Opened, ConnectionError> {
         let bytes = &self.incoming.input.bytes()[at..];
         let (head, frame_bytes) = self.rules().head(bytes)?;
@@ -350,6 +352,7 @@ impl<'a> Requests<'a> {
         })
     }
 
+    #[inline(always)]
     fn open_produce(
         &self,
         head: Head,
@@ -411,6 +414,7 @@ impl<'a> Requests<'a> {
         Wanted { bytes, partition_bytes: self.queue.partition_bytes.of(partition_bytes) }
     }
 
+    #[inline(always)]
     pub(super) fn push(&self, head: Head, answer: Answer, class: Class) {
         let Head { api, version, correlation } = head;
         self.plane.metrics.request(api, class);
@@ -418,6 +422,7 @@ impl<'a> Requests<'a> {
     }
 
     /// Counts what was passed.
+    #[inline(always)]
     fn passed(
         &self,
         n: usize,
@@ -448,6 +453,7 @@ impl<'a> Requests<'a> {
         })
     }
 
+    #[inline(always)]
     fn poll_more(
         &mut self,
         cx: &mut Context<'_>,

@@ -107,6 +107,7 @@ impl<'a> Responses<'a> {
 
     /// Closes the opaque exchanges whose answers are in the output; gives the bytes that can go
     /// and the first exchange, behind them, that needs more than passing.
+    #[inline(always)]
     fn front(&mut self) -> Result<(usize, Option<(Exchange, usize)>), ConnectionError> {
         let mut at = 0;
         loop {
@@ -375,6 +376,7 @@ impl<'a> Responses<'a> {
     }
 
     /// Counts what was passed.
+    #[inline(always)]
     fn passed(
         &self,
         n: usize,
@@ -418,6 +420,7 @@ impl<'a> Responses<'a> {
         poll_fn(move |cx| self.poll_next(cx))
     }
 
+    #[inline(always)]
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ConnectionError>> {
         let between = self.passing == 0;
         let making = match self.queue.owed() {

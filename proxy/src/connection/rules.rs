@@ -48,6 +48,7 @@ pub enum Ahead {
 
 impl Rules<'_> {
     /// Head and length of the request at the start of `bytes`, if it may be taken.
+    #[inline(always)]
     pub fn head(self, bytes: &[u8]) -> Result<(Head, usize), ConnectionError> {
         let length = length_at(bytes);
         let limit = self.plane.limits.frame_bytes_max;
@@ -62,6 +63,7 @@ impl Rules<'_> {
     }
 
     /// Whether a request may be taken now.
+    #[inline(always)]
     pub fn check(self, Head { api, version, .. }: Head) -> Result<(), ConnectionError> {
         if !self.plane.is_servable(api, version) {
             return Err(ConnectionError::NotOffered { name: api::name(api), api, version });
@@ -92,6 +94,7 @@ impl Rules<'_> {
     }
 
     /// Looks into a Produce request; `None` if more of it must be read.
+    #[inline(always)]
     pub fn produce_way(
         self,
         head: Head,

@@ -69,6 +69,7 @@ impl Default for Traffic {
 
 impl Traffic {
     /// Counts a request.
+    #[inline(always)]
     pub fn request(&self, key: i16, class: Class) {
         if let Some(api) = self.row().api(key) {
             add(&api.requests[class as usize], 1);
@@ -76,6 +77,7 @@ impl Traffic {
     }
 
     /// Notes how long an exchange took.
+    #[inline(always)]
     pub fn answered(&self, key: i16, took: Duration) {
         if let Some(api) = self.row().api(key) {
             let bucket = BUCKETS.iter().position(|end| took <= *end).unwrap_or(BUCKETS.len());
@@ -86,6 +88,7 @@ impl Traffic {
     }
 
     /// Counts bytes.
+    #[inline(always)]
     pub fn bytes(&self, direction: Direction, n: usize) {
         add(&self.row().bytes[direction as usize], n as u64);
     }
@@ -95,6 +98,7 @@ impl Traffic {
         self.sum(|row| &row.bytes[direction as usize])
     }
 
+    #[inline(always)]
     fn row(&self) -> &Row {
         &self.0[row_of_thread() % self.0.len()]
     }
