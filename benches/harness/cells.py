@@ -330,7 +330,7 @@ def of_routed(*measures):
 CELLS = (
     Cell("produce_java", "Java, acks=1, no codec, 1,000 B", java_produce(400_000, "1", "none"),
          (CPU, SPEED), topic="write", direction="up", features=True, rounds=BULK_ROUNDS),
-    Cell("produce_java_lz4", "Java, acks=all, lz4, 1,000 B", java_produce(400_000, "all", "lz4"),
+    Cell("produce_java_lz4", "Java, acks=all, lz4, 1,000 B", java_produce(1_200_000, "all", "lz4"),
          (CPU, SPEED), topic="write", direction="up", features=True, rounds=BULK_ROUNDS),
     Cell("consume_java", "Java, 1,000 B", java_consume, (CPU, SPEED), direction="down",
          features=True, rounds=BULK_ROUNDS),

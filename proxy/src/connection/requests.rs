@@ -5,9 +5,9 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use protocol_ext::api::{self, Answer as Treatment};
+use protocol_ext::api;
 use protocol_ext::header::Head;
-use protocol_ext::schema::{Message, responses};
+use protocol_ext::schema::responses;
 use protocol_ext::versions;
 use protocol_ext::wire::WireError;
 use tokio::io::AsyncWriteExt;
@@ -20,7 +20,7 @@ use super::incoming::{Incoming, Next};
 use super::peek;
 use super::queue::{Answer, Exchange, Queue};
 use super::refusals::Refusals;
-use super::rules::Rules;
+use super::rules::{Rules, treatment};
 use super::session::Session;
 use super::storing::Storing;
 use crate::buffer::Buffer;
@@ -479,24 +479,6 @@ pub(super) fn is_too_new(version: i16) -> bool {
 
 pub(super) fn request_error(key: i16, error: WireError) -> ConnectionError {
     ConnectionError::Request { name: api::name(key), error }
-}
-
-/// How the answer to a request is treated, and how deep that is.
-pub(super) fn treatment(head: Head) -> (Answer, Class) {
-    match api::get(head.api).map(|api| api.answer) {
-        Some(Treatment::Patch(message)) => (Answer::Patch(message), Class::Patch),
-        Some(Treatment::Versions) => (Answer::Versions, Class::Patch),
-        Some(Treatment::Tail(message)) if has_tail(message, head.version) => {
-            (Answer::Tail(message), Class::Patch)
-        }
-        Some(Treatment::Tail(_)) => (Answer::Opaque, Class::Peek),
-        Some(Treatment::Opaque | Treatment::Hidden) | None => (Answer::Opaque, Class::Opaque),
-    }
-}
-
-fn has_tail(message: &Message, version: i16) -> bool {
-    let endpoints = message.fields.iter().find(|f| f.name == protocol_ext::scan::ENDPOINTS);
-    endpoints.is_some_and(|f| version >= f.since)
 }
 
 /// First versions whose records are batches (KIP-98).

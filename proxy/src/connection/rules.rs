@@ -3,12 +3,14 @@
 //! Asked when the turn of a request has come, and before by who reads ahead (`incoming.rs`).
 //! Invariant: asking changes nothing.
 
-use protocol_ext::api;
+use protocol_ext::api::{self, Answer as Treatment};
 use protocol_ext::header::Head;
+use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 
 use super::frames::{PREFIX_BYTES, check_protocol, length_at};
 use super::peek;
+use super::queue::Answer;
 use super::refusals::Refusals;
 use super::requests::{PRODUCE_WITH_BATCHES, request_error};
 use super::session::Session;
@@ -17,6 +19,7 @@ use crate::error::ConnectionError;
 use crate::fault;
 use crate::filters::offload::TopicRef;
 use crate::limits::AHEAD_BYTES_MAX;
+use crate::metrics::Class;
 use crate::route::virtual_topics::Named;
 
 /// What requests of one connection are judged by.
@@ -128,4 +131,22 @@ impl Rules<'_> {
         let stored = stored && !own_writer;
         Ok(Some(ProduceWay { acks: peeked.acks, stored, split }))
     }
+}
+
+/// How the answer to a request is treated, and how deep that is.
+pub(super) fn treatment(head: Head) -> (Answer, Class) {
+    match api::get(head.api).map(|api| api.answer) {
+        Some(Treatment::Patch(message)) => (Answer::Patch(message), Class::Patch),
+        Some(Treatment::Versions) => (Answer::Versions, Class::Patch),
+        Some(Treatment::Tail(message)) if has_tail(message, head.version) => {
+            (Answer::Tail(message), Class::Patch)
+        }
+        Some(Treatment::Tail(_)) => (Answer::Opaque, Class::Peek),
+        Some(Treatment::Opaque | Treatment::Hidden) | None => (Answer::Opaque, Class::Opaque),
+    }
+}
+
+fn has_tail(message: &Message, version: i16) -> bool {
+    let endpoints = message.fields.iter().find(|f| f.name == protocol_ext::scan::ENDPOINTS);
+    endpoints.is_some_and(|f| version >= f.since)
 }
