@@ -23,7 +23,8 @@ const PIECE_BYTES: usize = IO_BUFFER_BYTES / 2;
 /// With so much of a frame still to come, larger pieces save more than they delay.
 const LONG_FRAME_BYTES: usize = 4 << 20;
 
-/// Buffers that nobody uses now. Each thread keeps a few at hand, which lie in its core's cache.
+/// Buffers that nobody uses now: up to `IO_BUFFERS_KEPT`, beside two that each thread keeps at
+/// hand, which lie in its core's cache.
 #[derive(Debug, Clone, Default)]
 pub struct Pool(Arc<Mutex<Vec<Box<[u8]>>>>);
 
