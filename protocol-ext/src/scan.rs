@@ -5,6 +5,7 @@
 //! Invariant: no allocation; a piece is consumed up to the last whole value in it, so the caller
 //! keeps at most one small value (never records) over to the next piece.
 
+use crate::schema::responses::PRODUCE;
 use crate::schema::{Field, Kind, Message};
 use crate::wire::{Reader, WireError};
 
@@ -12,6 +13,44 @@ use crate::wire::{Reader, WireError};
 pub const ENDPOINTS: &str = "NodeEndpoints";
 
 const DEPTH_MAX: usize = 8;
+
+/// First version of Produce with a topic's id in front of its partitions, not its name.
+const TOPIC_IDS_SINCE: i16 = 13;
+const TOPIC_ID_BYTES: usize = 16;
+const THROTTLE_BYTES: usize = 4;
+/// A partition of a Produce response: index, error, three offsets and times.
+const PARTITION_BYTES: usize = 4 + 2 + 3 * 8;
+/// Behind them, in most answers: no errors of records, no message, no tags.
+const PARTITION_END: [u8; 3] = [1, 0, 0];
+
+/// Whether a whole flexible Produce response, from its correlation id, is as most are: no errors
+/// of records, no message and no tags anywhere, so that its tail names no broker. The short way to
+/// what a `Scan` would find; on false or an error nothing is known.
+pub fn is_plain_produced(version: i16, frame: &[u8]) -> Result<bool, WireError> {
+    let known = PRODUCE.flexible..=PRODUCE.max;
+    let mut read = Reader::new(frame, 4);
+    if !known.contains(&version) || read.uvarint()? != 0 {
+        return Ok(false);
+    }
+    for _ in 1..read.uvarint()? {
+        let name_bytes = match version {
+            ..TOPIC_IDS_SINCE => read.uvarint()?.saturating_sub(1) as usize,
+            _ => TOPIC_ID_BYTES,
+        };
+        read.take(name_bytes)?;
+        for _ in 1..read.uvarint()? {
+            read.take(PARTITION_BYTES)?;
+            if read.take(PARTITION_END.len())? != PARTITION_END {
+                return Ok(false);
+            }
+        }
+        if read.uvarint()? != 0 {
+            return Ok(false);
+        }
+    }
+    read.take(THROTTLE_BYTES)?;
+    Ok(read.take(read.left())? == [0])
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Level {

@@ -6,7 +6,7 @@ use kafka_protocol::messages as codec;
 use kafka_protocol::protocol::Decodable;
 use proptest::prelude::*;
 use protocol_ext::address::Addresses;
-use protocol_ext::scan::{ENDPOINTS, Scan, Scanned};
+use protocol_ext::scan::{ENDPOINTS, Scan, Scanned, is_plain_produced};
 use protocol_ext::schema::{Message, responses};
 use protocol_ext::tail;
 
@@ -67,8 +67,71 @@ fn endpoints_of(body: &Body) -> Option<&Tree> {
     fields.chain(tags).find(|(name, _)| *name == ENDPOINTS).map(|(_, tree)| tree)
 }
 
+/// A Produce response of these topics with so many partitions each, with nothing else in it.
+fn plain(version: i16, topics: &[usize]) -> Vec<u8> {
+    let one = |n: usize| u8::try_from(n + 1).expect("a count of one byte");
+    let mut frame = vec![0, 0, 0, 7, 0, one(topics.len())];
+    for partitions in topics {
+        match version {
+            13 => frame.extend([0xab; 16]),
+            _ => frame.extend(b"\x05test"),
+        }
+        frame.push(one(*partitions));
+        for partition in 0..*partitions {
+            frame.extend([0, 0, 0, one(partition)]);
+            frame.extend([0xff; 26]);
+            frame.extend([1, 0, 0]);
+        }
+        frame.push(0);
+    }
+    frame.extend([0, 0, 0, 9, 0]);
+    frame
+}
+
+#[test]
+fn a_plain_produce_response_is_known_by_its_form() {
+    for (version, topics) in [(9, vec![1]), (12, vec![1]), (13, vec![1]), (13, vec![3, 0, 120])] {
+        let frame = plain(version, &topics);
+        assert_eq!(is_plain_produced(version, &frame), Ok(true), "{version} {topics:?}");
+        let mut scan = Scan::new(&responses::PRODUCE, version, frame.len()).expect("a version");
+        assert_eq!(scan.feed(&frame), Ok(Scanned::Tail(frame.len() - 1)));
+        assert_ne!(is_plain_produced(version, &frame[..frame.len() - 1]), Ok(true));
+        let behind = [&frame[..], &[0]].concat();
+        assert_eq!(is_plain_produced(version, &behind), Ok(false));
+    }
+    assert_eq!(is_plain_produced(8, &plain(8, &[1])), Ok(false));
+    assert_eq!(is_plain_produced(14, &plain(14, &[1])), Ok(false));
+}
+
 proptest! {
     #![proptest_config(super::config())]
+
+    #[test]
+    fn what_is_plain_by_its_form_has_no_tail(
+        version in 9_i16..=13,
+        topics in proptest::collection::vec(0_usize..4, 0..4),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..4), 0..3),
+    ) {
+        let mut frame = plain(version, &topics);
+        for (at, byte) in damage {
+            let at = at.index(frame.len());
+            frame[at] = byte;
+        }
+        let mut scan = Scan::new(&responses::PRODUCE, version, frame.len())
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let tail = scan.feed(&frame);
+        if is_plain_produced(version, &frame) == Ok(true) {
+            prop_assert_eq!(tail, Ok(Scanned::Tail(frame.len() - 1)));
+        }
+    }
+
+    #[test]
+    fn a_produce_response_with_a_tail_is_not_plain(sample in sample(&responses::PRODUCE)) {
+        let (frame, _) = sample.response_frame();
+        if frame.len() > tail_at(&sample) + 1 {
+            prop_assert_ne!(is_plain_produced(sample.version, &frame), Ok(true));
+        }
+    }
 
     #[test]
     fn the_tail_is_found_however_the_stream_is_cut(

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use protocol_ext::address::Rewrite;
 use protocol_ext::batch::HEADER_BYTES;
 use protocol_ext::reference::REFERENCE_BYTES;
-use protocol_ext::scan::{Scan, Scanned};
+use protocol_ext::scan::{Scan, Scanned, is_plain_produced};
 use protocol_ext::schema::Message;
 use protocol_ext::schema::responses::SHARE_FETCH;
 use protocol_ext::wire::WireError;
@@ -483,6 +483,9 @@ fn passes(exchange: &Exchange) -> bool {
 
 /// Whether a whole frame names no broker behind its records.
 fn has_bare_tail(message: &'static Message, version: i16, frame: &[u8]) -> bool {
+    if message.api == api::PRODUCE && is_plain_produced(version, frame) == Ok(true) {
+        return true;
+    }
     let scan = Scan::new(message, version, frame.len());
     let found = scan.and_then(|mut scan| scan.feed(frame));
     matches!(found, Ok(Scanned::Tail(at)) if is_bare(&frame[at..]))

@@ -147,6 +147,6 @@ pub(super) fn treatment(head: Head) -> (Answer, Class) {
 }
 
 fn has_tail(message: &Message, version: i16) -> bool {
-    let endpoints = message.fields.iter().find(|f| f.name == protocol_ext::scan::ENDPOINTS);
+    let endpoints = message.fields.iter().rfind(|f| f.name == protocol_ext::scan::ENDPOINTS);
     endpoints.is_some_and(|f| version >= f.since)
 }

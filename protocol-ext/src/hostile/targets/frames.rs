@@ -11,7 +11,7 @@ use crate::api::{self, Answer};
 use crate::header::{self, Head};
 use crate::hostile::Frame;
 use crate::hostile::random::Random;
-use crate::scan::{Scan, Scanned};
+use crate::scan::{Scan, Scanned, is_plain_produced};
 use crate::schema::{Message, Role};
 use crate::walk::{Check, Replace, Same, Value, walk, walk_until};
 use crate::wire::WireError;
@@ -171,6 +171,10 @@ pub fn scan_pieces(frame: &Frame, random: &mut Random) -> Checked {
     };
     let whole = found_whole(layout, frame)?;
     let pieces = found_in_pieces(layout, frame, random)?;
+    if frame.api == api::PRODUCE && is_plain_produced(frame.version, &frame.bytes) == Ok(true) {
+        let bare = whole.as_ref().is_ok_and(|at| matches!(frame.bytes[*at..], [] | [0]));
+        ensure(bare, "a plain Produce response with a tail")?;
+    }
     match (whole, pieces) {
         (Ok(at), Ok(in_pieces)) if at == in_pieces => Ok(Verdict::Taken),
         (Err(error), Err(_)) => Ok(wire(&error)),
