@@ -392,3 +392,48 @@ fn tell_offset<'a>(outcome: &mut Outcome, parts: impl Iterator<Item = &'a Part>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn brokers_are_asked_about_a_stream_now_and_then() {
+        let (mut known, now) = (Known::default(), clock::since_boot());
+        assert!(known.may_look_again(now), "a new one");
+        assert_eq!(known.looks(now), Verdict::LookUp);
+        assert!(!known.may_look_again(now));
+        assert!(!known.may_look_again(now + LOOK_PAUSE - MOMENT), "whatever was answered");
+        assert!(known.may_look_again(now + LOOK_PAUSE));
+    }
+
+    #[test]
+    fn what_is_behind_a_batch_that_failed_rests() {
+        let at = Position::first_lap(7).expect("a position");
+        let (mut failed, mut written) = (Known::default(), Known::default());
+        let before = clock::since_boot();
+        failed.settle(at, TIMED_OUT, false);
+        written.settle(at, 0, false);
+        let after = clock::since_boot();
+        assert!(!failed.may_look_again(before + FAILURE_PAUSE - MOMENT), "it comes again first");
+        assert!(failed.may_look_again(after + FAILURE_PAUSE));
+        assert!(written.may_look_again(before), "nothing failed");
+    }
+
+    #[test]
+    fn a_batch_without_an_answer_stays_so_until_it_is_durable() {
+        let at = Position::first_lap(7).expect("a position");
+        let mut known = Known::default();
+        known.settle(at, TIMED_OUT, true);
+        assert_eq!(known.unanswered, Some(at));
+        known.settle(at, TIMED_OUT, false);
+        assert_eq!(known.unanswered, Some(at), "it was answered when it came again");
+        known.settle(at, 0, false);
+        assert_eq!(known.unanswered, None);
+        known.settle(at, TIMED_OUT, true);
+        known.settle(at.behind(4), TIMED_OUT, false);
+        assert_eq!(known.unanswered, None, "another one follows: it is durable");
+    }
+}
