@@ -96,4 +96,24 @@ mod tests {
         assert_eq!(sizes.0.lock().len(), 1, "topics that nobody writes to");
         assert!(sizes.is_due_at(&Arc::from("b"), later + UNKNOWN_AGE_MAX), "it did not answer");
     }
+
+    #[test]
+    fn what_a_silent_broker_said_once_is_forgotten_in_the_end() {
+        let (sizes, topic, now) = (Sizes::default(), Arc::from("a"), clock::now());
+        assert!(sizes.is_due_at(&topic, now));
+        sizes.learn(&topic, 100);
+        // It is asked again and again, and does not answer.
+        let mut asked = now;
+        while asked + AGE_MAX < now + KEPT {
+            asked += AGE_MAX;
+            assert!(sizes.is_due_at(&topic, asked));
+            assert!(sizes.is_too_large(&topic, 101), "kept after {:?}", asked - now);
+        }
+        let later = now + KEPT + AGE_MAX;
+        assert!(sizes.is_due_at(&topic, later));
+        assert!(!sizes.is_too_large(&topic, 101), "told too long ago");
+        assert!(sizes.is_due_at(&topic, later + UNKNOWN_AGE_MAX), "nothing is known of it");
+        sizes.learn(&topic, 200);
+        assert!(!sizes.is_too_large(&topic, 101) && sizes.is_too_large(&topic, 201));
+    }
 }
