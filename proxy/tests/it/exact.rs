@@ -2,6 +2,7 @@
 //! once, in order, whatever fails in between.
 
 pub mod gate;
+pub mod large;
 
 use std::time::Duration;
 

@@ -366,7 +366,7 @@ fn mutants_of_security() -> Vec<Mutant> {
 
 /// Exactly once through a split.
 fn mutants_of_exactly_once() -> Vec<Mutant> {
-    use exact::gate;
+    use exact::{gate, large};
     use segments::write;
     vec![
         mutant!(
@@ -375,6 +375,9 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
             "error of a large one"
         ),
         mutant!("parts-cut-in-halves", write::what_is_there_in_part_is_not_cut, "halves of"),
+        mutant!("unanswered-forgotten", large::what_may_be_written_is_sent_again, "once it is"),
+        mutant!("lost-answers-closed", large::what_may_be_written_is_sent_again, "while it is"),
+        mutant!("lost-answers-closed", large::a_lost_answer_keeps_a_batch_whole, "written yet"),
         mutant!("ahead-for-ever", exact::a_first_batch_follows, "on the first connection"),
         mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
         mutant!(

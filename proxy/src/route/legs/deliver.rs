@@ -80,7 +80,8 @@ impl Part {
 
     /// Whether a broker may write it yet.
     pub(super) fn is_open(&self) -> bool {
-        self.unanswered && !self.ended.is_some_and(PartAnswer::is_durable)
+        let is_durable = self.ended.is_some_and(PartAnswer::is_durable);
+        self.unanswered && !is_durable && !fault::on("lost-answers-closed")
     }
 
     /// Bytes of its batch.

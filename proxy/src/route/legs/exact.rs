@@ -71,7 +71,8 @@ impl Known {
     /// Notes what became of a batch.
     fn settle(&mut self, at: Position, code: i16, is_open: bool) {
         self.stream.settle(at, code == 0);
-        let before = self.unanswered.filter(|before| *before == at && code != 0);
+        let stays = code != 0 && !fault::on("unanswered-forgotten");
+        let before = self.unanswered.filter(|before| *before == at && stays);
         self.unanswered = is_open.then_some(at).or(before);
         if code != 0 {
             // It comes again, before what follows it.

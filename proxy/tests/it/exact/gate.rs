@@ -24,7 +24,7 @@ async fn ask(client: &mut Client, batches: &[Bytes]) -> Checked<i32> {
 }
 
 /// The error codes of the batches of such a request.
-async fn told(client: &mut Client, correlation: i32) -> Checked<Vec<i16>> {
+pub(super) async fn told(client: &mut Client, correlation: i32) -> Checked<Vec<i16>> {
     let told: ProduceResponse = answer(&client.receive().await?, VERSION, correlation)?;
     let rows = told.responses.iter().flat_map(|topic| &topic.partition_responses);
     Ok(rows.map(|row| row.error_code).collect())
