@@ -378,6 +378,7 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
         mutant!("unanswered-forgotten", large::what_may_be_written_is_sent_again, "once it is"),
         mutant!("lost-answers-closed", large::what_may_be_written_is_sent_again, "while it is"),
         mutant!("lost-answers-closed", large::a_lost_answer_keeps_a_batch_whole, "written yet"),
+        mutant!("sizes-waited-for", large::a_silent_leader_is_sent_to, "answer: not within"),
         mutant!("ahead-for-ever", exact::a_first_batch_follows, "on the first connection"),
         mutant!("no-look-up", exact::a_first_batch_follows, "error of a batch ahead"),
         mutant!(

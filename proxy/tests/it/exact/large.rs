@@ -11,7 +11,8 @@ use super::{
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::requests::produce;
-use crate::harness::{Checked, Faults, ensure_eq};
+use crate::harness::{Checked, Faults, ensure, ensure_eq};
+use crate::routed;
 
 const DESCRIBE_CONFIGS: i16 = 32;
 const TOO_LARGE: i16 = 10;
@@ -83,4 +84,21 @@ pub async fn a_lost_answer_keeps_a_batch_whole(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_batch_whose_answer_was_lost_is_not_cut_in_halves() -> Checked {
     a_lost_answer_keeps_a_batch_whole(None).await
+}
+
+/// A leader does not say how long batches may be: nobody waits long to hear it, and the batch is
+/// sent to it.
+pub async fn a_silent_leader_is_sent_to(faults: Faults) -> Checked {
+    // Longer than a client here waits for an answer.
+    let (brokers, proxy) = routed::start(faults, |setup| setup.limit("connect_ms = 60000")).await;
+    let mut client = Client::connect(proxy.port).await?;
+    brokers.cluster().script(DESCRIBE_CONFIGS, Fault::Never);
+    ensure_eq!(send(&mut client, 0, 4).await?, 0, "error of a batch");
+    ensure!(!brokers.cluster().scripted(DESCRIBE_CONFIGS), "nobody asked how long it may be");
+    ensure_written(&brokers, 4)
+}
+
+#[tokio::test]
+async fn a_leader_that_does_not_tell_sizes_is_sent_to() -> Checked {
+    a_silent_leader_is_sent_to(None).await
 }
