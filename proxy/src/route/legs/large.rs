@@ -21,7 +21,9 @@ use crate::metrics::{Metrics, PartResult};
 use crate::route::placement::Placement;
 use crate::route::sizes::exceeds;
 
-/// Nobody waits longer than that to hear how long batches may be.
+/// Nobody waits longer than that for one answer that says how long batches may be. Who leads is
+/// asked before and has no bound here: nothing is sent without knowing it, so the same question
+/// would be waited for right behind.
 const SIZES_WITHIN: Duration = Duration::from_secs(1);
 
 impl Legs {
