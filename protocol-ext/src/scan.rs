@@ -2,10 +2,12 @@
 //!
 //! The tail is what stands behind the records: the KIP-951 endpoints and the last tags. Everything
 //! before it is skipped by its lengths; records are never looked at.
+//! What most answers to Produce look like is told from a whole frame, without a scan.
 //! Invariant: no allocation; a piece is consumed up to the last whole value in it, so the caller
 //! keeps at most one small value (never records) over to the next piece.
 
-use crate::schema::responses::PRODUCE;
+use std::ops::RangeInclusive;
+
 use crate::schema::{Field, Kind, Message};
 use crate::wire::{Reader, WireError};
 
@@ -14,7 +16,9 @@ pub const ENDPOINTS: &str = "NodeEndpoints";
 
 const DEPTH_MAX: usize = 8;
 
-/// First version of Produce with a topic's id in front of its partitions, not its name.
+/// Versions of Produce with the layout that is compared here.
+const PRODUCE_VERSIONS: RangeInclusive<i16> = 9..=13;
+/// First of them with a topic's id in front of its partitions, not its name.
 const TOPIC_IDS_SINCE: i16 = 13;
 const TOPIC_ID_BYTES: usize = 16;
 const THROTTLE_BYTES: usize = 4;
@@ -27,9 +31,8 @@ const PARTITION_END: [u8; 3] = [1, 0, 0];
 /// of records, no message and no tags anywhere, so that its tail names no broker. The short way to
 /// what a `Scan` would find; on false or an error nothing is known.
 pub fn is_plain_produced(version: i16, frame: &[u8]) -> Result<bool, WireError> {
-    let known = PRODUCE.flexible..=PRODUCE.max;
     let mut read = Reader::new(frame, 4);
-    if !known.contains(&version) || read.uvarint()? != 0 {
+    if !PRODUCE_VERSIONS.contains(&version) || read.uvarint()? != 0 {
         return Ok(false);
     }
     for _ in 1..read.uvarint()? {

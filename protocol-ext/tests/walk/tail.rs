@@ -103,6 +103,27 @@ fn a_plain_produce_response_is_known_by_its_form() {
     assert_eq!(is_plain_produced(14, &plain(14, &[1])), Ok(false));
 }
 
+#[test]
+fn a_tag_or_a_count_that_lies_makes_a_produce_response_other_than_plain() {
+    for version in 10..=13 {
+        let frame = plain(version, &[1]);
+        let end = frame.len();
+        let with = |at: usize, bytes: &[u8]| [&frame[..at], bytes, &frame[at + 1..]].concat();
+        // An unknown tag of one byte: of the header, the partition, its topic, the answer.
+        for at in [4, end - 7, end - 6, end - 1] {
+            let tagged = with(at, &[1, 9, 1, 0]);
+            assert_eq!(is_plain_produced(version, &tagged), Ok(false), "{version}, byte {at}");
+        }
+        // Of topics, of partitions.
+        for at in [5, end - 40] {
+            let many = with(at, &[0xff, 0xff, 0xff, 0xff, 0x0f]);
+            assert!(is_plain_produced(version, &many).is_err(), "{version}, count at {at}");
+        }
+        let overlong = with(end - 1, &[0x80, 0]);
+        assert_eq!(is_plain_produced(version, &overlong), Ok(false), "{version}");
+    }
+}
+
 proptest! {
     #![proptest_config(super::config())]
 
@@ -122,6 +143,7 @@ proptest! {
         let tail = scan.feed(&frame);
         if is_plain_produced(version, &frame) == Ok(true) {
             prop_assert_eq!(tail, Ok(Scanned::Tail(frame.len() - 1)));
+            prop_assert_eq!(frame.last(), Some(&0));
         }
     }
 

@@ -377,6 +377,7 @@ fn mutants_of_exactly_once() -> Vec<Mutant> {
         mutant!("parts-cut-in-halves", write::what_is_there_in_part_is_not_cut, "halves of"),
         mutant!("unanswered-forgotten", large::what_may_be_written_is_sent_again, "once it is"),
         mutant!("lost-answers-closed", large::what_may_be_written_is_sent_again, "while it is"),
+        mutant!("unanswered-forgotten", large::a_lost_answer_keeps_a_batch_whole, "written yet"),
         mutant!("lost-answers-closed", large::a_lost_answer_keeps_a_batch_whole, "written yet"),
         mutant!("sizes-waited-for", large::a_silent_leader_is_sent_to, "answer: not within"),
         mutant!("ahead-for-ever", exact::a_first_batch_follows, "on the first connection"),

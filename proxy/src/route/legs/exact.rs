@@ -226,7 +226,8 @@ impl Legs {
         for (n, code) in codes.iter_mut().enumerate().filter(|(_, code)| **code == 0) {
             *code = result(parts.iter().filter(|part| part.batch == n));
             if *code == MESSAGE_TOO_LARGE {
-                *code = self.told_of_large(ways, metrics, &accepted[n], open(n)).await?;
+                let is_open = self.may_be_written(n, &accepted[n], &parts);
+                *code = self.told_of_large(ways, metrics, &accepted[n], is_open).await?;
             }
         }
         for (n, (batch, at)) in accepted.iter().enumerate() {
@@ -406,7 +407,7 @@ mod tests {
         assert!(known.may_look_again(now), "a new one");
         assert_eq!(known.looks(now), Verdict::LookUp);
         assert!(!known.may_look_again(now));
-        assert!(!known.may_look_again(now + LOOK_PAUSE - MOMENT), "whatever was answered");
+        assert!(!known.may_look_again(now + LOOK_PAUSE - MOMENT), "too soon");
         assert!(known.may_look_again(now + LOOK_PAUSE));
     }
 

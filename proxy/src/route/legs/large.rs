@@ -21,9 +21,8 @@ use crate::metrics::{Metrics, PartResult};
 use crate::route::placement::Placement;
 use crate::route::sizes::exceeds;
 
-/// Nobody waits longer than that for one answer that says how long batches may be. Who leads is
-/// asked before and has no bound here: nothing is sent without knowing it, so the same question
-/// would be waited for right behind.
+/// One answer that says how long batches may be is not waited for longer than that. Who leads is
+/// asked before, with its own bound: without it nothing is sent anyway.
 const SIZES_WITHIN: Duration = Duration::from_secs(1);
 
 impl Legs {
@@ -66,6 +65,21 @@ impl Legs {
         }
         parts.retain(|part| codes[part.batch] == 0);
         Ok(())
+    }
+
+    /// Whether something of a batch that was refused as too large may be written yet: a part that
+    /// was not answered now, or when it came before. Where there is one part only, the broker that
+    /// refuses it would not write an older copy either.
+    pub(super) fn may_be_written(
+        &self,
+        n: usize,
+        (batch, at): &(Batch<'_>, Position),
+        parts: &[Part],
+    ) -> bool {
+        let own = parts.iter().filter(|part| part.batch == n);
+        let known = self.streams.get(&batch.key());
+        let before = known.is_some_and(|known| known.unanswered == Some(*at));
+        own.clone().any(Part::is_open) || (before && own.count() > 1)
     }
 
     /// What is told of a batch of which a part was refused as too large behind others. `is_open`:
