@@ -219,7 +219,7 @@ pub struct RunArgs {
     /// Host name that clients are told [default: the address of --listen].
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
-    /// Admin port: /livez /readyz /metrics /status /config [default: 127.0.0.1:9091].
+    /// Admin port: /livez /readyz /metrics /status /config /topics [default: 127.0.0.1:9091].
     #[arg(long, value_name = "A:P")]
     pub admin: Option<SocketAddr>,
     /// Configuration file (TOML); flags win over it.

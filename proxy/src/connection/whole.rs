@@ -54,7 +54,9 @@ impl Requests<'_> {
             api::PRODUCE => self.produced(head, frame, Produced::default()).await,
             api::FETCH => self.fetch(head, frame).await,
             api::SHARE_FETCH if self.plane.offload.is_some() => self.share_fetch(head, frame).await,
-            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE => self.renew(head, frame).await,
+            api::SASL_HANDSHAKE | api::SASL_AUTHENTICATE if self.session.is_some() => {
+                self.renew(head, frame).await
+            }
             api::API_VERSIONS if is_too_new(head.version) => {
                 self.answer(head, versions::unsupported(head)).await
             }

@@ -62,18 +62,16 @@ pub async fn ensure(plane: Arc<DataPlane>) {
             tracing::warn!(%error, "topics of virtual ones cannot be looked at");
         }
         // One that is gone is made again.
-        let all = looked.unwrap_or(true);
-        if made && !all {
-            tracing::error!("a topic of a virtual one is gone: it is made again, empty");
-        }
-        made &= all;
+        made &= looked.unwrap_or(true);
         tokio::time::sleep(random::jittered(if made { LOOK_OUT } else { PAUSE })).await;
     }
 }
 
-/// What was told of topics that are not as they must be.
+/// What was seen of topics, and told of those that are not as they must be.
 #[derive(Debug, Default)]
 struct TroubleTold {
+    /// Topics that were there: one that was just made may not be known to every broker yet.
+    seen: HashSet<String>,
     /// Virtual topics that hide a topic of the cluster.
     hidden: HashSet<Arc<str>>,
     /// Physical topics of another number of partitions.
@@ -104,11 +102,28 @@ async fn look_out(
     let mut request = MetadataRequest::default().with_topics(Some(topics.collect()));
     request.allow_auto_topic_creation = false;
     let answer: MetadataResponse = broker.call(api::METADATA, METADATA_VERSION, &request).await?;
-    let gone = |topic: &MetadataResponseTopic| topic.error_code == UNKNOWN_PARTITION;
-    let all = !answer.topics.iter().any(gone);
+    let all = look_for_all(&answer.topics, &mut told.seen);
     look_at_physical(plane, routed, &answer.topics, &mut told.misshapen);
     look_at_carriers(plane, routed, answer.topics, &mut told.hidden).await?;
     Ok(all)
+}
+
+/// Tells of topics that were there and are gone; gives whether all are there.
+fn look_for_all(found: &[MetadataResponseTopic], seen: &mut HashSet<String>) -> bool {
+    let mut all = true;
+    for topic in found {
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        if topic.error_code == 0 {
+            seen.insert(name);
+        } else if topic.error_code == UNKNOWN_PARTITION {
+            all = false;
+            if seen.remove(&name) {
+                tracing::error!(topic = %name,
+                    "a topic of a virtual one is gone: it is made again, empty");
+            }
+        }
+    }
+    all
 }
 
 /// Tells of physical topics that have more or fewer partitions than they must have.
@@ -243,4 +258,25 @@ async fn create(plane: &DataPlane, routed: &VirtualTopics) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, error_code: i16) -> MetadataResponseTopic {
+        MetadataResponseTopic::default()
+            .with_name(Some(topic_name(name)))
+            .with_error_code(error_code)
+    }
+
+    #[test]
+    fn only_what_was_there_is_gone() {
+        let mut seen = HashSet::new();
+        assert!(!look_for_all(&[found("a", UNKNOWN_PARTITION), found("b", 0)], &mut seen));
+        assert!(!seen.contains("a") && seen.contains("b"), "what was made a moment ago");
+        assert!(look_for_all(&[found("a", 0), found("b", 0)], &mut seen));
+        assert!(!look_for_all(&[found("a", 0), found("b", UNKNOWN_PARTITION)], &mut seen));
+        assert!(seen.contains("a") && !seen.contains("b"), "told once");
+    }
 }

@@ -206,7 +206,7 @@ impl Tail {
 pub(super) async fn connect(plane: &DataPlane) -> io::Result<BrokerConnection> {
     plane.topics.want_leaders([(PLACEMENT_TOPIC, 0)].into_iter()).await;
     let leader = plane.topics.leader(PLACEMENT_TOPIC, 0);
-    let leader = leader.ok_or_else(|| io::Error::other("it has no leader"))?;
+    let leader = leader.ok_or_else(|| io::Error::other("it has no leader yet"))?;
     let door = Door::Node(leader.node);
     let connect = plane.directory.connect(door, &plane.limits, &Login::Proxy);
     let connected = tokio::time::timeout(plane.limits.connect, connect).await;
