@@ -21,12 +21,13 @@ whole="backpressure::a_broker_that_does_not_read backpressure::readers_that_do_n
     budget::many_large_values_at_once classes:: cut_through::the_first_bytes_of_a_large
     cut_through::the_same_for_an_answer log_shapes::a_bomb_in_the_log lifecycle::a_drain_answers
     offload::small_requests_are_not_held metrics::requests_bytes_and room::a_question_padded
-    tails::large_answers_drop hostile::mutants::mutants_of_clients"
+    tails::large_answers_drop"
 declare -A left_out=(
     [opaque]=""
     [decode]="$whole"
 )
-left_out[reencode]=${left_out[decode]}
+# Of frames that are nonsense the writer of the same frame says that it is ours.
+left_out[reencode]="$whole hostile::mutants::mutants_of_clients"
 
 cd "$repo"
 suite=it
