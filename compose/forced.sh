@@ -26,7 +26,7 @@ declare -A left_out=(
     [opaque]=""
     [decode]="$whole"
 )
-# Of frames that are nonsense the writer of the same frame says that it is ours.
+# What a mutant is written anew as may differ from what came, which is told as a fault of ours.
 left_out[reencode]="$whole hostile::mutants::mutants_of_clients"
 
 cd "$repo"
