@@ -264,7 +264,7 @@ class Bench:
             return cell.routed and cell.modes is None
         if mode.name == "routed":
             return cell.routed
-        if cell.routed and mode.name == "firebreak":
+        if cell.routed and cell.modes is None and mode.name == "firebreak":
             return False
         return cell.modes is None or mode.name in cell.modes
 

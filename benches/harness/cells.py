@@ -97,8 +97,10 @@ def load_command(bench, mode, topic, *words):
     return [bench.binary("load"), "--bootstrap", mode.bootstrap, "--topic", topic, *tls, *words]
 
 
-def raw_produce(bench, mode):
-    return load(bench, mode, bench.topic, "produce", "--requests", bench.scaled(2000))
+def raw_produce(requests):
+    def run(bench, mode):
+        return load(bench, mode, bench.topic, "produce", "--requests", bench.scaled(requests))
+    return run
 
 
 def raw_fetch(bytes_max, total_bytes):
@@ -323,8 +325,10 @@ PROXIED = ("relay", "relay2", "firebreak")
 
 
 def of_routed(*measures):
-    """What binds a proxy without virtual topics binds one with them, where the topic is plain."""
-    return tuple(dataclasses.replace(measure, mode="routed") for measure in measures)
+    """What binds a proxy without virtual topics binds one with them, where the topic is plain; and
+    the other proxy is no better."""
+    bound = [dataclasses.replace(measure, mode="routed") for measure in measures]
+    return (*bound, *(dataclasses.replace(one, bar=1.0, base="firebreak") for one in bound))
 
 
 CELLS = (
@@ -338,8 +342,8 @@ CELLS = (
          topic="write", direction="up", rounds=BULK_ROUNDS),
     Cell("consume_rdk", "librdkafka, 1,000 B", rdk_consume, (CPU, SPEED), direction="down",
          rounds=BULK_ROUNDS),
-    Cell("produce_raw", "prebuilt batches of 100 x 1,000 B, 2 connections", raw_produce,
-         (CPU, SPEED), topic="write", direction="up", rounds=BULK_ROUNDS),
+    Cell("produce_raw", "prebuilt batches of 100 x 1,000 B, 2 connections",
+         raw_produce(2000), (CPU, SPEED), topic="write", direction="up", rounds=BULK_ROUNDS),
     Cell("fetch_100kb", "raw, 100 KB fetches, discarded", raw_fetch(TINY_FETCH, 300_000_000),
          (CPU, SPEED), direction="down", rounds=BULK_ROUNDS),
     Cell("fetch_1mb", "raw, 1 MB fetches, discarded", raw_fetch(SMALL_FETCH, 1_500_000_000),
@@ -378,7 +382,8 @@ CELLS = (
                   mode="offload"), Measure("rss_mb", "MB")),
          topic="write", modes=("offload",), features_only=True, fresh=True, partitions=8),
     Cell("tls_produce", "prebuilt batches of 100 x 1,000 B, 2 connections, also in TLS",
-         raw_produce, (dataclasses.replace(CPU, bar=None), dataclasses.replace(SPEED, bar=None)),
+         raw_produce(2000),
+         (dataclasses.replace(CPU, bar=None), dataclasses.replace(SPEED, bar=None)),
          topic="write", direction="up", modes=PROXIED, tls=True),
     Cell("tls_fetch", "raw, 1 MB fetches, discarded, also in TLS",
          raw_fetch(SMALL_FETCH, 1_500_000_000),
@@ -414,7 +419,7 @@ CELLS = (
           Measure("late_p99_us", "us", base="direct")),
          topic="write", routed=True, partitions=16),
     Cell("plain_produce", "prebuilt batches of 100 x 1,000 B to a plain topic beside virtual ones",
-         raw_produce, of_routed(CPU, SPEED), topic="write", direction="up", modes=PROXIED,
+         raw_produce(6000), of_routed(CPU, SPEED), topic="write", direction="up", modes=PROXIED,
          routed=True, rounds=BULK_ROUNDS),
     Cell("plain_fetch", "raw, 1 MB fetches of a plain topic beside virtual ones",
          raw_fetch(SMALL_FETCH, 1_500_000_000), of_routed(CPU, SPEED), direction="down",

@@ -39,6 +39,7 @@ def judge(measure, samples, mode):
         "measure": measure.key,
         "unit": measure.unit,
         "mode": mode,
+        "base": measure.base,
         "rounds": len(own),
         "median": {name: middle(column(samples, name, measure.key)) for name in samples},
         "ratio": middle(ratios),

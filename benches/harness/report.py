@@ -57,14 +57,14 @@ def print_cell(result):
     modes = result["modes"]
     if result["rounds"] < CLAIM_ROUNDS:
         print(f"  ({result['rounds']} round{'s' * (result['rounds'] > 1)}: no claim)")
-    head = ["measure", *modes, "judged", "ratio", "min..max", "relay again", "bar", "met"]
+    head = ["measure", *modes, "judged", "to", "ratio", "min..max", "relay again", "bar", "met"]
     rows = [head]
     for verdict in result["verdicts"]:
         low, high = ratio(verdict["ratio_min"]), ratio(verdict["ratio_max"])
         rows.append([
             f"{verdict['measure']} {verdict['unit']}",
             *(number(verdict["median"].get(mode)) for mode in modes),
-            verdict["mode"], ratio(verdict["ratio"]), f"{low}..{high}",
+            verdict["mode"], verdict["base"], ratio(verdict["ratio"]), f"{low}..{high}",
             ratio(verdict["relay_again"]), bar(verdict), met(verdict),
         ])
     widths = [max(len(row[place]) for row in rows) for place in range(len(head))]

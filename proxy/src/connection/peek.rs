@@ -1,5 +1,7 @@
 //! The few fields of a request that decide its way, read from the bytes held so far.
 
+use std::borrow::Cow;
+
 use protocol_ext::api;
 use protocol_ext::header::{self, Head};
 use protocol_ext::schema::{Role, requests};
@@ -7,14 +9,23 @@ use protocol_ext::walk::{Value, walk};
 use protocol_ext::wire::{Reader, WireError};
 
 use crate::fault;
-use crate::filters::offload::TopicRef;
 use crate::limits::IO_BUFFER_BYTES;
+use crate::route::topics::TopicId;
 
 /// Within so many bytes the fields before the records of a request must end.
 pub const PEEK_BYTES_MAX: usize = IO_BUFFER_BYTES - 4;
 
 /// First version in which a follower says so behind the topics.
 const WITH_REPLICA_STATE: i16 = 15;
+
+/// How a request names a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NamedBy<'a> {
+    /// By name.
+    Name(Cow<'a, str>),
+    /// By id (KIP-516).
+    Id(TopicId),
+}
 
 /// The start of a Produce request.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +35,7 @@ pub struct ProducePeek<'a> {
     /// Acknowledgements wanted; 0: there will be no answer.
     pub acks: i16,
     /// The topic, if the request has exactly one.
-    pub only_topic: Option<TopicRef>,
+    pub only_topic: Option<NamedBy<'a>>,
 }
 
 /// Peeks into a Produce request; `None` if more of the frame must be read.
@@ -53,11 +64,11 @@ pub fn produce(
             (true, true) => {
                 let mut id = [0; 16];
                 id.copy_from_slice(read.take(16)?);
-                Some(TopicRef::Id(id))
+                Some(NamedBy::Id(id))
             }
             (true, false) => {
                 let name = read.bytes(flexible, false)?.unwrap_or_default();
-                Some(TopicRef::Name(String::from_utf8_lossy(name).into()))
+                Some(NamedBy::Name(String::from_utf8_lossy(name)))
             }
         };
         Ok(ProducePeek { transactional_id, acks, only_topic })
@@ -206,7 +217,7 @@ mod tests {
             let peeked = produce(HEAD, &frame[..held], frame.len(), true).expect("no error");
             if let Some(peeked) = peeked {
                 assert_eq!(peeked.acks, -1);
-                assert_eq!(peeked.only_topic, Some(TopicRef::Name("t".into())));
+                assert_eq!(peeked.only_topic, Some(NamedBy::Name("t".into())));
             } else {
                 assert!(held < 27, "{held} bytes are enough");
             }

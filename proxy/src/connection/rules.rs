@@ -9,7 +9,7 @@ use protocol_ext::schema::Message;
 use protocol_ext::wire::WireError;
 
 use super::frames::{PREFIX_BYTES, check_protocol, length_at};
-use super::peek;
+use super::peek::{self, NamedBy};
 use super::queue::Answer;
 use super::refusals::Refusals;
 use super::requests::{PRODUCE_WITH_BATCHES, request_error};
@@ -17,7 +17,6 @@ use super::session::Session;
 use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
-use crate::filters::offload::TopicRef;
 use crate::limits::AHEAD_BYTES_MAX;
 use crate::metrics::Class;
 use crate::route::virtual_topics::Named;
@@ -112,11 +111,17 @@ impl Rules<'_> {
         let Some(peeked) = peek::produce(head, held, frame_bytes, topic_too)? else {
             return Ok(None);
         };
-        let topic = peeked.only_topic.as_ref();
-        let named = routed.and_then(|routed| match topic? {
-            TopicRef::Name(name) => Some(routed.named(name)),
-            TopicRef::Id(id) => Some(routed.named(&self.plane.topics.known_name(id)?)),
-        });
+        let known;
+        let topic = match &peeked.only_topic {
+            None => None,
+            Some(NamedBy::Name(name)) => Some(&**name),
+            Some(NamedBy::Id(id)) => {
+                known = self.plane.topics.known_name(id);
+                known.as_deref()
+            }
+        };
+        let named = routed.zip(topic).map(|(routed, topic)| routed.named(topic));
+        // An id that was not asked for yet may be that of any topic.
         let stored = offload.is_some_and(|o| topic.is_none_or(|topic| o.concerns(topic)));
         // Nothing is stored for what is refused.
         let stored = stored && named != Some(Named::Hidden);

@@ -174,15 +174,9 @@ impl Offload {
         object_key(&self.cluster, pack_id, topic_id, partition)
     }
 
-    /// Whether values of a topic may be stored; an id that was not asked for yet counts as yes.
-    pub fn concerns(&self, topic: &TopicRef) -> bool {
-        match topic {
-            TopicRef::Name(name) => self.rule(name).is_some(),
-            TopicRef::Id(id) => {
-                let name = self.topics.known_name(id);
-                name.is_none_or(|name| self.rule(&name).is_some())
-            }
-        }
+    /// Whether values of a topic may be stored.
+    pub fn concerns(&self, topic: &str) -> bool {
+        self.rule(topic).is_some()
     }
 }
 

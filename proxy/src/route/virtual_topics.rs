@@ -273,10 +273,17 @@ impl VirtualTopics {
     /// What a topic is to clients.
     pub fn named(&self, name: &str) -> Named {
         match () {
+            () if !self.may_be_part(name) => Named::Plain,
             () if self.by_name(name).is_some() => Named::Virtual,
             () if self.hides(name) => Named::Hidden,
             () => Named::Plain,
         }
+    }
+
+    /// Whether a name can be that of anything of ours: those of physical topics begin with that of
+    /// theirs. Asked of every request for a plain topic, so it looks up nothing.
+    fn may_be_part(&self, name: &str) -> bool {
+        self.topics.iter().any(|topic| name.starts_with(&*topic.name)) || name == PLACEMENT_TOPIC
     }
 
     /// Whether clients must not see the topic of an id, as far as is known.
@@ -292,6 +299,9 @@ impl VirtualTopics {
 
     /// Whether clients must not see a topic, since it holds a part of a virtual one.
     pub fn hides(&self, name: &str) -> bool {
+        if !self.may_be_part(name) {
+            return false;
+        }
         self.physical.contains_key(name)
             || self.topics.iter().any(|topic| topic.owns(name))
             || self.topics.iter().any(|topic| topic.days) && name == PLACEMENT_TOPIC
