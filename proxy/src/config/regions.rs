@@ -121,6 +121,8 @@ pub(super) fn rule(
     let (header, key_prefix) = (some(&raw.header), some(&raw.key_prefix));
     let value = place.or(field.map(ValueRule::Name));
     let given = raw.latitude.is_some() || raw.longitude.is_some() || raw.field.is_some();
+    // A listener was told of.
+    let given = given || raw.listener.is_some();
     if header.is_none() && key_prefix.is_none() && !given {
         p.add(key, format!("says nothing: {RULE}"));
     }
