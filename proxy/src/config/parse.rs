@@ -54,7 +54,7 @@ impl Problems {
     }
 
     /// Whether this key was told of.
-    fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.0.iter().any(|problem| problem.key == key)
     }
 
