@@ -317,6 +317,7 @@ fn what_the_environment_says_is_checked_too() {
     let (code, err) = with("KAFKA_BOOTSTRAP_SERVERS", "", &["check"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("cluster.bootstrap: names no broker"), "{err}");
+    assert!(err.contains("a start takes --upstream too, `check` does not"), "{err}");
     let (code, err) = with("RUST_LOG", "inof", &["check"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("RUST_LOG: \"inof\" has \"inof\", which is no level"), "{err}");
