@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::Admin;
+use super::{Admin, UNREAD};
 use crate::placement::leader::{Command, Refused};
 use crate::placement::table::Unplaced;
 use crate::route::virtual_topics::Routed;
@@ -48,7 +48,11 @@ fn shown(admin: &Admin, topic: &Routed) -> Value {
                 "sealed_at_ms": segment.seal.as_ref().map(|seal| seal.at_ms),
             })
         });
-        json!({ "slot": name, "segments": segments.collect::<Vec<_>>() })
+        json!({
+            "slot": name,
+            "segments": segments.collect::<Vec<_>>(),
+            "problem": problem(admin, topic, slot),
+        })
     });
     json!({
         "name": *topic.name,
@@ -56,6 +60,15 @@ fn shown(admin: &Admin, topic: &Routed) -> Value {
         "days": topic.days,
         "slots": slots.collect::<Vec<_>>(),
     })
+}
+
+/// Why a slot has no segments to use; `None`: it has some.
+fn problem(admin: &Admin, topic: &Routed, slot: usize) -> Option<String> {
+    let read = admin.placed.as_ref().filter(|_| topic.days)?.borrow();
+    if !read.whole {
+        return Some(UNREAD.to_owned());
+    }
+    read.table.chain(topic, slot).err().map(|why| why.to_string())
 }
 
 /// Whoever reaches the admin port may not roll topics, but where only this machine does.
