@@ -71,8 +71,8 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
                     at = if leader == at { first } else { leader };
                     why
                 }
-                Ok((UNAVAILABLE, _)) => {
-                    let why = format!("{at} says that nobody leads");
+                Ok((UNAVAILABLE, told)) => {
+                    let why = format!("{at} says: {}", text(&told["error"]));
                     at = first;
                     why
                 }

@@ -171,6 +171,23 @@ async fn one_of_two_leads() -> Checked {
     Ok(())
 }
 
+/// Soon after a restart the last leader in the log is the proxy itself, as it was: it does not
+/// send whoever asks for a roll to its own address.
+#[tokio::test]
+async fn a_proxy_that_does_not_lead_yet_sends_nobody_to_itself() -> Checked {
+    let (brokers, proxy) = super::start(None).await?;
+    let path = format!("/topics/{TOPIC}/roll");
+    let mut at_ms = 0;
+    until("the answer", async || {
+        at_ms += 1;
+        let last = json!({ "id": "before", "admin": proxy.admin_address(), "at_ms": at_ms });
+        write_facts(&brokers, &[("leader", last)]);
+        let (code, told) = proxy.post(&path).await.ok()?;
+        (code == 503 && told.contains("has the same admin address")).then_some(())
+    })
+    .await
+}
+
 /// At the start of a day, and as well of any later moment, what is of a day before is rolled.
 #[tokio::test]
 async fn segments_of_a_day_before_are_rolled_unasked() -> Checked {
