@@ -101,6 +101,17 @@ async fn a_topic_with_days_gets_its_segments_and_is_rolled() -> Checked {
     segments_are_made_and_rolled(None).await
 }
 
+/// Until the log is made and has a leader it cannot be read, which is no reason to warn.
+#[tokio::test]
+async fn a_placement_log_that_was_just_made_is_told_of_once_at_most() -> Checked {
+    let (_brokers, proxy) = start(None).await?;
+    let log = proxy.log();
+    let lines = log.lines().filter(|line| line.contains("the placement log cannot be read"));
+    let lines: Vec<&str> = lines.collect();
+    ensure!(lines.len() <= 1 && !lines.concat().contains("WARN"), "lines: {lines:?}");
+    Ok(())
+}
+
 /// From nothing to three segments of each slot.
 pub async fn segments_are_made_and_rolled(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
