@@ -72,7 +72,7 @@ impl Admin {
         }
         let unread = self.placed.as_ref().is_some_and(|placed| !placed.borrow().whole);
         if unread && !fault::on("unread-placement-ready") {
-            reasons.push("the placement log was not read to its end yet".to_owned());
+            reasons.push(UNREAD.to_owned());
         }
         reasons
     }
@@ -129,6 +129,9 @@ impl Admin {
         })
     }
 }
+
+/// Why nothing is known of segments.
+const UNREAD: &str = "the placement log was not read to its end yet";
 
 /// Serves the admin port for ever; dropped at shutdown.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {

@@ -64,7 +64,7 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT, then drains. SIGHUP has the configuration loaded again.
 /// Clients are served on the runtime `of_clients`, all other jobs run here.
 pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
-    open_files::raise(&config);
+    open_files::raise();
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -91,6 +91,7 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     let bootstrap = serving.plane.directory.bootstrap_address();
     tracing::info!(bootstrap = %bootstrap, admin = %in_force.read().admin,
         "started: give this bootstrap address to clients");
+    open_files::tell(&in_force.read());
     serving.jobs.spawn_until_cut(admin::serve(admin_listener, Arc::new(admin)));
     let both = || std::iter::once(&serving).chain(&raw);
     let clients = both().map(|serving| serving.clients.clone()).collect();

@@ -111,10 +111,9 @@ impl BrokerConnection {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let length = self.held.get_i32();
-        let length = usize::try_from(length).ok().filter(|n| *n <= self.answer_bytes_max);
-        let impossible = || invalid("impossible length of a response");
-        length.filter(|n| *n >= 4).ok_or_else(impossible)
+        let given = self.held.get_i32();
+        let length = usize::try_from(given).ok().filter(|n| *n <= self.answer_bytes_max);
+        length.filter(|n| *n >= 4).ok_or_else(|| invalid(impossible(given)))
     }
 
     /// Reads an answer of which the length was read.
@@ -136,6 +135,14 @@ impl BrokerConnection {
     }
 }
 
+/// Why an answer cannot have this length. What another server says first, read as a length, is
+/// longer than any answer.
+fn impossible(length: i32) -> &'static str {
+    let start = length.to_be_bytes();
+    let foreign = FOREIGN.iter().find(|(first, _)| start.starts_with(first));
+    foreign.map_or("impossible length of a response", |(_, what)| *what)
+}
+
 /// The head of a request of the proxy's own, without its length.
 pub fn request_head(key: i16, version: i16, correlation: i32) -> BytesMut {
     let mut head = BytesMut::with_capacity(64);
@@ -152,4 +159,32 @@ pub fn request_head(key: i16, version: i16, correlation: i32) -> BytesMut {
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
+
+/// How answers of other servers begin.
+const FOREIGN: [(&[u8], &str); 3] = [
+    (b"HTTP", "this is an HTTP server, not a Kafka listener"),
+    (&[0x15, 0x03], TLS),
+    (&[0x16, 0x03], TLS),
+];
+const TLS: &str =
+    "this is a TLS listener, not a plaintext Kafka listener: tls of [[cluster]] is missing";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_other_protocols_are_known_by_their_first_bytes() {
+        for (first, what) in [
+            (*b"HTTP", "an HTTP server"),
+            ([0x15, 3, 3, 0], "a TLS listener"),
+            ([0x16, 3, 1, 2], "a TLS listener"),
+            ([0xff; 4], "impossible length"),
+            ([0; 4], "impossible length"),
+        ] {
+            let said = impossible(i32::from_be_bytes(first));
+            assert!(said.contains(what), "{first:?}: {said}");
+        }
+    }
 }

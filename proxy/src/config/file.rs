@@ -20,6 +20,8 @@ pub(super) fn read(text: &str, p: &mut Problems) -> File {
     let mut good = Table::new();
     for (name, value) in tables {
         let sound = match value {
+            // One line tells of it, however many keys are in it.
+            unknown if !is_known(&name) => unknown,
             Value::Table(table) => Value::Table(sound(&name, &name, table, p)),
             Value::Array(items) => {
                 let items = items.into_iter().enumerate().filter_map(|(n, item)| match item {
@@ -78,6 +80,14 @@ fn is_list(name: &str) -> bool {
     ["cluster", "offload", "virtual_topic", "region", "throttle", "quota"].contains(&name)
 }
 
+/// Whether a file may have a key of this name.
+fn is_known(name: &str) -> bool {
+    let mut file = Table::new();
+    file.insert(name.to_owned(), Value::Boolean(true));
+    let read = file.try_into::<File>();
+    read.err().is_none_or(|error| !error.message().starts_with("unknown field"))
+}
+
 /// The value, if the file with nothing else in it can be read.
 fn checked<T: DeserializeOwned>(
     name: &str,
@@ -133,6 +143,19 @@ mod tests {
         for text in [format!("[store]\nredis = \"{url}\"\n"), format!("[store]\nredis = {url}\n")] {
             let told = told(&text);
             assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_unknown_name_is_told_once() {
+        let text = "[limit]\nidle_ms = 5\ndrain_ms = \"x\"\n[[clusters]]\nname = \"n\"\n";
+        let mut problems = Problems(Vec::new());
+        read(text, &mut problems);
+        let told: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        for name in ["limit", "clusters"] {
+            let start = format!("{name}: is no key; here are: listen");
+            assert!(told.iter().any(|line| line.starts_with(&start)), "{told:?}");
         }
     }
 

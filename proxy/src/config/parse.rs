@@ -54,7 +54,7 @@ impl Problems {
     }
 
     /// Whether this key was told of.
-    fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.0.iter().any(|problem| problem.key == key)
     }
 
@@ -266,7 +266,8 @@ fn cluster(p: &mut Problems, raw: &[raw::Cluster], upstream: Option<&str>) -> Op
     if hosts.is_empty() && !p.has("file") && !p.has("cluster") && !p.has("cluster.bootstrap") {
         p.add(
             "cluster.bootstrap",
-            "names no broker: write [\"HOST:PORT\"], or give --upstream or KAFKA_BOOTSTRAP_SERVERS",
+            "names no broker: write bootstrap = [\"HOST:PORT\"] in [[cluster]], or set \
+             KAFKA_BOOTSTRAP_SERVERS; a start takes --upstream too, `check` does not",
         );
     }
     let bootstrap: Vec<_> = hosts.iter().filter_map(|text| host_port(p, text)).collect();

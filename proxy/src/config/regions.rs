@@ -89,7 +89,10 @@ pub(super) fn rule(
     regions: &[Region],
 ) -> Rule {
     let Some(raw) = raw else {
-        p.add(key, format!("is missing: {RULE}"));
+        // One that cannot be read was told of.
+        if !p.has(key) {
+            p.add(key, format!("is missing: {RULE}"));
+        }
         return Rule::default();
     };
     if raw.listener.is_some() {
@@ -121,6 +124,8 @@ pub(super) fn rule(
     let (header, key_prefix) = (some(&raw.header), some(&raw.key_prefix));
     let value = place.or(field.map(ValueRule::Name));
     let given = raw.latitude.is_some() || raw.longitude.is_some() || raw.field.is_some();
+    // A listener was told of.
+    let given = given || raw.listener.is_some();
     if header.is_none() && key_prefix.is_none() && !given {
         p.add(key, format!("says nothing: {RULE}"));
     }
@@ -178,6 +183,14 @@ mod tests {
             let all = problems(rule, area);
             assert!(all.iter().any(|one| one.contains(told)), "{rule} {area}: {all:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_with_an_unknown_key_is_told_once() {
+        let told = problems("{ heador = \"r\" }", BOX);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("virtual_topic[0].region: has no key heador"), "{told:?}");
+        assert!(!told[0].contains("listener"), "{told:?}");
     }
 
     #[test]

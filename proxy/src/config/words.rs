@@ -7,6 +7,8 @@ pub(super) fn plain(path: &str, said: &str) -> String {
         && let Some((key, keys)) = rest.split_once("`, expected ")
     {
         let keys = keys.trim_start_matches("one of ").replace('`', "");
+        let keys: Vec<&str> = keys.split(", ").filter(|key| !is_refused(path, key)).collect();
+        let keys = keys.join(", ");
         return match path.rsplit('.').next() == Some(key) {
             true => format!("is no key; here are: {keys}"),
             false => format!("has no key {key}; here are: {keys}"),
@@ -50,6 +52,16 @@ pub(super) fn plain(path: &str, said: &str) -> String {
     format!("holds {got} where {due}{unit} is due")
 }
 
+/// Keys that are read only to be refused with a reason: no hint names them.
+fn is_refused(path: &str, key: &str) -> bool {
+    match key {
+        "throttle" | "quota" | "listener" => true,
+        "ca" => path == "listen.tls",
+        "client_ca" => path == "cluster.tls",
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,17 +101,45 @@ mod tests {
                 "invalid type: string \"me:hunter2\", expected struct Sasl",
                 "holds a text where a table is due",
             ),
+            ("x", "missing field `name`", "missing field `name`"),
+        ] {
+            assert_eq!(plain(path, said), expected);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_unknown_are_told_with_those_that_are_taken() {
+        for (path, said, expected) in [
             (
                 "throttle",
                 "unknown field `throttle`, expected one of `listen`, `admin`",
                 "is no key; here are: listen, admin",
             ),
             (
+                "limit",
+                "unknown field `limit`, expected one of `region`, `throttle`, `quota`, `limits`",
+                "is no key; here are: region, limits",
+            ),
+            (
+                "virtual_topic[0].region",
+                "unknown field `heador`, expected one of `header`, `key_prefix`, `listener`",
+                "has no key heador; here are: header, key_prefix",
+            ),
+            (
+                "listen.tls",
+                "unknown field `cet`, expected one of `cert`, `key`, `client_ca`, `ca`",
+                "has no key cet; here are: cert, key, client_ca",
+            ),
+            (
+                "listen.passthrough",
+                "unknown field `port`, expected `bootstrap` or `ports`",
+                "has no key port; here are: bootstrap or ports",
+            ),
+            (
                 "store.redis",
                 "unknown field `password`, expected one of `url`, `ca`",
                 "has no key password; here are: url, ca",
             ),
-            ("x", "missing field `name`", "missing field `name`"),
         ] {
             assert_eq!(plain(path, said), expected);
         }

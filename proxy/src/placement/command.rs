@@ -1,5 +1,6 @@
 //! `firebreak topic ...`: asks the admin port of a running proxy, and the leader's if need be.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -70,8 +71,8 @@ async fn ask_leader(first: SocketAddr, path: &str, limit: Duration) -> io::Resul
                     at = if leader == at { first } else { leader };
                     why
                 }
-                Ok((UNAVAILABLE, _)) => {
-                    let why = format!("{at} says that nobody leads");
+                Ok((UNAVAILABLE, told)) => {
+                    let why = format!("{at} says: {}", text(&told["error"]));
                     at = first;
                     why
                 }
@@ -136,16 +137,17 @@ fn printed(command: &TopicCommand, at: &AdminArgs, told: &Value) -> String {
     let mut out = String::new();
     match command {
         TopicCommand::List { .. } => {
-            for topic in told.as_array().into_iter().flatten() {
-                let slots = topic["slots"].as_array().into_iter().flatten();
-                let counts = slots.map(|slot| slot["segments"].as_array().map_or(0, Vec::len));
-                let (name, partitions) = (text(&topic["name"]), &topic["partitions"]);
-                let segments: usize = counts.sum();
-                let _ = writeln!(out, "{name}  partitions {partitions}  segments {segments}");
+            let topics = told.as_array().into_iter().flatten();
+            topics.for_each(|topic| list(topic, &mut out));
+            if out.is_empty() {
+                let _ = write!(out, "no virtual topic is configured at {}", at.admin);
             }
         }
         TopicCommand::Describe { .. } => {
             for slot in told["slots"].as_array().into_iter().flatten() {
+                if let Some(why) = slot["problem"].as_str() {
+                    let _ = writeln!(out, "{}  none    {why}", text(&slot["slot"]));
+                }
                 for segment in slot["segments"].as_array().into_iter().flatten() {
                     let open = if segment["ends"].is_null() { "open  " } else { "sealed" };
                     let (slot, topic) = (text(&slot["slot"]), text(&segment["topic"]));
@@ -163,6 +165,62 @@ fn printed(command: &TopicCommand, at: &AdminArgs, told: &Value) -> String {
     out.trim_end().to_owned()
 }
 
+/// The line of a virtual topic, with the slots that nobody can use and why.
+fn list(topic: &Value, out: &mut String) {
+    let (name, partitions) = (text(&topic["name"]), &topic["partitions"]);
+    let mut segments = 0;
+    let mut unserved: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for slot in topic["slots"].as_array().into_iter().flatten() {
+        segments += slot["segments"].as_array().map_or(0, Vec::len);
+        if let Some(why) = slot["problem"].as_str() {
+            unserved.entry(why).or_default().push(text(&slot["slot"]));
+        }
+    }
+    let _ = write!(out, "{name}  partitions {partitions}  segments {segments}");
+    for (why, slots) in unserved {
+        let _ = write!(out, "  not served in {}: {why}", slots.join(", "));
+    }
+    out.push('\n');
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(json: bool) -> AdminArgs {
+        AdminArgs { admin: SocketAddr::from(([127, 0, 0, 1], 9091)), json }
+    }
+
+    fn list_of(told: &Value, json: bool) -> String {
+        printed(&TopicCommand::List { at: at(json) }, &at(json), told)
+    }
+
+    #[test]
+    fn a_list_without_a_topic_says_so() {
+        let none = "no virtual topic is configured at 127.0.0.1:9091";
+        assert_eq!(list_of(&json!([]), false), none);
+        assert_eq!(list_of(&json!([]), true), "[]");
+    }
+
+    #[test]
+    fn slots_that_are_not_served_are_shown_with_the_reason() {
+        let open = json!({ "topic": "v-a", "bases": [0], "ends": null });
+        let slots = json!([
+            { "slot": "a", "segments": [open], "problem": null },
+            { "slot": "b", "segments": [], "problem": "why" },
+            { "slot": "other", "segments": [], "problem": "why" },
+        ]);
+        let topic = json!({ "name": "v", "partitions": 3, "slots": slots });
+        let line = "v  partitions 3  segments 1  not served in b, other: why";
+        assert_eq!(list_of(&json!([topic]), false), line);
+        let describe = TopicCommand::Describe { name: "v".to_owned(), at: at(false) };
+        let rows = printed(&describe, &at(false), &topic);
+        assert_eq!(rows, "a  open    v-a  from [0] to null\nb  none    why\nother  none    why");
+    }
 }

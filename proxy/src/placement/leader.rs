@@ -52,6 +52,9 @@ pub enum Command {
 pub enum Refused {
     /// Somebody else leads: where its admin port is.
     Elsewhere(String),
+    /// This process does not lead, and who led last has the same admin address: it was this one
+    /// before a restart, or is one on another machine.
+    SameAddress,
     /// Nobody leads now.
     Nobody,
     /// There is no such topic with days.
@@ -84,7 +87,7 @@ pub async fn run(
         return;
     }
     let mut seat = Seat { plane, who, read, commands };
-    seat.make_log().await;
+    nobody_leads(&mut seat.commands, Box::pin(make_log(&seat.plane))).await;
     let mut waits = true;
     loop {
         if waits {
@@ -133,28 +136,6 @@ struct Seat {
 }
 
 impl Seat {
-    /// Makes the log, if it is not there.
-    async fn make_log(&self) {
-        loop {
-            let mut asker = Asker::new(&self.plane);
-            let brokers = self.plane.directory.brokers().len();
-            let replicas = i16::try_from(brokers.clamp(1, REPLICAS_MAX)).unwrap_or(1);
-            let log = (PLACEMENT_TOPIC, 1, replicas);
-            let made = match asker.shape(PLACEMENT_TOPIC).await {
-                Ok(Some(_)) => return,
-                Ok(None) if brokers == 0 => Ok(()),
-                Ok(None) => seal::create(&mut asker, log, &log_configs(replicas)).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = made
-                && let Some(left_out) = self.plane.lines.allows("placement_topic")
-            {
-                tracing::warn!(%error, left_out, "the placement log cannot be made yet");
-            }
-            tokio::time::sleep(random::jittered(BEAT / 2)).await;
-        }
-    }
-
     /// Waits until no leader gave a sign of life for a while; meanwhile commands go elsewhere.
     async fn wait_for_silence(&mut self) {
         let mut last = self.read.borrow_and_update().table.leader.clone();
@@ -166,9 +147,13 @@ impl Seat {
                 biased;
                 () = tokio::time::sleep(BEAT / 4) => {}
                 Some(command) = self.commands.recv() => {
-                    let elsewhere = last.as_ref().filter(|_| clock::now() - since < silence);
-                    let admin = elsewhere.map(|leader| leader.admin.clone());
-                    command.refuse(admin.map_or(Refused::Nobody, Refused::Elsewhere));
+                    let known = self.read.borrow().whole && clock::now() - since < silence;
+                    let leader = last.as_ref().filter(|_| known);
+                    command.refuse(match leader.map(|leader| &leader.admin) {
+                        None => Refused::Nobody,
+                        Some(admin) if *admin == self.who.admin => Refused::SameAddress,
+                        Some(admin) => Refused::Elsewhere(admin.clone()),
+                    });
                 }
             }
             let read = self.read.borrow_and_update().clone();
@@ -214,6 +199,28 @@ impl Seat {
             }
             Err(error) => error,
         }
+    }
+}
+
+/// Makes the log, if it is not there.
+async fn make_log(plane: &DataPlane) {
+    loop {
+        let mut asker = Asker::new(plane);
+        let brokers = plane.directory.brokers().len();
+        let replicas = i16::try_from(brokers.clamp(1, REPLICAS_MAX)).unwrap_or(1);
+        let log = (PLACEMENT_TOPIC, 1, replicas);
+        let made = match asker.shape(PLACEMENT_TOPIC).await {
+            Ok(Some(_)) => return,
+            Ok(None) if brokers == 0 => Ok(()),
+            Ok(None) => seal::create(&mut asker, log, &log_configs(replicas)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = made
+            && let Some(left_out) = plane.lines.allows("placement_topic")
+        {
+            tracing::warn!(%error, left_out, "the placement log cannot be made yet");
+        }
+        tokio::time::sleep(random::jittered(BEAT / 2)).await;
     }
 }
 

@@ -38,6 +38,8 @@ const READ_BYTES_MAX: i32 = 4 * 1024 * 1024;
 const BREAK: Duration = Duration::from_millis(20);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A log that was just made is without a leader for less than this.
+const JUST_MADE: Duration = Duration::from_secs(5);
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 const CAPS: Caps = Caps { body_bytes_max: 64 << 20, rewritten_bytes_max: 64 << 20 };
 
@@ -57,9 +59,11 @@ pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
     let Some(routed) = plane.routed.as_ref().filter(|_| plane.has_days()) else { return };
     let mut tail = Tail::default();
     let (mut told, mut last) = (BTreeMap::new(), None);
+    let mut failing = None;
     loop {
         let next = tail.next(&plane).await;
         if next.is_ok() {
+            failing = None;
             // Nobody is woken for that.
             read.send_if_modified(|read| {
                 read.at = Some(clock::now());
@@ -82,12 +86,25 @@ pub async fn follow(plane: Arc<DataPlane>, read: watch::Sender<Read>) {
             Err(error) => {
                 tail.connection = None;
                 plane.topics.doubt(PLACEMENT_TOPIC);
-                if let Some(left_out) = plane.lines.allows("placement") {
-                    tracing::warn!(%error, left_out, "the placement log cannot be read");
-                }
+                tell(&plane, &error, tail.whole, &mut failing);
                 tokio::time::sleep(random::jittered(PAUSE)).await;
             }
         }
+    }
+}
+
+/// Tells of a failure, the last one of those since `failing`. A log that was never read to its end
+/// may have been made a moment ago, which is worth one line and no warning.
+fn tell(plane: &DataPlane, error: &io::Error, whole: bool, failing: &mut Option<Tick>) {
+    let first = failing.is_none();
+    let since = *failing.get_or_insert_with(clock::now);
+    let is_new = !whole && clock::now() - since < JUST_MADE;
+    // Who reads beside another one in this process leaves that to it.
+    if is_new && first && !plane.read_only {
+        tracing::info!(%error, "the placement log cannot be read yet");
+    }
+    if !is_new && let Some(left_out) = plane.lines.allows("placement") {
+        tracing::warn!(%error, left_out, "the placement log cannot be read");
     }
 }
 

@@ -189,6 +189,14 @@ fn keys_that_cannot_be_read_hide_no_others() {
 }
 
 #[test]
+fn a_table_of_an_unknown_name_is_one_problem_and_the_hint_names_what_is_taken() {
+    let keys = "listen, admin, cluster, store, offload, virtual_topic, region, limits";
+    let line = format!("limit: is no key; here are: {keys}");
+    let lines = problems(&format!("[limit]\nidle_ms = 5\ndrain_ms = 7\n{CLUSTER}"));
+    assert_eq!(lines, [line]);
+}
+
+#[test]
 fn ports_that_two_listeners_want_are_told() {
     let listen = "[listen]\nbootstrap = \"127.0.0.1:19092\"\nports = \"19090-19099\"\n\
         broker_ports = { 20 = 19095, 21 = 19200, 22 = 19200 }\n\
@@ -309,6 +317,7 @@ fn what_the_environment_says_is_checked_too() {
     let (code, err) = with("KAFKA_BOOTSTRAP_SERVERS", "", &["check"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("cluster.bootstrap: names no broker"), "{err}");
+    assert!(err.contains("a start takes --upstream too, `check` does not"), "{err}");
     let (code, err) = with("RUST_LOG", "inof", &["check"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("RUST_LOG: \"inof\" has \"inof\", which is no level"), "{err}");

@@ -401,7 +401,11 @@ async fn more_clients_are_served_than_the_soft_limit_of_open_files_lets() -> Che
         client.metadata(12).await?;
         clients.push(client);
     }
-    proxy.says("fewer open files", 1).await
+    let told = "open files suffice for f";
+    proxy.says(told, 1).await?;
+    let log = proxy.log();
+    ensure!(log.find(" started: ") < log.find(told), "files are told before the start: {log}");
+    Ok(())
 }
 
 #[tokio::test]

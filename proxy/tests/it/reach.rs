@@ -5,6 +5,10 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::hole::Hole;
@@ -57,6 +61,39 @@ async fn a_bootstrap_where_nobody_is_told_with_its_address() -> Checked {
     // A topic that is not virtual has no leader to wait for.
     let (code, why) = proxy.post("/topics/unknown/roll").await?;
     ensure_eq!(code, 404, "code of a roll of an unknown topic: {why}");
+    Ok(())
+}
+
+/// Says this to whoever asks anything, and hangs up; for as long as its task is kept.
+async fn stranger(says: &'static [u8]) -> (JoinSet<()>, String) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let place = listener.local_addr().expect("bound").to_string();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut asked = [0; 512];
+            // Whoever asked may be gone.
+            let _ = client.read(&mut asked).await;
+            let _ = client.write_all(says).await;
+        }
+    });
+    (serving, place)
+}
+
+/// A port of something else than Kafka is told for what it is.
+#[tokio::test]
+async fn a_bootstrap_that_is_another_server_is_told() -> Checked {
+    const HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+    const ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 10];
+    for (says, what) in [(HTTP, "this is an HTTP server"), (ALERT, "this is a TLS listener")] {
+        let (_serving, place) = stranger(says).await;
+        let brokers = Brokers::start(0).await;
+        let line = format!("{place}: {what}");
+        let proxy = Setup::new(&brokers, None).bootstrap(&[place]).not_ready().start().await;
+        until(what, async || (proxy.logged(&line) > 0).then_some(())).await?;
+        let (code, why) = proxy.admin("/readyz").await?;
+        ensure!(code == 503 && why.contains(what), "readiness: {code} {why}");
+    }
     Ok(())
 }
 

@@ -101,6 +101,17 @@ async fn a_topic_with_days_gets_its_segments_and_is_rolled() -> Checked {
     segments_are_made_and_rolled(None).await
 }
 
+/// Until the log is made and has a leader it cannot be read, which is no reason to warn.
+#[tokio::test]
+async fn a_placement_log_that_was_just_made_is_told_of_once_at_most() -> Checked {
+    let (_brokers, proxy) = start(None).await?;
+    let log = proxy.log();
+    let lines = log.lines().filter(|line| line.contains("the placement log cannot be read"));
+    let lines: Vec<&str> = lines.collect();
+    ensure!(lines.len() <= 1 && !lines.concat().contains("WARN"), "lines: {lines:?}");
+    Ok(())
+}
+
 /// From nothing to three segments of each slot.
 pub async fn segments_are_made_and_rolled(faults: Faults) -> Checked {
     let (brokers, proxy) = start(faults).await?;
@@ -169,6 +180,23 @@ async fn one_of_two_leads() -> Checked {
     roll(&second).await?;
     ensure_eq!(segments(&second).await?.len(), 4, "segments after a roll");
     Ok(())
+}
+
+/// Soon after a restart the last leader in the log is the proxy itself, as it was: it does not
+/// send whoever asks for a roll to its own address.
+#[tokio::test]
+async fn a_proxy_that_does_not_lead_yet_sends_nobody_to_itself() -> Checked {
+    let (brokers, proxy) = super::start(None).await?;
+    let path = format!("/topics/{TOPIC}/roll");
+    let mut at_ms = 0;
+    until("the answer", async || {
+        at_ms += 1;
+        let last = json!({ "id": "before", "admin": proxy.admin_address(), "at_ms": at_ms });
+        write_facts(&brokers, &[("leader", last)]);
+        let (code, told) = proxy.post(&path).await.ok()?;
+        (code == 503 && told.contains("has the same admin address")).then_some(())
+    })
+    .await
 }
 
 /// At the start of a day, and as well of any later moment, what is of a day before is rolled.
