@@ -2,13 +2,14 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use protocol_ext::header::HEAD_BYTES;
 use protocol_ext::proxy_header;
 use tokio::io::AsyncReadExt;
 
 use crate::buffer::Buffer;
 use crate::error::ConnectionError;
+use crate::reuse::Memory;
 use crate::stream::ReadHalf;
 
 /// Bytes needed to know a request: its length and head.
@@ -46,7 +47,7 @@ pub async fn gather(
     n: usize,
     read: impl FnMut(usize),
 ) -> io::Result<Bytes> {
-    let mut frame = BytesMut::with_capacity(n);
+    let mut frame = Memory::new(n);
     gather_into(&mut frame, buffer, from, n, read).await?;
     Ok(frame.freeze())
 }
@@ -54,7 +55,7 @@ pub async fn gather(
 /// The same for a frame that may have begun. May be dropped at any time and called again: what was
 /// read is in the frame.
 pub async fn gather_into(
-    frame: &mut BytesMut,
+    frame: &mut Vec<u8>,
     buffer: &mut Buffer,
     from: &mut ReadHalf<'_>,
     n: usize,

@@ -21,7 +21,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::tls;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use protocol_ext::batch::crc32c_appended;
@@ -31,6 +31,7 @@ use super::{Listed, Piece, Read, StoreError};
 use crate::config::{S3 as Config, is_plain};
 use crate::fault;
 use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
+use crate::reuse::Memory;
 
 /// Time to reach the service.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -215,7 +216,7 @@ impl S3 {
             let text = format!("\"{said}\" of {key} instead of bytes {offset} to {}", end - 1);
             return Err(StoreError::Garbled(text));
         }
-        let mut object = BytesMut::with_capacity(length);
+        let mut object = Memory::new(length);
         let mut crc = 0;
         loop {
             let chunk = match got.body.try_next().await {
