@@ -1,5 +1,6 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
+mod formats;
 mod health;
 mod placed;
 mod places;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::error::{Blame, ConnectionError};
+pub use formats::Formats;
 pub use health::{Health, Held, StoreOp};
 pub use placed::Placed;
 use places::Places;
@@ -209,6 +211,8 @@ pub struct Metrics {
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
+    /// Values by what they are.
+    pub formats: Formats,
     /// Of the store, the budget and the cluster.
     pub health: Health,
     /// Of the cache that proxies share.
@@ -261,6 +265,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
+        let formats = Formats::new(r);
         let (health, shared, placed) = (Health::new(r), Shared::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
@@ -281,6 +286,7 @@ impl Metrics {
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
+            formats,
             health,
             shared,
             placed,

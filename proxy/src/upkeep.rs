@@ -5,14 +5,18 @@
 //! The first two list the store first and read the logs of the cluster afterwards, so whatever is
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
 //! any log that was read looks like referring to, and nothing at all unless every log that can
-//! refer to an object was read, and the objects are this cluster's.
+//! refer to an object was read, and the objects are this cluster's. Uploads that never became
+//! objects go by their age alone.
 
 mod analyse;
+mod deep;
+mod deletions;
 mod log;
 mod prices;
 mod rehydrate;
 mod scope;
 mod sweep;
+mod uploads;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -236,7 +240,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Err(UpkeepError::Absent(folder.clone()));
     }
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
-    let store = Arc::new(store);
+    let store = Arc::new(store.patient());
     if let Task::Lifecycle { apply, rules } = task {
         println!("{:#}", rules.json());
         if *apply {

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use protocol_ext::pack;
 use protocol_ext::reference::{KeyRing, Reference};
 
 use super::log::{Cluster, Found, Partition, Shown};
 use super::scope::{Scope, hex, opened, topic_of};
-use super::{Progress, Task, UpkeepError};
+use super::uploads::{self, Uploads};
+use super::{Progress, Task, UpkeepError, deep, deletions};
 use crate::config::Config;
 use crate::filters::offload::object_key;
 use crate::store::owner::{self, Owner};
@@ -63,6 +63,7 @@ pub struct Report {
     damaged: Vec<String>,
     marked: Sum,
     deleted: Sum,
+    uploads: Uploads,
 }
 
 impl Report {
@@ -89,6 +90,7 @@ impl Report {
             "unsigned": { "values": self.unsigned, "first": forged },
             "young": sum(self.young), "hidden": sum(self.hidden), "damaged": self.damaged,
             "marked": sum(self.marked), "deleted": sum(self.deleted),
+            "uploads": self.uploads.json(),
         })
     }
 }
@@ -106,6 +108,7 @@ impl fmt::Display for Report {
         let would = if self.dry_run { "(dry run: nothing was changed)" } else { "" };
         line("marked", self.marked, would)?;
         line("deleted", self.deleted, would)?;
+        write!(out, "{}", self.uploads)?;
         writeln!(out, "dangling   {:>9} of {} references", self.dangling.len(), self.references)?;
         list(out, &self.dangling)?;
         if self.unsigned > 0 {
@@ -169,17 +172,21 @@ pub async fn sweep(
             }
         }
     }
-    match task {
-        Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
-        Task::Fsck { deep: false }
-        | Task::Analyse { .. }
-        | Task::Rehydrate(_)
-        | Task::Lifecycle { .. } => {}
+    let order = match task {
+        Task::Fsck { deep } => {
+            if *deep {
+                report.damaged = deep::damaged(store, &stored).await?;
+            }
+            uploads::Order::Tell
+        }
         Task::Gc { dry_run, .. } => {
             report.dry_run = *dry_run;
             collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
+            if *dry_run { uploads::Order::Try } else { uploads::Order::Abort }
         }
-    }
+        Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => return Ok(report),
+    };
+    report.uploads = uploads::tend(store, name, (now, grace_ms), order).await?;
     Ok(report)
 }
 
@@ -211,6 +218,9 @@ async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreErro
             return Ok(found);
         }
         found.extend(page);
+        if fault::on("one-page-listed") {
+            return Ok(found);
+        }
     }
 }
 
@@ -313,28 +323,6 @@ impl Sought<'_> {
     }
 }
 
-/// Reads every pack and checks all its sums.
-async fn check(
-    store: &ObjectStore,
-    stored: &BTreeMap<String, Listed>,
-    report: &mut Report,
-) -> Result<(), StoreError> {
-    let progress = Progress::new();
-    for (n, (key, listed)) in stored.iter().enumerate() {
-        let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
-        let sound = match store.get(key, 0, bytes).await {
-            Ok(read) => pack::parse(&read.bytes).map(drop).map_err(|error| error.to_string()),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = sound {
-            report.damaged.push(format!("{key}: {why}"));
-        }
-        progress.show("checking", n + 1, stored.len());
-    }
-    Ok(())
-}
-
 /// Deletes the orphans that an earlier pass marked long enough ago; marks the others.
 async fn collect(
     store: &ObjectStore,
@@ -365,7 +353,7 @@ async fn collect(
         let since = marks.get(key).copied().unwrap_or(now);
         if since <= marked_before || fault::on("gc-in-one-pass") {
             report.deleted.add(listed);
-            deletable.push(key);
+            deletable.push(key.as_str());
         } else {
             report.marked.add(listed);
             kept.push_str(&format!("{since} {key}\n"));
@@ -375,18 +363,12 @@ async fn collect(
         return Ok(());
     }
     // Deletions come first: a crash between leaves marks of objects that are gone: no harm.
-    let progress = Progress::new();
-    for (n, key) in deletable.iter().enumerate() {
-        store.delete(key).await?;
-        progress.show("deleting", n + 1, deletable.len());
-    }
+    deletions::delete(store, &deletable, "deleting").await?;
     if !kept.is_empty() {
         store.put(&format!("{folder}{now:020}"), &[Piece::of(kept)]).await?;
     }
-    for listed in old {
-        store.delete(&listed.key).await?;
-    }
-    Ok(())
+    let old: Vec<&str> = old.iter().map(|listed| listed.key.as_str()).collect();
+    deletions::delete(store, &old, "removing marks").await
 }
 
 /// Where marks are kept.

@@ -281,6 +281,33 @@ fn mutants_of_losses() -> Vec<Mutant> {
     ]
 }
 
+/// What a service may do to upkeep, and what is left in a bucket.
+fn mutants_of_buckets() -> Vec<Mutant> {
+    use upkeep::bucket;
+    vec![
+        mutant!("one-page-listed", bucket::every_page_counts, "deleted at first"),
+        mutant!("listing-asked-once", bucket::listings_are_asked_for_again, "objects listed"),
+        mutant!("silence-waited-for", bucket::listings_are_asked_for_again, "upkeep: not within"),
+        mutant!("look-asked-once", bucket::looks_are_asked_for_again, "dangling references"),
+        mutant!("deletion-asked-once", bucket::deletions_are_asked_for_again, "by a busy store"),
+        mutant!("upkeep-impatient", bucket::upkeep_has_time, "in a busy store"),
+        mutant!("deletions-one-by-one", bucket::deletions_overlap, "1 deletions at once"),
+        mutant!("deep-reads-whole", bucket::long_packs_are_read_in_ranges, "asked for at once"),
+        mutant!("uploads-left", bucket::broken_off_uploads_go, "uploads left by gc"),
+        mutant!("young-uploads-aborted", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("any-upload-is-ours", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("one-page-of-uploads", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("uploads-asked-once", bucket::uploads_are_asked_for_again, "in spite of trouble"),
+        mutant!(
+            "upload-unaborted",
+            store::a_part_that_is_not_answered_leaves_nothing,
+            "parts of the late attempt"
+        ),
+        mutant!("one-part-analysed", upkeep::every_segment_is_analysed, "records, large ones"),
+        mutant!("formats-untold", offload::formats_are_counted, "of format jpeg"),
+    ]
+}
+
 /// Who is given values and when, and what becomes of objects.
 fn mutants_of_values() -> Vec<Mutant> {
     use upkeep::life;
@@ -733,6 +760,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut survived = Vec::new();
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
+    mutants.extend(mutants_of_buckets());
     mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_values());
     mutants.extend(mutants_of_shared_values());
