@@ -1,5 +1,6 @@
 //! Upkeep: what nothing refers to goes in two passes, what something refers to never.
 
+pub mod index;
 pub mod life;
 
 use std::path::{Path, PathBuf};
