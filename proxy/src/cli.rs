@@ -63,6 +63,9 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value = "24",
             value_parser = clap::value_parser!(u64).range(1..))]
         grace_hours: u64,
+        /// Read every log from its beginning, also what earlier runs left an index of.
+        #[arg(long)]
+        whole_logs: bool,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,

@@ -5,12 +5,13 @@
 //! The first two list the store first and read the logs of the cluster afterwards, so whatever is
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
 //! any log that was read looks like referring to, and nothing at all unless every log that can
-//! refer to an object was read, and the objects are this cluster's. Uploads that never became
-//! objects go by their age alone.
+//! refer to an object was read, now or by an earlier `gc` that left an `index` of it, and the
+//! objects are this cluster's. Uploads that never became objects go by their age alone.
 
 mod analyse;
 mod deep;
 mod deletions;
+mod index;
 mod log;
 mod prices;
 mod rehydrate;
@@ -46,6 +47,8 @@ pub enum Task {
         deleted_topics: bool,
         /// Hours between the two passes, and an object's least age.
         grace_hours: u64,
+        /// Reads logs that an index of an earlier run knows, too.
+        whole_logs: bool,
     },
     /// Copy a topic to another one, with the values in it.
     Rehydrate(Order),

@@ -308,6 +308,40 @@ fn mutants_of_buckets() -> Vec<Mutant> {
     ]
 }
 
+/// What `gc` need not read again.
+fn mutants_of_indexes() -> Vec<Mutant> {
+    use upkeep::index;
+    vec![
+        mutant!("index-unread", index::a_second_gc_reads_what_is_new, "by the second gc"),
+        mutant!("index-forgets-packs", index::a_second_gc_reads_what_is_new, "by the third gc"),
+        mutant!("index-never-forgets", index::packs_before_the_start_go, "the log begins later"),
+        mutant!("index-by-record", index::a_batch_over_the_start_keeps_its_object, "over the"),
+        mutant!("index-start-ignored", index::a_log_that_begins_earlier_is_read_whole, "earlier"),
+        mutant!(
+            "index-trusted-after-truncation",
+            index::a_truncated_log_is_read_whole,
+            "a value is gone"
+        ),
+        mutant!("index-epoch-ignored", index::another_leaders_batch_is_another, "a value is gone"),
+        mutant!("index-of-two-logs", index::two_logs_are_no_index, "a value is gone"),
+        mutant!(
+            "index-trusted-when-damaged",
+            index::a_damaged_index_is_not_used,
+            "with a damaged index"
+        ),
+        mutant!(
+            "index-trusted-after-recreation",
+            index::a_topic_made_anew_has_no_index,
+            "a value is gone"
+        ),
+        mutant!(
+            "compacted-logs-indexed",
+            index::compacted_logs_are_read_whole,
+            "was compacted away"
+        ),
+    ]
+}
+
 /// Who is given values and when, and what becomes of objects.
 fn mutants_of_values() -> Vec<Mutant> {
     use upkeep::life;
@@ -761,6 +795,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
     mutants.extend(mutants_of_buckets());
+    mutants.extend(mutants_of_indexes());
     mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_values());
     mutants.extend(mutants_of_shared_values());

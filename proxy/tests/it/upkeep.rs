@@ -1,6 +1,7 @@
 //! Upkeep: what nothing refers to goes in two passes, what something refers to never.
 
 pub mod bucket;
+pub mod index;
 pub mod life;
 
 use std::path::{Path, PathBuf};
