@@ -225,6 +225,10 @@ pub struct Metrics {
     pub offload_late: Counter,
     /// Reads of the store that were asked twice.
     pub offload_hedged: Counter,
+    /// Bytes of records from brokers that had no room beside values.
+    pub offload_surplus: Counter,
+    /// Fetch requests that asked brokers for less than their clients did.
+    pub offload_lowered: Counter,
     /// Legacy message sets that record features passed by.
     pub legacy_batches: Counter,
     routed_parts: [Counter; PART_RESULTS.len()],
@@ -275,6 +279,10 @@ impl Metrics {
         let offload_late = counter(r, "offload_late", help);
         let help = "Reads of the store that were asked twice since the first took long";
         let offload_hedged = counter(r, "offload_hedged", help);
+        let help = "Bytes of records from brokers that had no room in an answer with values";
+        let offload_surplus = counter(r, "offload_surplus_bytes", help);
+        let help = "Fetch requests that asked for less of a log, since values take the room";
+        let offload_lowered = counter(r, "offload_lowered_fetches", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
         let (routed_parts, [producer_look_ups, producer_entries], odd_topics) = routed(r);
@@ -296,6 +304,8 @@ impl Metrics {
                 .map(|result| offload_cache.get_or_create(&Found { result }).clone()),
             offload_late,
             offload_hedged,
+            offload_surplus,
+            offload_lowered,
             registry: Mutex::new(registry),
             traffic,
             errors,

@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::harness::{Checked, Faults};
 use crate::rehydrate::refusals;
 use crate::{
-    addresses, brokers, budget, exact, followers, full, holders, hostile, lifecycle, log_shapes,
-    lost, many_batches, offload, order, origin, overstay, passthrough, permissions, reach, refused,
-    rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails, tls, upkeep,
-    versions,
+    addresses, brokers, budget, exact, followers, full, holders, hostile, inflation, lifecycle,
+    log_shapes, lost, many_batches, offload, order, origin, overstay, passthrough, permissions,
+    reach, refused, rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails, tls,
+    upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -361,6 +361,27 @@ fn mutants_of_values() -> Vec<Mutant> {
             "half-files-kept=return;disk-full=1*off->5*return;store-rest-ms=return(3000)",
             full::what_cannot_be_kept_is_refused,
             "half files"
+        ),
+        mutant!("inflation-unlearned", inflation::a_backlog_is_sent_about_once, "brokers sent"),
+        mutant!(
+            "inflation-unlearned",
+            inflation::sessions_are_sent_about_what_they_use,
+            "brokers sent"
+        ),
+        mutant!(
+            "inflation-unlearned",
+            routed::stored::a_routed_backlog_is_sent_about_once,
+            "brokers sent"
+        ),
+        mutant!(
+            "inflation-kept",
+            inflation::plain_records_come_in_full_again,
+            "plain records come in"
+        ),
+        mutant!(
+            "waited-bytes-undercut",
+            inflation::no_broker_waits_for_what_it_may_not_give,
+            "and may give"
         ),
         mutant!("gc-forgets-logs", life::a_retry_leaves_an_orphan, "objects left by gc"),
         mutant!("gc-forgets-logs", life::compacted_values_go, "orphans, dangling"),
