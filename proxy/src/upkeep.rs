@@ -259,7 +259,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         println!("{}", text.trim_end());
         return Ok(done.is_whole());
     }
-    let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
+    let report = Box::pin(sweep::sweep(config, (&store, &keys), &mut cluster, task)).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());
     Ok(report.is_sound())

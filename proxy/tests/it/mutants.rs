@@ -12,8 +12,8 @@ use crate::rehydrate::refusals;
 use crate::{
     addresses, brokers, budget, exact, followers, full, holders, hostile, inflation, lifecycle,
     log_shapes, lost, many_batches, offload, order, origin, overstay, passthrough, permissions,
-    reach, refused, rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails, tls,
-    upkeep, versions,
+    reach, refused, rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails,
+    tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;

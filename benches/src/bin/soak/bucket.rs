@@ -27,8 +27,7 @@ pub struct Bucket {
 impl Bucket {
     /// The one that the environment names, as compose/s3.sh prints it.
     pub fn open() -> Result<Self> {
-        let told =
-            |name: &'static str| std::env::var(name).map_err(|_| SoakError::Untold(name));
+        let told = |name: &'static str| std::env::var(name).map_err(|_| SoakError::Untold(name));
         let (access, secret) = (told("MINIO_ACCESS_KEY")?, told("MINIO_SECRET_KEY")?);
         let config = config::Builder::new()
             .http_client(aws_smithy_http_client::Builder::new().build_http())

@@ -54,9 +54,8 @@ pub fn create_topics(load: &Load, replicas: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(&load.proxy, "soak-admin", load)
         .create()
         .map_err(SoakError::kafka("admin client"))?;
-    let topic = |name: &'static str| {
-        NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas))
-    };
+    let topic =
+        |name: &'static str| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas));
     let topics: Vec<_> = load.topics().iter().copied().map(topic).collect();
     let options = AdminOptions::new().operation_timeout(Some(TOPICS_MAX));
     let runtime =

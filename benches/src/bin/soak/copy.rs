@@ -94,8 +94,7 @@ mod tests {
 
     /// A copy with these counters at the offsets from 0 on, where 0 and 4 are wanted.
     fn compared(counters: &[usize], length: usize) -> Copied {
-        let values =
-            (0..8).map(|counter| Fingerprint::of(&record::write(&identity(counter), 150)));
+        let values = (0..8).map(|counter| Fingerprint::of(&record::write(&identity(counter), 150)));
         let accounts = [Account { values: values.collect(), ..Account::default() }];
         let wanted = [vec![identity(0), identity(4)]];
         let mut comparison = Comparison::new(&accounts, &wanted, 1);

@@ -37,9 +37,10 @@ pub async fn policies(
         let request = DescribeConfigsRequest::default().with_resources(resources.collect());
         let api = (api::DESCRIBE_CONFIGS, DESCRIBE_CONFIGS_VERSION);
         let answer: DescribeConfigsResponse = cluster.ask(None, api, &request).await?;
-        let told = answer.results.iter().filter_map(|topic| {
-            Some((topic.resource_name.to_string(), policy(topic)?))
-        });
+        let told = answer
+            .results
+            .iter()
+            .filter_map(|topic| Some((topic.resource_name.to_string(), policy(topic)?)));
         found.extend(told);
     }
     Ok(found)
