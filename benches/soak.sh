@@ -2,21 +2,28 @@
 # Kill -9 of Firebreak again and again under idempotent and transactional load on a real Kafka.
 #
 #   benches/soak.sh [--seconds 300] [--kill-every 5] [--brokers 1|3] [--seed N] [--keep]
-#                   [--store local|moto|versitygw] [-- MORE FLAGS OF soak]
+#                   [--store local|moto|versitygw] [--large N] [--gap-p99-max 1.5]
+#                   [-- MORE FLAGS OF soak]
 #
-# Starts Kafka and Firebreak (offload above 10,000 bytes, a local store or an S3 service), has `soak`
-# drive and kill, then everything is read back and compared. Then the store is looked at: `fsck
-# --deep`, both passes of `gc` with a clock that is days ahead, `fsck` again: nothing that is
-# referred to may be missing or damaged, and nothing may be left that no log refers to. Exit code 1
-# when a count that must be zero is not, one that must not be is, or the gap that clients see is too
-# long. --seconds 30 is for everyday. When a run fails its logs stay, with --keep also the broker's
-# log and the objects. FIREBREAK_BIN and SOAK_BIN name built programs, CARGO another cargo.
+# Starts Kafka and Firebreak (offload above 10,000 bytes, a local store or an S3 service), has
+# `soak` drive and kill, then everything is read back and compared, and one topic is copied by
+# `rehydrate` and read without a proxy. Then the store is looked at: `fsck --deep`, both passes of
+# `gc` days later, `fsck` again: nothing that is referred to may be missing or damaged, and nothing
+# may be left that no log refers to. The last line sums up. Exit code 1 when a count that must be
+# zero is not, one that must not be is, or the gap that clients see is too long.
+#
+# --large N: producers with values of 1-9 MB and some longer than 32 MiB, which an S3 service gets
+# in parts; half of the kills come while parts are sent. By default 2 with an S3 service, else none.
+# --gap-p99-max S: bar for the p99 of that gap. With an S3 service it may be longer by twice the p99
+# of PUTs that `soak` makes beside the load straight to the service (-- --puts-allowed 0: by none).
+# --seconds 30 is for everyday. When a run fails its logs stay, with --keep also the broker's log
+# and the objects. FIREBREAK_BIN and SOAK_BIN name built programs, CARGO another cargo.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../compose/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../compose/lib.sh"
 
 seconds=300 kill_every=5 brokers=1 seed=$((RANDOM * 32768 + RANDOM)) keep=no threshold=10000
-store=local more=()
+store=local large= gap_p99_max=1.5 more=()
 export PYTHONDONTWRITEBYTECODE=1
 
 usage() { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; }
@@ -30,6 +37,8 @@ parse() {
         --seed) seed=${2:?--seed wants a value} && shift 2 ;;
         --keep) keep=yes && shift ;;
         --store) store=${2:?--store wants a value} && shift 2 ;;
+        --large) large=${2:?--large wants a value} && shift 2 ;;
+        --gap-p99-max) gap_p99_max=${2:?--gap-p99-max wants a value} && shift 2 ;;
         --) shift && more=("$@") && break ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
@@ -37,6 +46,9 @@ parse() {
     done
     [[ $seconds$kill_every$brokers$seed =~ ^[0-9]+$ ]] || die "numbers are wanted"
     [[ $store =~ ^(local|moto|versitygw)$ ]] || die "--store wants local, moto or versitygw"
+    if [ -z "$large" ]; then large=$([ "$store" = local ] && echo 0 || echo 2); fi
+    [[ $large =~ ^[0-9]+$ ]] || die "--large wants a number"
+    [[ $gap_p99_max =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--gap-p99-max wants seconds"
     [ "$seconds" -ge 10 ] && [ "$kill_every" -ge 1 ] || die "at least 10 s, a kill every 1 s"
 }
 
@@ -98,36 +110,42 @@ start_store() {
     set +a
 }
 
-# The store after the load: two passes of gc by a clock that is days ahead, fsck before and behind.
-# The strict service refuses signatures of another day, so nothing is collected there.
+# tend DAYS COMMAND...: upkeep so many days from now, two more than the one before. versitygw
+# refuses signatures of another day: what it keeps is made older in the place of a clock ahead.
+tend() {
+    local days=$1 ahead=()
+    shift
+    if [ "$store" = versitygw ]; then
+        "$compose/s3.sh" age --hours 48 --dir "$work/s3"
+    else
+        ahead=(env DONT_FAKE_MONOTONIC=1 faketime -f "+${days}d")
+    fi
+    "${ahead[@]}" "$firebreak" "$@" --json --config "$work/firebreak.toml"
+}
+
+# unfinished FILE: what was broken off while it was stored, one a line that ends with its bytes. No
+# file where that cannot be told.
+unfinished() {
+    if [ "$store" = local ]; then
+        find "$work/objects/pending" -type f -printf '%f %s\n' >"$1"
+    else
+        "$compose/s3.sh" uploads --dir "$work/s3" >"$1"
+    fi || rm -f "$1"
+}
+
+# The store after the load: fsck, two passes of gc, fsck, and what was broken off before and after.
 look_after() {
-    local tend=("$firebreak") days=0
+    local days
     stop_pid "$work/firebreak.pid" "$work/firebreak.toml"
+    unfinished "$work/uploads-before"
     "$firebreak" fsck --deep --json --config "$work/firebreak.toml" >"$work/fsck.json" ||
         say "fsck found something"
-    if [ "$store" != versitygw ]; then
-        for days in 2 4; do
-            DONT_FAKE_MONOTONIC=1 faketime -f "+${days}d" "$firebreak" gc --json --config "$work/firebreak.toml" \
-                >"$work/gc-$days.json" || say "gc failed"
-        done
-        tend=(env DONT_FAKE_MONOTONIC=1 faketime -f +6d "$firebreak")
-    fi
-    "${tend[@]}" fsck --deep --json --config "$work/firebreak.toml" >"$work/after.json" ||
-        say "fsck found something behind gc"
-    python3 - "$work" "$days" <<'PYTHON'
-import json, sys
-work, days = sys.argv[1], int(sys.argv[2])
-read = lambda name: json.load(open(f"{work}/{name}.json"))
-before, after = read("fsck"), read("after")
-bad = sum(len(report[what]) for report in (before, after) for what in ("dangling", "damaged"))
-left = after["orphans"]["objects"] + after["young"]["objects"] + after["hidden"]["objects"]
-deleted = sum(read(f"gc-{d}")["deleted"]["objects"] for d in (2, 4)) if days else 0
-unreferred = sum(before[what]["objects"] for what in ("orphans", "young"))
-print(f"store: {before['stored']['objects']} objects, {before['references']} references, "
-      f"{bad} dangling or damaged, {unreferred} objects no log refers to, {deleted} deleted, "
-      f"{left} left by gc")
-sys.exit(1 if bad or (days and left) or not before["references"] else 0)
-PYTHON
+    for days in 2 4; do
+        tend "$days" gc >"$work/gc-$days.json" || say "gc failed"
+    done
+    unfinished "$work/uploads-after"
+    tend 6 fsck --deep >"$work/after.json" || say "fsck found something behind gc"
+    python3 "$repo/benches/harness/soak.py" "$work" "$out" "$store"
 }
 
 finish() {
@@ -164,15 +182,18 @@ build
 work=$(mktemp -d "${TMPDIR:-/tmp}/firebreak-soak.XXXXXX")
 trap finish EXIT
 trap 'exit 130' INT TERM
+# A copy with large values is written in requests of up to 76 MB.
+if [ "$large" -gt 0 ]; then export KAFKA_HEAP_MB=${KAFKA_HEAP_MB:-1024}; fi
 direct=$("$compose/kafka.sh" start --brokers "$brokers" --dir "$work/kafka")
 start_store
 write_config
 machine
+if [ "$store" != local ]; then more=(--s3 "${more[@]}"); fi
 # In the background, so that a signal to this script is not put off until the load has ended.
 "$soak" --firebreak "$firebreak" --config "$work/firebreak.toml" --proxy "$proxy" \
     --brokers "$direct" --replicas "$brokers" --threshold "$threshold" --dir "$work" \
     --out "$out" --seconds "$seconds" --kill-every "$kill_every" --seed "$seed" \
-    "${more[@]}" &
+    --large "$large" --gap-p99-max "$gap_p99_max" "${more[@]}" &
 echo $! >"$work/soak.pid"
 passed=0
 wait $! || passed=$?

@@ -11,12 +11,17 @@ set -euo pipefail
 usage() {
     cat <<'USAGE'
 usage: compose/s3.sh start [--kind moto|versitygw] [--dir DIR]
-       compose/s3.sh stop | flip [--dir DIR]
+       compose/s3.sh stop | flip | uploads [--dir DIR]
+       compose/s3.sh age [--hours N] [--dir DIR]
 
-start  prints MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and S3_BUCKET, ready to be sourced
-stop   ends the process by pid; DIR keeps its log (and versitygw's objects)
-flip   changes one byte of the largest object
-DIR    default: .cache/run/s3
+start    prints MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and S3_BUCKET, to be sourced
+stop     ends the process by pid; DIR keeps its log (and versitygw's objects)
+flip     changes one byte of the largest object
+uploads  prints uploads in parts that are neither complete nor aborted, one a line: key, id,
+         parts, bytes
+age      makes objects and uploads of versitygw N hours older (default: 48), and the times in what
+         `firebreak gc` has marked: it refuses signatures by a clock that is ahead
+DIR      default: .cache/run/s3
 USAGE
 }
 
@@ -57,6 +62,8 @@ start() {
     local python port gateway
     python=$(python_of_s3)
     mkdir -p "$dir"
+    # moto keeps a file open for every object of more than 5 MB.
+    ulimit -Sn "$(ulimit -Hn)" || true
     port=$(python3 "$compose/net.py" free-ports 1)
     if [ "$kind" = moto ]; then
         spawn "$dir/pid" "$dir/log" "$python/moto_server" -H 127.0.0.1 -p "$port"
@@ -112,21 +119,64 @@ print(f"  flipped one bit of byte {len(body) // 2} of {largest}")
 PYTHON
 }
 
+uploads() {
+    local python endpoint
+    python=$(python_of_s3)
+    endpoint=$(sed -n 's/^MINIO_ENDPOINT=//p' "$dir/env")
+    AWS_ACCESS_KEY_ID=$access AWS_SECRET_ACCESS_KEY=$secret AWS_DEFAULT_REGION=us-east-1 \
+        "$python/python" - "http://$endpoint" "$bucket" <<'PYTHON'
+import sys, boto3
+endpoint, bucket = sys.argv[1:]
+client = boto3.client("s3", endpoint_url=endpoint)
+for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+    for upload in page.get("Uploads", []):
+        one = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        pages = client.get_paginator("list_parts").paginate(**one)
+        sizes = [part["Size"] for parts in pages for part in parts.get("Parts", [])]
+        print(upload["Key"], upload["UploadId"], len(sizes), sum(sizes))
+PYTHON
+}
+
+age() {
+    [ -d "$dir/objects/$bucket" ] || die "$dir has no objects of versitygw"
+    python3 - "$dir/objects/$bucket" "$hours" <<'PYTHON'
+import os, pathlib, sys
+root, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2]) * 3600
+marks = root / "upkeep" / "v1" / "marks"
+for mark in marks.glob("*/*"):
+    aged = []
+    for line in mark.read_text().splitlines():
+        at, key = line.split(" ", 1)
+        aged.append(f"{int(at) - seconds * 1000} {key}\n")
+    mark.write_text("".join(aged))
+# Folders too: the time of an upload is that of the folder with its parts.
+for folder, folders, files in os.walk(root):
+    for name in folders + files:
+        path = os.path.join(folder, name)
+        at = os.stat(path).st_mtime - seconds
+        os.utime(path, (at, at))
+PYTHON
+}
+
 action=${1:-}
 [ $# = 0 ] || shift
-kind=moto dir=$cache/run/s3
+kind=moto dir=$cache/run/s3 hours=48
 while [ $# -gt 0 ]; do
     case $1 in
     --kind) kind=${2:?--kind wants a value} && shift 2 ;;
     --dir) dir=${2:?--dir wants a value} && shift 2 ;;
+    --hours) hours=${2:?--hours wants a value} && shift 2 ;;
     *) usage >&2 && exit 2 ;;
     esac
 done
 [[ $kind =~ ^(moto|versitygw)$ ]] || die "--kind wants moto or versitygw"
+[[ $hours =~ ^[0-9]+$ ]] || die "--hours wants a number"
 case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 case $action in
 start) start ;;
 flip) flip ;;
+uploads) uploads ;;
+age) age ;;
 stop) stop_pid "$dir/pid" 127.0.0.1 ;;
 -h | --help) usage ;;
 *) usage >&2 && exit 2 ;;

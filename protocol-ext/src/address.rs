@@ -103,6 +103,7 @@ impl<A: Addresses> Visit for Rewrite<'_, A> {
             | Role::Acquired
             | Role::SessionId
             | Role::Replica
+            | Role::PartitionBytes
             | Role::AbortedProducer
             | Role::AbortedFrom => None,
         }

@@ -13,6 +13,7 @@ mod describe_producers;
 mod describe_quorum;
 mod fault;
 mod fetch;
+mod fetch_sessions;
 mod find_coordinator;
 mod init_producer_id;
 mod list_offsets;
@@ -37,6 +38,7 @@ use crate::header::{self, Head};
 use crate::wire::WireError;
 
 pub use fault::{Fault, Step};
+pub use fetch_sessions::FetchSessions;
 pub use log::FakeLog;
 pub use sasl::FakeSession;
 pub use share_fetch::Locks;
@@ -122,6 +124,8 @@ pub struct FakeCluster {
     pub strict: bool,
     /// Offsets that groups committed: topic, partition and offset, oldest first.
     pub commits: Vec<(String, i32, i64)>,
+    /// Fetch sessions; `None`: every request is answered as it stands.
+    pub fetch_sessions: Option<FetchSessions>,
     /// What share consumers acquired; `None`: they get everything each time.
     pub locks: Option<Locks>,
     /// Every request that came, oldest first.
@@ -199,6 +203,7 @@ impl FakeCluster {
             moved: None,
             refusing: Vec::new(),
             erring: Vec::new(),
+            fetch_sessions: None,
             locks: None,
             leaderless: Vec::new(),
             down: Vec::new(),

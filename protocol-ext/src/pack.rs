@@ -2,11 +2,11 @@
 //!
 //! Flow: `PackWriter::add` gives each part its offset; the object is `head`, the parts one after
 //! the other, `footer`. A reader needs no footer (a reference has offset and lengths); upkeep reads
-//! `PackHead::parse`, then `Footer::parse` at the end, then `entries`.
+//! `PackHead::parse`, then `Footer::parse` at the end, then `entries`, and sums parts by `Sums`.
 //! Invariant: parts lie without gaps between head and footer, and one CRC covers head and footer.
 //! See docs/pack-format.md.
 
-use crate::batch::{crc32c, crc32c_of};
+use crate::batch::{crc32c, crc32c_appended, crc32c_of};
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 64;
@@ -267,6 +267,42 @@ impl Part {
     }
 }
 
+/// Checks the stored bytes of parts as they come, from the first byte behind the head on.
+#[derive(Clone, Debug)]
+pub struct Sums<'a> {
+    /// Those that are not complete.
+    parts: &'a [Part],
+    /// Bytes that came of the first of them, and their CRC.
+    came: usize,
+    crc: u32,
+}
+
+impl<'a> Sums<'a> {
+    /// Nothing has come of these parts, which lie one behind the other.
+    pub fn new(parts: &'a [Part]) -> Self {
+        Self { parts, came: 0, crc: 0 }
+    }
+
+    /// Takes the bytes that come next. Fails at the first part whose bytes are not what they were,
+    /// and at bytes behind the last one.
+    pub fn add(&mut self, mut bytes: &[u8]) -> Result<(), PackError> {
+        while let Some((part, rest)) = self.parts.split_first() {
+            let stored_bytes = part.stored_bytes as usize;
+            let (now, later) = bytes.split_at(bytes.len().min(stored_bytes - self.came));
+            self.crc = crc32c_appended(self.crc, now);
+            self.came += now.len();
+            if self.came < stored_bytes {
+                return Ok(());
+            }
+            if self.crc != part.stored_crc {
+                return Err(PackError::Crc { stored: part.stored_crc, computed: self.crc });
+            }
+            (self.parts, self.came, self.crc, bytes) = (rest, 0, 0, later);
+        }
+        if bytes.is_empty() { Ok(()) } else { Err(PackError::Lengths) }
+    }
+}
+
 /// Reads a whole object: head and parts, the stored bytes of every part checked.
 pub fn parse(object: &[u8]) -> Result<(PackHead, Vec<Part>), PackError> {
     let head = PackHead::parse(object)?;
@@ -399,6 +435,26 @@ mod tests {
             let at = at.index(object.len());
             object[at] ^= change;
             prop_assert!(parse(&object).is_err());
+        }
+
+        #[test]
+        fn bytes_that_come_in_pieces_are_summed_like_the_whole(
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..100), 1..9),
+            piece in 1..150usize, at: prop::sample::Index, change: u8,
+        ) {
+            let mut bytes = values.concat();
+            let parts: Vec<_> = values.iter().zip(0..).map(|(v, n)| part(v, v, n)).collect();
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= change;
+            }
+            let mut sums = Sums::new(&parts);
+            let sound = bytes.chunks(piece).all(|piece| sums.add(piece).is_ok());
+            prop_assert_eq!(sound, change == 0 || bytes.is_empty());
+            if sound {
+                prop_assert_eq!(sums.add(&[]), Ok(()));
+                prop_assert_eq!(sums.add(&[0]), Err(PackError::Lengths));
+            }
         }
 
         #[test]

@@ -48,6 +48,8 @@ pub enum Role {
     SessionId,
     /// Fetch: id of the follower that asks; negative for everybody else.
     Replica,
+    /// Fetch: bytes of a partition that are asked for at most.
+    PartitionBytes,
     /// Fetch: producer of a transaction that was aborted, as readers of committed records are told.
     AbortedProducer,
     /// Fetch: its first offset.

@@ -41,14 +41,15 @@ pub enum Command {
     /// that cannot be told.
     #[command(after_help = "Example:\n  firebreak fsck --config firebreak.toml --deep")]
     Fsck {
-        /// Read every stored object and check its sums.
+        /// Read every stored object and check its sums, many at once and in bounded memory.
         #[arg(long)]
         deep: bool,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,
     },
-    /// Remove stored values that no log refers to, in two passes: mark, then delete.
+    /// Remove stored values that no log refers to, in two passes: mark, then delete. Also what is
+    /// left of uploads that were broken off.
     #[command(after_help = "Example:\n  firebreak gc --config firebreak.toml --dry-run")]
     Gc {
         /// Say what would be done.
@@ -58,10 +59,13 @@ pub enum Command {
         /// configuration may not see them.
         #[arg(long)]
         deleted_topics: bool,
-        /// Hours from the mark to the deletion; younger objects are left alone.
+        /// Hours from the mark to the deletion; younger objects and uploads are left alone.
         #[arg(long, value_name = "N", default_value = "24",
             value_parser = clap::value_parser!(u64).range(1..))]
         grace_hours: u64,
+        /// Read every log from its beginning, also what earlier runs left an index of.
+        #[arg(long)]
+        whole_logs: bool,
         /// The configuration and the form of what is printed.
         #[command(flatten)]
         upkeep: UpkeepArgs,

@@ -54,6 +54,16 @@ pub const STORE_BYTES_PER_SECOND_MIN: usize = 2 * 1024 * 1024;
 /// Time for all attempts: clients wait 30 s for an answer.
 pub const STORE_BUDGET: Duration = Duration::from_secs(20);
 
+/// What a page of a listing may take besides the time for any answer: services look through more
+/// than they tell.
+pub const STORE_PAGE: Duration = Duration::from_secs(6);
+
+/// The same of a directory, which is listed whole.
+pub const LOCAL_LISTING: Duration = Duration::from_secs(600);
+
+/// Objects that upkeep reads or removes at once.
+pub const UPKEEP_AT_ONCE: usize = 16;
+
 /// Files of a local store that are written, read or listed at once. Work on a disk that hangs goes
 /// on though nobody waits for it, and holds a thread and its bytes.
 pub const LOCAL_AT_ONCE: usize = 64;

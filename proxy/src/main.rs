@@ -24,8 +24,8 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => start(&args),
         Some(Command::Check { file, config }) => check(file.or(config).as_deref()),
         Some(Command::Fsck { deep, upkeep }) => tend(&upkeep, &Task::Fsck { deep }),
-        Some(Command::Gc { dry_run, deleted_topics, grace_hours, upkeep }) => {
-            tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours })
+        Some(Command::Gc { dry_run, deleted_topics, grace_hours, whole_logs, upkeep }) => {
+            tend(&upkeep, &Task::Gc { dry_run, deleted_topics, grace_hours, whole_logs })
         }
         Some(Command::Rehydrate { topic, to, mark_missing, keep_unsigned, upkeep }) => {
             let order = Order { topic, to, mark_missing, keep_unsigned };

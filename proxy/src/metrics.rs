@@ -1,5 +1,6 @@
 //! Every metric, with handles that are resolved once: no label is looked up on the data path.
 
+mod formats;
 mod health;
 mod placed;
 mod places;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::error::{Blame, ConnectionError};
+pub use formats::Formats;
 pub use health::{Health, Held, StoreOp};
 pub use placed::Placed;
 use places::Places;
@@ -209,6 +211,8 @@ pub struct Metrics {
     paused: [Counter<f64, std::sync::atomic::AtomicU64>; SIDES.len()],
     offload_bytes: [Counter; OFFLOAD_OPS.len()],
     offload_objects: [Counter; OFFLOAD_OPS.len()],
+    /// Values by what they are.
+    pub formats: Formats,
     /// Of the store, the budget and the cluster.
     pub health: Health,
     /// Of the cache that proxies share.
@@ -221,6 +225,10 @@ pub struct Metrics {
     pub offload_late: Counter,
     /// Reads of the store that were asked twice.
     pub offload_hedged: Counter,
+    /// Bytes of records from brokers that had no room beside values.
+    pub offload_surplus: Counter,
+    /// Fetch requests that asked brokers for less than their clients did.
+    pub offload_lowered: Counter,
     /// Legacy message sets that record features passed by.
     pub legacy_batches: Counter,
     routed_parts: [Counter; PART_RESULTS.len()],
@@ -261,6 +269,7 @@ impl Metrics {
         r.register("reads_paused_seconds", help, paused.clone());
         r.register("offload_bytes", "Bytes of large values", offload_bytes.clone());
         r.register("offload_objects", "Large values", offload_objects.clone());
+        let formats = Formats::new(r);
         let (health, shared, placed) = (Health::new(r), Shared::new(r), Placed::new(r));
         let help = "Certificates and other files that changed and were read again";
         r.register("file_reloads", help, reloads.clone());
@@ -270,6 +279,10 @@ impl Metrics {
         let offload_late = counter(r, "offload_late", help);
         let help = "Reads of the store that were asked twice since the first took long";
         let offload_hedged = counter(r, "offload_hedged", help);
+        let help = "Bytes of records from brokers that had no room in an answer with values";
+        let offload_surplus = counter(r, "offload_surplus_bytes", help);
+        let help = "Fetch requests that asked for less of a log, since values take the room";
+        let offload_lowered = counter(r, "offload_lowered_fetches", help);
         let help = "Batches of message formats 0 and 1, which record features pass by";
         let legacy_batches = counter(r, "legacy_batches", help);
         let (routed_parts, [producer_look_ups, producer_entries], odd_topics) = routed(r);
@@ -281,6 +294,7 @@ impl Metrics {
             offload_bytes: OFFLOAD_OPS.map(|op| offload_bytes.get_or_create(&Op { op }).clone()),
             offload_objects: OFFLOAD_OPS
                 .map(|op| offload_objects.get_or_create(&Op { op }).clone()),
+            formats,
             health,
             shared,
             placed,
@@ -290,6 +304,8 @@ impl Metrics {
                 .map(|result| offload_cache.get_or_create(&Found { result }).clone()),
             offload_late,
             offload_hedged,
+            offload_surplus,
+            offload_lowered,
             registry: Mutex::new(registry),
             traffic,
             errors,

@@ -28,6 +28,14 @@ impl Tasks {
         self.begin(task).abort_handle()
     }
 
+    /// Runs `task` on the runtime of whoever calls this, from anywhere: where there is none, as at
+    /// the end of a process, it is left.
+    pub fn spawn_here(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(here) = Handle::try_current() {
+            self.tracker.spawn_on(task, &here);
+        }
+    }
+
     fn begin(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         match &self.on {
             Some(runtime) => self.tracker.spawn_on(task, runtime),

@@ -5,14 +5,19 @@
 //! The first two list the store first and read the logs of the cluster afterwards, so whatever is
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
 //! any log that was read looks like referring to, and nothing at all unless every log that can
-//! refer to an object was read, and the objects are this cluster's.
+//! refer to an object was read, now or by an earlier `gc` that left an `index` of it, and the
+//! objects are this cluster's. Uploads that never became objects go by their age alone.
 
 mod analyse;
+mod deep;
+mod deletions;
+mod index;
 mod log;
 mod prices;
 mod rehydrate;
 mod scope;
 mod sweep;
+mod uploads;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +47,8 @@ pub enum Task {
         deleted_topics: bool,
         /// Hours between the two passes, and an object's least age.
         grace_hours: u64,
+        /// Reads logs that an index of an earlier run knows, too.
+        whole_logs: bool,
     },
     /// Copy a topic to another one, with the values in it.
     Rehydrate(Order),
@@ -236,7 +243,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         return Err(UpkeepError::Absent(folder.clone()));
     }
     let store = ObjectStore::open(settings, Failures::default()).map_err(StoreError::Io)?;
-    let store = Arc::new(store);
+    let store = Arc::new(store.patient());
     if let Task::Lifecycle { apply, rules } = task {
         println!("{:#}", rules.json());
         if *apply {
@@ -252,7 +259,7 @@ pub async fn run(config: &Config, task: &Task, json: bool) -> Result<bool, Upkee
         println!("{}", text.trim_end());
         return Ok(done.is_whole());
     }
-    let report = sweep::sweep(config, (&store, &keys), &mut cluster, task).await?;
+    let report = Box::pin(sweep::sweep(config, (&store, &keys), &mut cluster, task)).await?;
     let text = if json { report.json().to_string() } else { report.to_string() };
     println!("{}", text.trim_end());
     Ok(report.is_sound())

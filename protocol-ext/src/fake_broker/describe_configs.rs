@@ -18,7 +18,8 @@ const DYNAMIC_TOPIC: i8 = 1;
 const STATIC: i8 = 4;
 const DEFAULT: i8 = 5;
 /// What a broker sets for topics that say nothing: it takes batches of any length.
-const DEFAULTS: [(&str, &str); 1] = [("max.message.bytes", "2147483647")];
+const DEFAULTS: [(&str, &str); 2] =
+    [("cleanup.policy", "delete"), ("max.message.bytes", "2147483647")];
 
 pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
     let asked: DescribeConfigsRequest = request.decode()?;

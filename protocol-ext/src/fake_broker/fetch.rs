@@ -19,9 +19,25 @@ const READ: i32 = 1 << 3;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
-pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
-    let asked: FetchRequest = request.decode()?;
+pub(super) fn answer(cluster: &mut FakeCluster, request: &Request<'_>) -> Result<Bytes, WireError> {
+    let mut asked: FetchRequest = request.decode()?;
     let version = request.head.version;
+    let goes_on = asked.session_epoch > 0;
+    let entered = cluster.fetch_sessions.as_mut().map_or(Ok(0), |all| all.enter(&mut asked));
+    let answer = match entered {
+        Err(code) => FetchResponse::default().with_error_code(code),
+        Ok(session) => {
+            let mut answer = answered(cluster, version, &asked);
+            if let Some(sessions) = &mut cluster.fetch_sessions {
+                sessions.tell(session, goes_on, &mut answer);
+            }
+            answer
+        }
+    };
+    reply::frame(request.head, &answer)
+}
+
+fn answered(cluster: &FakeCluster, version: i16, asked: &FetchRequest) -> FetchResponse {
     let committed = asked.isolation_level == READ_COMMITTED;
     let mut left = usize::try_from(asked.max_bytes).unwrap_or(0);
     let mut first = true;
@@ -56,7 +72,7 @@ pub(super) fn answer(cluster: &FakeCluster, request: &Request<'_>) -> Result<Byt
         });
         answer.node_endpoints = endpoints.collect();
     }
-    reply::frame(request.head, &answer)
+    answer
 }
 
 fn find<'a>(cluster: &'a FakeCluster, version: i16, asked: &FetchTopic) -> Option<&'a FakeTopic> {

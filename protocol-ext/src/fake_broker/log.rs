@@ -191,7 +191,7 @@ impl FakeLog {
 
     /// Deletes what lies before an offset, -1 being the end; gives the new start, `None` beyond
     /// the end.
-    pub(super) fn shorten(&mut self, offset: i64) -> Option<i64> {
+    pub fn shorten(&mut self, offset: i64) -> Option<i64> {
         let offset = if offset == -1 { self.end } else { offset };
         if offset < 0 || offset > self.end {
             return None;

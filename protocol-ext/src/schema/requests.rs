@@ -65,7 +65,7 @@ const FETCH_PARTITION: &[Field] = &[
     i64f("FetchOffset"),
     i32f("LastFetchedEpoch").since(12),
     i64f("LogStartOffset").since(5),
-    i32f("PartitionMaxBytes"),
+    i32f("PartitionMaxBytes").role(Role::PartitionBytes),
     uuid("ReplicaDirectoryId").since(17).tag(0),
     i64f("HighWatermark").since(18).tag(1),
 ];

@@ -146,6 +146,7 @@ fn other(role: Role, n: i64) -> Replace {
         | Role::Acks
         | Role::SessionId
         | Role::Replica
+        | Role::PartitionBytes
         | Role::AbortedProducer
         | Role::AbortedFrom => Replace::Int(n % 100),
         _ if n % 7 == 0 => Replace::Bytes(None),

@@ -78,6 +78,8 @@ pub fn produce(
 /// The bounds that a Fetch request sets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FetchPeek {
+    /// Bytes that are waited for.
+    pub bytes_min: usize,
     /// Bytes asked for at most.
     pub bytes_max: usize,
     /// Where that is said; before version 3 nowhere.
@@ -94,7 +96,7 @@ pub fn fetch(head: Head, held: &[u8], frame_bytes: usize) -> Result<Option<Fetch
             read.i32()?;
         }
         read.i32()?;
-        read.i32()?;
+        let bytes_min = read.i32()?;
         let at = read.pos();
         let said = head.version >= 3;
         let bytes_max = if said { read.i32()? } else { i32::MAX };
@@ -104,6 +106,7 @@ pub fn fetch(head: Head, held: &[u8], frame_bytes: usize) -> Result<Option<Fetch
             partition => partition?,
         };
         Ok(FetchPeek {
+            bytes_min: usize::try_from(bytes_min).unwrap_or(0),
             bytes_max: usize::try_from(bytes_max).unwrap_or(0),
             at: said.then_some(at),
             partition_bytes_max: partition.map(|bytes| usize::try_from(bytes).unwrap_or(0)),

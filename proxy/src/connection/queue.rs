@@ -17,7 +17,7 @@ use super::partition_bytes::PartitionBytes;
 use crate::budget::Room;
 use crate::clock::Tick;
 use crate::fault;
-use crate::filters::offload::{Sharing, Turn, Wanted};
+use crate::filters::offload::{Reading, Sharing, Wanted};
 use crate::limits::PENDING_EXCHANGES_MAX;
 use crate::route::legs::metadata::Asked;
 
@@ -113,8 +113,8 @@ pub struct Queue {
     inner: Mutex<Inner>,
     /// Bytes of a partition that the client said last that it wants.
     pub partition_bytes: PartitionBytes,
-    /// The partition whose values have room first.
-    pub turn: Turn,
+    /// What is kept of what the client reads.
+    pub reading: Reading,
 }
 
 impl Queue {

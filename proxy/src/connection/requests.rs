@@ -399,7 +399,9 @@ impl<'a> Requests<'a> {
                 None if frame_bytes < *whole.start() => return Ok(Opened::More),
                 Some(false) | None => {}
             }
-            if asked.at.is_some() && asked.bytes_max > self.plane.fetch_bytes_max() {
+            let lowers = self.queue.reading.inflation.is_known() && frame_bytes <= *whole.end();
+            let beyond = asked.at.is_some() && asked.bytes_max > self.plane.fetch_bytes_max();
+            if beyond || lowers {
                 return Ok(Opened::Whole(head, frame_bytes));
             }
             let wanted = self.wanted(asked.bytes_max, asked.partition_bytes_max);

@@ -87,6 +87,10 @@ impl Requests<'_> {
             true => (asked.bytes_max, frame),
         };
         let wanted = self.wanted(bytes, asked.partition_bytes_max);
+        let frame = match &self.plane.offload {
+            Some(_) if !follower => self.lowered(head, frame, (bytes, asked.bytes_min)),
+            Some(_) | None => frame,
+        };
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
@@ -139,6 +143,18 @@ impl Requests<'_> {
         (most, bounded.freeze())
     }
 
+    /// A Fetch request that asks for as much of each log as its values have room for in so many
+    /// bytes, and for no less than it waits for.
+    fn lowered(&self, head: Head, frame: Bytes, bounds: (usize, usize)) -> Bytes {
+        match self.queue.reading.inflation.lowered(head, &frame, bounds) {
+            Some(lowered) => {
+                self.plane.metrics.offload_lowered.inc();
+                lowered
+            }
+            None => frame,
+        }
+    }
+
     /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by
     /// who waits for the answers before may be the room that these need. Values are restored for
     /// who wants some.
@@ -164,7 +180,7 @@ impl Requests<'_> {
             return Ok(());
         };
         let layout = (&responses::FETCH, head.version);
-        let wanted = (wanted, &self.queue.turn);
+        let wanted = (wanted, &self.queue.reading);
         let restored = offload.restore(layout, &answer, wanted, ways.directory).await;
         let restored = restored.map_err(wrong)?;
         let held = room.into_iter().chain(restored.room).collect();

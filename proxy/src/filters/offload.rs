@@ -7,6 +7,7 @@
 
 mod aborted;
 mod fetch;
+mod inflation;
 pub mod keys;
 mod losses;
 mod pace;
@@ -36,6 +37,7 @@ use crate::store::owner::{self, Owner};
 use crate::store::shared::Shared;
 use crate::store::{Failures, ObjectStore, StoreError};
 use crate::telemetry::LineLimits;
+pub use inflation::Inflation;
 pub use losses::Losses;
 use pace::Paces;
 pub use parts::{PartFailure, Parts, Want};
@@ -54,6 +56,15 @@ pub struct Wanted {
     pub bytes: usize,
     /// Of one partition.
     pub partition_bytes: usize,
+}
+
+/// What is kept of what a connection reads.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The partition whose values have room first.
+    pub turn: Turn,
+    /// How much longer values make what partitions give.
+    pub inflation: Inflation,
 }
 
 /// The filter.

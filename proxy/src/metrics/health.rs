@@ -16,9 +16,19 @@ pub enum StoreOp {
     Put,
     /// For a range of one.
     Get,
+    /// For what a listing would show of one.
+    Look,
+    /// For the objects that there are.
+    List,
+    /// To remove one.
+    Delete,
+    /// For uploads that are not complete.
+    Uploads,
+    /// To end one of these.
+    Abort,
 }
 
-const STORE_OPS: [&str; 2] = ["put", "get"];
+const STORE_OPS: [&str; 7] = ["put", "get", "look", "list", "delete", "uploads", "abort"];
 
 /// Which bytes a budget is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

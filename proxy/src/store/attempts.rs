@@ -1,8 +1,9 @@
 //! Asking a store more than once: time for one attempt, time for all, pauses that grow, a rest
 //! after many failures.
 //!
-//! Invariant: a key that turns out to be taken counts as stored only if the object there is the
-//! one that was sent; nothing is ever overwritten.
+//! Invariants: a key that turns out to be taken counts as stored only if the object there is the
+//! one that was sent, and nothing is ever overwritten; only what clients wait for, objects that are
+//! put and read, lets a store rest.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{ObjectStore, Piece, Read, StoreError};
+use super::{Listed, ObjectStore, Piece, Read, StoreError};
 use crate::limits::{
     STORE_ATTEMPT, STORE_BACKOFF, STORE_BUDGET, STORE_BYTES_PER_SECOND_MIN, STORE_FAILURES_MAX,
     STORE_REST,
@@ -76,6 +77,9 @@ pub struct Failures {
 
 impl Failures {
     fn note(&self, op: StoreOp, error: &StoreError) {
+        if is_answer(op, error) {
+            return;
+        }
         self.metrics.health.store_failure(op, error);
         // While the store rests nothing is asked.
         if !matches!(error, StoreError::Resting(_))
@@ -86,10 +90,30 @@ impl Failures {
     }
 }
 
+/// Whether what is no success is what was asked about: that an object is not there, or that
+/// uploads are not told of.
+fn is_answer(op: StoreOp, error: &StoreError) -> bool {
+    match op {
+        StoreOp::Look => matches!(error, StoreError::Missing(_)),
+        StoreOp::Uploads => matches!(error, StoreError::Refused(_)),
+        StoreOp::Put | StoreOp::Get | StoreOp::List | StoreOp::Delete | StoreOp::Abort => false,
+    }
+}
+
+/// Whether clients wait for it: whether its failures let a store rest, and a rest lets it fail.
+fn has_clients(op: StoreOp) -> bool {
+    matches!(op, StoreOp::Put | StoreOp::Get)
+}
+
+/// Time that so many bytes may take.
+fn transfer(bytes: usize) -> Duration {
+    Duration::from_secs((bytes / STORE_BYTES_PER_SECOND_MIN) as u64)
+}
+
 /// Stores an object, trying again within the budget.
 pub async fn put(store: &ObjectStore, key: &str, object: &[Piece]) -> Result<(), StoreError> {
     let bytes = object.iter().map(|piece| piece.bytes.len()).sum();
-    again(store, StoreOp::Put, bytes, || async {
+    again(store, StoreOp::Put, transfer(bytes), || async {
         match store.put_once(key, object).await {
             Err(StoreError::Taken(_)) if is_there(store, key, object, bytes).await? => Ok(()),
             done => done,
@@ -105,7 +129,7 @@ pub async fn get(
     offset: u64,
     length: usize,
 ) -> Result<Read, StoreError> {
-    again(store, StoreOp::Get, length, || async {
+    again(store, StoreOp::Get, transfer(length), || async {
         match &store.hedge {
             Some(hedge) => hedge.read(|| store.get_once(key, offset, length)).await,
             None => store.get_once(key, offset, length).await,
@@ -121,7 +145,27 @@ pub async fn get_alone(
     offset: u64,
     length: usize,
 ) -> Result<Read, StoreError> {
-    again(store, StoreOp::Get, length, || store.get_once(key, offset, length)).await
+    let read = || store.get_once(key, offset, length);
+    again(store, StoreOp::Get, transfer(length), read).await
+}
+
+/// Looks at an object, trying again within the budget.
+pub async fn look(store: &ObjectStore, key: &str) -> Result<Listed, StoreError> {
+    again(store, StoreOp::Look, Duration::ZERO, || store.look_once(key)).await
+}
+
+/// Lists objects, trying again within the budget.
+pub async fn list(
+    store: &ObjectStore,
+    prefix: &str,
+    after: &str,
+) -> Result<Vec<Listed>, StoreError> {
+    again(store, StoreOp::List, store.listing_time(), || store.list_once(prefix, after)).await
+}
+
+/// Removes an object, trying again within the budget.
+pub async fn delete(store: &ObjectStore, key: &str) -> Result<(), StoreError> {
+    again(store, StoreOp::Delete, Duration::ZERO, || store.delete_once(key)).await
 }
 
 /// Whether the object under a taken key is the one that was sent: an attempt whose answer was
@@ -135,7 +179,7 @@ async fn is_there(
     if fault::on("taken-key-trusted") {
         return Ok(true);
     }
-    if store.size(key).await? != bytes as u64 {
+    if store.look_once(key).await?.bytes != bytes as u64 {
         return Ok(false);
     }
     let compared = bytes.min(COMPARED_BYTES);
@@ -152,44 +196,87 @@ async fn is_there(
     Ok(true)
 }
 
-async fn again<T, F>(
+/// Asks until there is an answer, within the budget. An attempt, and all of them, may take `longer`
+/// than one without bytes.
+pub(super) async fn again<T, F>(
     store: &ObjectStore,
     op: StoreOp,
-    bytes: usize,
+    longer: Duration,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let ObjectStore { breaker, failures, .. } = store;
-    let start = clock::now();
-    let transfer = Duration::from_secs((bytes / STORE_BYTES_PER_SECOND_MIN) as u64);
+    let breaker = breaker.as_ref().filter(|_| has_clients(op));
+    let (start, budget) = (clock::now(), STORE_BUDGET + longer);
     let mut backoff = STORE_BACKOFF;
     let mut last = None;
     loop {
-        if let Err(resting) = breaker.check() {
+        if let Some(Err(resting)) = breaker.map(Breaker::check) {
             failures.note(op, &resting);
             return Err(last.take().unwrap_or(resting));
         }
-        let left = (STORE_BUDGET + transfer).saturating_sub(clock::now() - start);
-        let limit = (STORE_ATTEMPT + transfer).min(left);
+        let left = budget.saturating_sub(clock::now() - start);
+        let limit = match has_clients(op) || !fault::on("silence-waited-for") {
+            true => (STORE_ATTEMPT + longer).min(left),
+            false => Duration::MAX,
+        };
         let done = tokio::time::timeout(limit, attempt()).await;
         let done = done.unwrap_or(Err(StoreError::Late));
         let error = match done {
             Ok(done) => {
-                breaker.note(false);
+                breaker.iter().for_each(|breaker| breaker.note(false));
                 return Ok(done);
             }
             Err(error) => error,
         };
         failures.note(op, &error);
-        breaker.note(error.is_transient());
+        breaker.iter().for_each(|breaker| breaker.note(error.is_transient()));
+        if !error.is_transient() || once(op) {
+            return Err(error);
+        }
         let pause = random::jittered(backoff);
-        if !error.is_transient() || clock::now() - start + pause >= STORE_BUDGET + transfer {
+        if clock::now() - start + pause >= budget {
             return Err(error);
         }
         last = Some(error);
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(STORE_ATTEMPT);
+    }
+}
+
+/// Whether a fault has something asked no second time.
+fn once(op: StoreOp) -> bool {
+    match op {
+        StoreOp::Look => fault::on("look-asked-once"),
+        StoreOp::List => fault::on("listing-asked-once"),
+        StoreOp::Delete => fault::on("deletion-asked-once"),
+        StoreOp::Uploads => fault::on("uploads-asked-once"),
+        StoreOp::Put | StoreOp::Get | StoreOp::Abort => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_clients_wait_for_lets_a_store_rest() {
+        let all = [StoreOp::Look, StoreOp::List, StoreOp::Delete, StoreOp::Uploads, StoreOp::Abort];
+        assert!(!all.into_iter().any(has_clients));
+        assert!([StoreOp::Put, StoreOp::Get].into_iter().all(has_clients));
+    }
+
+    #[test]
+    fn that_an_object_is_not_there_fails_a_read_and_answers_a_look() {
+        let missing = StoreError::Missing("v1/x".to_owned());
+        let failures = Failures::default();
+        for op in [StoreOp::Look, StoreOp::Get] {
+            failures.note(op, &missing);
+        }
+        let text = failures.metrics.text();
+        let counted = |op: &str| text.contains(&format!("op=\"{op}\",kind=\"missing\""));
+        assert!(counted("get") && !counted("look"), "{text}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod body;
 mod lifecycle;
+mod uploads;
 
 use std::io;
 use std::time::Duration;
@@ -19,19 +20,17 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
-use futures_util::future::FutureExt;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use protocol_ext::batch::crc32c_appended;
 
 use self::body::Body;
 use super::{Listed, Piece, Read, StoreError};
 use crate::config::{S3 as Config, is_plain};
 use crate::fault;
-use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_BYTES_MIN, MULTIPART_PART_BYTES};
+use crate::limits::MULTIPART_BYTES_MIN;
 use crate::reuse::Memory;
+use crate::tasks::Tasks;
 
 /// Time to reach the service.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -47,6 +46,8 @@ pub struct S3 {
     sign_payload: bool,
     /// Whether bodies have a checksum, which is signed.
     checksum: bool,
+    /// Uploads in parts that are being given up.
+    aborting: Tasks,
 }
 
 impl S3 {
@@ -87,6 +88,7 @@ impl S3 {
             bucket: config.bucket.clone(),
             sign_payload: config.sign_payload,
             checksum: config.checksum_always || !config.sign_payload,
+            aborting: Tasks::default(),
         })
     }
 
@@ -110,63 +112,6 @@ impl S3 {
     /// The checksum that a body is sent with, if any.
     fn checksum(&self, body: &Body) -> Option<String> {
         (self.checksum && !fault::on("checksum-unsent")).then(|| body.checksum())
-    }
-
-    /// Parts are sent side by side; the object is there once all are, and not before. What a
-    /// crash leaves of it is no object and goes by the bucket's own rule (docs/offload.md).
-    async fn put_in_parts(
-        &self,
-        key: &str,
-        object: &[Piece],
-        bytes: usize,
-    ) -> Result<(), StoreError> {
-        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
-        let algorithm = self.checksum.then_some(ChecksumAlgorithm::Crc32C);
-        let create = create.set_checksum_algorithm(algorithm);
-        let created = create.send().await.map_err(|error| self.unsent(key, error))?;
-        let upload = created.upload_id.unwrap_or_default();
-        let done = match self.send_parts(key, &upload, object, bytes).await {
-            Ok(parts) => {
-                let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-                let complete = self.client.complete_multipart_upload().bucket(&self.bucket);
-                let complete = complete.key(key).upload_id(&upload).multipart_upload(parts);
-                complete.send().await.map(drop).map_err(|error| self.unsent(key, error))
-            }
-            Err(error) => Err(error),
-        };
-        if done.is_err() {
-            let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
-            if let Err(error) = abort.upload_id(&upload).send().await {
-                tracing::debug!(%error, key, "parts of a failed upload may be left");
-            }
-        }
-        done
-    }
-
-    async fn send_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        object: &[Piece],
-        bytes: usize,
-    ) -> Result<Vec<CompletedPart>, StoreError> {
-        let starts = (0..bytes).step_by(MULTIPART_PART_BYTES);
-        let parts = starts.zip(1..).map(|(from, number)| {
-            let body = Body::of(object, from, MULTIPART_PART_BYTES.min(bytes - from));
-            let checksum = self.checksum(&body);
-            let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
-            let part = part.part_number(number).set_checksum_crc32_c(checksum.clone());
-            let part = part.body(self.stream(body)).customize();
-            let part = if self.sign_payload { part } else { part.disable_payload_signing() };
-            let sent = async move {
-                let sent = part.send().await.map_err(|error| self.unsent(key, error))?;
-                let done = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
-                Ok::<_, StoreError>(done.set_checksum_crc32_c(checksum).build())
-            };
-            sent.boxed()
-        });
-        let parts: Vec<_> = parts.collect();
-        stream::iter(parts).buffered(MULTIPART_AT_ONCE).try_collect().await
     }
 
     /// What an error of a service means that was sent a body.

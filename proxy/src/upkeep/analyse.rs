@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use super::log::Cluster;
 use super::prices::{Prices, Table};
+use super::scope::sources;
 use super::{Progress, UpkeepError};
 use crate::config::Config;
+use crate::fault;
 use crate::limits::REFERENCE_BYTES;
 
 /// What a topic's log holds, and what offload would make of it.
@@ -27,7 +29,7 @@ pub struct Analysis {
     costs: Option<Table>,
 }
 
-/// Reads a topic's log.
+/// Reads a topic's log; of a virtual topic those of all its parts.
 pub async fn analyse(
     config: &Config,
     cluster: &mut Cluster,
@@ -47,12 +49,12 @@ pub async fn analyse(
         fewer_bytes_percent: 0.0,
         costs: None,
     };
-    let names = physical(config, topic);
     let shown = cluster.shown().await?;
-    let partitions: Vec<_> = shown.partitions.iter().filter(|p| names.contains(&p.topic)).collect();
-    if partitions.is_empty() {
-        return Err(UpkeepError::NoTopic(topic.to_owned()));
+    let mut names = sources(config, &shown, topic)?;
+    if fault::on("one-part-analysed") {
+        names.truncate(1);
     }
+    let partitions: Vec<_> = shown.partitions.iter().filter(|p| names.contains(&p.topic)).collect();
     let progress = Progress::new();
     for (n, at) in partitions.iter().enumerate() {
         progress.show("logs", n, partitions.len());
@@ -75,15 +77,6 @@ pub async fn analyse(
         (found.large_values > 0).then(|| found.large_bytes as f64 / found.large_values as f64);
     found.costs = prices.map(|prices| prices.table(mean));
     Ok(found)
-}
-
-/// The topics of the cluster that hold a topic's records.
-fn physical(config: &Config, topic: &str) -> Vec<String> {
-    let routed = config.virtual_topics.iter().find(|routed| routed.name == topic);
-    routed.map_or_else(
-        || vec![topic.to_owned()],
-        |routed| routed.slots.iter().map(|slot| format!("{topic}-{slot}")).collect(),
-    )
 }
 
 impl Analysis {

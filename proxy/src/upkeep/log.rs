@@ -18,12 +18,14 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use protocol_ext::api;
-use protocol_ext::batch::{Batches, Caps, Entry, OpenBatch};
+use protocol_ext::batch::{BatchHeader, Batches, Caps, Entry, OpenBatch};
 use protocol_ext::reference::Reference;
+use uuid::Uuid;
 
 use super::UpkeepError;
 use crate::buffer::Pool;
 use crate::config::Config;
+use crate::fault;
 use crate::limits::Limits;
 use crate::route::addresses::{Broker, Directory, Door};
 use crate::route::topics::TopicId;
@@ -65,11 +67,28 @@ pub struct Shown {
     pub failing: Vec<(String, TopicId, i16)>,
 }
 
+/// What one Fetch brought of a log.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Offset behind the last batch.
+    pub next: i64,
+    /// Bytes that came.
+    pub bytes: usize,
+    /// The first batch.
+    pub first: Option<BatchHeader>,
+    /// The last one.
+    pub last: Option<BatchHeader>,
+    /// Whether there are messages of an old format among them.
+    pub old_format: bool,
+}
+
 /// A reference as it lies in a log.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// Offset of its record.
     pub offset: i64,
+    /// Last offset of its batch: while that is in the log, who reads there gets the whole batch.
+    pub last: i64,
     /// What it says.
     pub reference: Reference,
     /// Whether its signature fits.
@@ -130,56 +149,62 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Every reference in a partition's log, from its first record to the last there is now;
-    /// `signed` checks the signature of one.
-    pub async fn references(
+    /// One page of a partition's log from an offset on, and every reference in it; `signed` checks
+    /// the signature of one.
+    pub async fn page(
         &mut self,
         at: &Partition,
-        signed: impl Fn(&[u8]) -> bool,
-    ) -> Result<Vec<Found>, UpkeepError> {
+        from: i64,
+        signed: &impl Fn(&[u8]) -> bool,
+    ) -> Result<(Page, Vec<Found>), UpkeepError> {
+        let failed = |why| unreadable(at, why);
+        let read = self.fetch(at, from, UNCOMMITTED.1).await?.map_err(failed)?;
+        let records = read.records.unwrap_or_default();
         let mut found = Vec::new();
-        let mut take = |offset: i64, value: &[u8]| {
+        let mut take = |batch: &BatchHeader, offset: i64, value: &[u8]| {
             if let Ok((reference, _)) = Reference::parse_unverified(value) {
-                found.push(Found { offset, reference, signed: signed(value) });
+                let by_record = fault::on("index-by-record");
+                let last = if by_record { offset } else { offset.max(behind(batch) - 1) };
+                found.push(Found { offset, last, reference, signed: signed(value) });
             }
         };
-        self.values(at, &mut take).await?;
-        Ok(found)
+        let page = self.read(&records, from, &mut take).map_err(failed)?;
+        Ok((page, found))
     }
 
-    /// Shows every value in a partition's log with its offset.
+    /// Shows every value in a partition's log, from its first record to the last there is now, with
+    /// its offset.
     pub async fn values(
         &mut self,
         at: &Partition,
         take: &mut impl FnMut(i64, &[u8]),
     ) -> Result<(), UpkeepError> {
         let failed = |why| unreadable(at, why);
-        let mut next = self.offset(at, EARLIEST, UNCOMMITTED).await?.map_err(failed)?;
+        let mut next = self.log_start(at).await?;
         let end = self.high_watermark(at).await?;
+        let mut take = |_: &BatchHeader, offset: i64, value: &[u8]| take(offset, value);
         while next < end {
             let read = self.fetch(at, next, UNCOMMITTED.1).await?.map_err(failed)?;
             let records = read.records.unwrap_or_default();
-            let after = self.read(&records, next, take).map_err(failed)?;
-            if after <= next {
-                return Err(failed(format!("nothing readable at offset {next}")));
-            }
-            next = after;
+            next = self.read(&records, next, &mut take).map_err(failed)?.next;
         }
         Ok(())
     }
 
-    /// Shows the values of some batches and gives the offset behind them.
+    /// Shows the values of some batches. Fails where nothing can be read at `from`.
     fn read(
         &self,
         records: &Bytes,
         from: i64,
-        take: &mut impl FnMut(i64, &[u8]),
-    ) -> Result<i64, String> {
-        let mut next = from;
+        take: &mut impl FnMut(&BatchHeader, i64, &[u8]),
+    ) -> Result<Page, String> {
+        let mut page = Page { next: from, bytes: records.len(), ..Page::default() };
         for entry in Batches::new(records) {
             match entry.map_err(|error| error.to_string())? {
                 Entry::Batch { range, header } => {
-                    next = header.base_offset + i64::from(header.last_offset_delta) + 1;
+                    page.next = behind(&header);
+                    page.first = page.first.or(Some(header));
+                    page.last = Some(header);
                     if header.is_control() {
                         continue;
                     }
@@ -188,18 +213,22 @@ impl Cluster {
                     for record in open.records() {
                         let record = record.map_err(|error| error.to_string())?;
                         let offset = header.base_offset + i64::from(record.offset_delta);
-                        take(offset, record.value.unwrap_or_default());
+                        take(&header, offset, record.value.unwrap_or_default());
                     }
                 }
                 Entry::Partial { .. } => break,
                 // Values of the old formats are never stored, so none of them is a reference.
                 Entry::Legacy { range } => {
                     let offset = records[range].first_chunk().copied().map(i64::from_be_bytes);
-                    next = offset.ok_or("a message without an offset")? + 1;
+                    page.next = offset.ok_or("a message without an offset")? + 1;
+                    page.old_format = true;
                 }
             }
         }
-        Ok(next)
+        if page.next <= from {
+            return Err(format!("nothing readable at offset {from}"));
+        }
+        Ok(page)
     }
 
     /// First offset of a log, and the offset behind what was committed for good.
@@ -207,6 +236,12 @@ impl Cluster {
         let failed = |why| unreadable(at, why);
         let first = self.offset(at, EARLIEST, COMMITTED).await?.map_err(failed)?;
         Ok((first, self.offset(at, LATEST, COMMITTED).await?.map_err(failed)?))
+    }
+
+    /// First offset of a log.
+    pub async fn log_start(&mut self, at: &Partition) -> Result<i64, UpkeepError> {
+        let start = self.offset(at, EARLIEST, UNCOMMITTED).await?;
+        start.map_err(|why| unreadable(at, why))
     }
 
     /// The offset behind what every replica in sync has.
@@ -317,6 +352,7 @@ impl Cluster {
             .with_partition_max_bytes(FETCH_BYTES);
         let topic = FetchTopic::default()
             .with_topic(topic_name(&at.topic))
+            .with_topic_id(Uuid::from_bytes(at.topic_id))
             .with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_replica_id(BrokerId(-1))
@@ -326,7 +362,9 @@ impl Cluster {
             .with_isolation_level(isolation)
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
-        let api = (api::FETCH, FETCH_VERSION);
+        // By the id: a topic that is made anew meanwhile has its name and another log.
+        let has_id = at.topic_id != [0; 16];
+        let api = (api::FETCH, if has_id { FETCH_VERSION } else { FETCH_VERSION_OF_NAMES });
         let answer: FetchResponse = self.ask(Some(at.leader), api, &request).await?;
         let found = answer.responses.into_iter().flat_map(|topic| topic.partitions).next();
         Ok(match found {
@@ -335,6 +373,11 @@ impl Cluster {
             None => Err("no answer".to_owned()),
         })
     }
+}
+
+/// The offset behind a batch.
+pub fn behind(batch: &BatchHeader) -> i64 {
+    batch.base_offset + i64::from(batch.last_offset_delta) + 1
 }
 
 fn unreadable(at: &Partition, why: String) -> UpkeepError {
@@ -346,10 +389,12 @@ pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-/// Versions that every broker from 3.9 to 4.3 has; Fetch still names topics.
+/// Versions that every broker from 3.9 to 4.3 has, and the last Fetch that names topics, for those
+/// that have no ids.
 const METADATA_VERSION: i16 = 12;
 const LIST_OFFSETS_VERSION: i16 = 5;
-const FETCH_VERSION: i16 = 11;
+const FETCH_VERSION: i16 = 13;
+const FETCH_VERSION_OF_NAMES: i16 = 12;
 /// Timestamps of ListOffsets that stand for ends of the log.
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;

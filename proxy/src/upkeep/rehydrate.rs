@@ -22,8 +22,8 @@ use protocol_ext::split::ProducerFields;
 use serde::Serialize;
 
 use self::copy::Copy;
-use super::log::{Cluster, Partition, Shown};
-use super::scope::{SUFFIX, parents, whole};
+use super::log::{Cluster, Partition};
+use super::scope::{SUFFIX, parents, sources};
 use super::{Progress, UpkeepError, sweep};
 use crate::config::Config;
 use crate::fault;
@@ -238,26 +238,6 @@ fn check(config: &Config, name: &str, target: &str) -> Result<(), UpkeepError> {
         return Ok(());
     };
     Err(UpkeepError::NoCopy(format!("{target} {why}")))
-}
-
-/// The topics of the cluster that hold a topic's records.
-fn sources(config: &Config, shown: &Shown, topic: &str) -> Result<Vec<String>, UpkeepError> {
-    let parent = config.virtual_topics.iter().find(|routed| routed.name == topic);
-    let routed = parent.is_some();
-    let part_of = |name: &str| parents(config, name).any(|parent| parent.name == topic);
-    let fits = |name: &str| if routed { part_of(name) } else { name == topic };
-    if let Some((name, _, code)) = shown.failing.iter().find(|(name, ..)| fits(name)) {
-        return Err(UpkeepError::Topic { topic: name.clone(), code: *code });
-    }
-    // Nobody would miss what is not shown.
-    parent.map_or(Ok(()), |parent| whole(parent, shown))?;
-    let names = shown.partitions.iter().map(|at| at.topic.as_str());
-    // Copies of parts begin like parts.
-    let names = names.filter(|name| fits(name) && !(routed && name.ends_with(SUFFIX)));
-    let mut names: Vec<String> = names.map(str::to_owned).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() { Err(UpkeepError::NoTopic(topic.to_owned())) } else { Ok(names) }
 }
 
 async fn topic_to(

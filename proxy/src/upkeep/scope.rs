@@ -85,6 +85,27 @@ pub fn whole(topic: &VirtualTopic, shown: &Shown) -> Result<(), UpkeepError> {
     }
 }
 
+/// The topics of the cluster that hold a topic's records: of a virtual one all parts, also segments
+/// of past days. Fails where a slot has no part that is shown.
+pub fn sources(config: &Config, shown: &Shown, topic: &str) -> Result<Vec<String>, UpkeepError> {
+    let parent = config.virtual_topics.iter().find(|routed| routed.name == topic);
+    let routed = parent.is_some();
+    let part_of = |name: &str| parents(config, name).any(|parent| parent.name == topic);
+    let fits = |name: &str| if routed { part_of(name) } else { name == topic };
+    if let Some((name, _, code)) = shown.failing.iter().find(|(name, ..)| fits(name)) {
+        return Err(UpkeepError::Topic { topic: name.clone(), code: *code });
+    }
+    // Nobody would miss what is not shown.
+    parent.map_or(Ok(()), |parent| whole(parent, shown))?;
+    let names = shown.partitions.iter().map(|at| at.topic.as_str());
+    // Copies of parts begin like parts.
+    let names = names.filter(|name| fits(name) && !(routed && name.ends_with(SUFFIX)));
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { Err(UpkeepError::NoTopic(topic.to_owned())) } else { Ok(names) }
+}
+
 /// Virtual topics that a topic may hold a part of, also of a region that is no more.
 pub fn parents<'a>(config: &'a Config, topic: &'a str) -> impl Iterator<Item = &'a VirtualTopic> {
     let part_of = move |parent: &&VirtualTopic| {

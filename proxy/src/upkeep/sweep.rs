@@ -1,17 +1,19 @@
 //! Store against logs: what is referred to and missing, what is there and not referred to.
 //!
-//! list -> read every log -> compare -> (gc) marks of earlier passes -> new marks, deletions.
-//! Marks are objects of the store, so that they survive whoever made them.
+//! list -> read every log, or what its index does not know -> compare -> (gc) marks of earlier
+//! passes -> new marks, deletions. Marks are objects of the store, so that they survive whoever
+//! made them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use protocol_ext::pack;
 use protocol_ext::reference::{KeyRing, Reference};
 
+use super::index::{Indexes, Logs};
 use super::log::{Cluster, Found, Partition, Shown};
 use super::scope::{Scope, hex, opened, topic_of};
-use super::{Progress, Task, UpkeepError};
+use super::uploads::{self, Uploads};
+use super::{Progress, Task, UpkeepError, deep, deletions};
 use crate::config::Config;
 use crate::filters::offload::object_key;
 use crate::store::owner::{self, Owner};
@@ -63,6 +65,8 @@ pub struct Report {
     damaged: Vec<String>,
     marked: Sum,
     deleted: Sum,
+    uploads: Uploads,
+    logs: Logs,
 }
 
 impl Report {
@@ -89,6 +93,7 @@ impl Report {
             "unsigned": { "values": self.unsigned, "first": forged },
             "young": sum(self.young), "hidden": sum(self.hidden), "damaged": self.damaged,
             "marked": sum(self.marked), "deleted": sum(self.deleted),
+            "uploads": self.uploads.json(), "logs": self.logs,
         })
     }
 }
@@ -106,6 +111,8 @@ impl fmt::Display for Report {
         let would = if self.dry_run { "(dry run: nothing was changed)" } else { "" };
         line("marked", self.marked, would)?;
         line("deleted", self.deleted, would)?;
+        write!(out, "{}", self.uploads)?;
+        write!(out, "{}", self.logs)?;
         writeln!(out, "dangling   {:>9} of {} references", self.dangling.len(), self.references)?;
         list(out, &self.dangling)?;
         if self.unsigned > 0 {
@@ -138,7 +145,7 @@ pub async fn sweep(
     let stored = stored(store, name, &mut report).await?;
     let shown = cluster.shown().await?;
     let claims = matches!(task, Task::Gc { dry_run: false, .. });
-    owned(name, store, &shown, claims).await?;
+    let own = owned(name, store, &shown, claims).await?;
     let (grace_hours, deleted_topics) = match task {
         Task::Fsck { .. } | Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => {
             (GRACE_HOURS, false)
@@ -148,14 +155,16 @@ pub async fn sweep(
     let scope = Scope::new(config, stored.keys(), deleted_topics);
     scope.check(&shown)?;
     let read: Vec<&Partition> = shown.partitions.iter().filter(|at| scope.reads(at)).collect();
+    let mut indexes = Indexes::open(store, (name, own), cluster, &read, task).await?;
     let sought = Sought { config, store, keys, stored: &stored };
-    let needed = sought.needed(cluster, &read, &mut report).await?;
+    let needed = sought.needed(cluster, &read, &mut indexes, &mut report).await?;
+    report.logs = indexes.close().await;
     let grace_ms = grace_hours.saturating_mul(MS_PER_HOUR);
     let now = clock::unix_ms();
     let topics: HashSet<String> = shown.partitions.iter().map(|p| hex(&p.topic_id)).collect();
     let mut orphans = BTreeMap::new();
     for (key, listed) in &stored {
-        if needed.contains(key) && !fault::on("gc-forgets-logs") {
+        if needed.contains(key.as_str()) && !fault::on("gc-forgets-logs") {
             report.referred.add(listed);
         } else if now.saturating_sub(listed.written_at_ms) < grace_ms {
             report.young.add(listed);
@@ -169,17 +178,21 @@ pub async fn sweep(
             }
         }
     }
-    match task {
-        Task::Fsck { deep: true } => check(store, &stored, &mut report).await?,
-        Task::Fsck { deep: false }
-        | Task::Analyse { .. }
-        | Task::Rehydrate(_)
-        | Task::Lifecycle { .. } => {}
+    let order = match task {
+        Task::Fsck { deep } => {
+            if *deep {
+                report.damaged = deep::damaged(store, &stored).await?;
+            }
+            uploads::Order::Tell
+        }
         Task::Gc { dry_run, .. } => {
             report.dry_run = *dry_run;
             collect(store, name, &orphans, now.saturating_sub(grace_ms), &mut report).await?;
+            if *dry_run { uploads::Order::Try } else { uploads::Order::Abort }
         }
-    }
+        Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => return Ok(report),
+    };
+    report.uploads = uploads::tend(store, name, (now, grace_ms), order).await?;
     Ok(report)
 }
 
@@ -202,7 +215,8 @@ async fn stored(
     Ok(found)
 }
 
-async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+/// All objects below a prefix, in the order of their keys.
+pub async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreError> {
     let mut found: Vec<Listed> = Vec::new();
     loop {
         let after = found.last().map_or(String::new(), |last| last.key.clone());
@@ -211,6 +225,9 @@ async fn all(store: &ObjectStore, prefix: &str) -> Result<Vec<Listed>, StoreErro
             return Ok(found);
         }
         found.extend(page);
+        if fault::on("one-page-listed") {
+            return Ok(found);
+        }
     }
 }
 
@@ -244,24 +261,37 @@ struct Sought<'a> {
     stored: &'a BTreeMap<String, Listed>,
 }
 
-impl Sought<'_> {
-    /// Keys of the packs that some log refers to; what is missing of them goes to the report.
+impl<'a> Sought<'a> {
+    /// Keys of the stored packs that some log refers to; what is missing of what was read goes to
+    /// the report.
     async fn needed(
         &self,
         cluster: &mut Cluster,
         partitions: &[&Partition],
+        indexes: &mut Indexes<'_>,
         report: &mut Report,
-    ) -> Result<HashSet<String>, UpkeepError> {
+    ) -> Result<HashSet<&'a str>, UpkeepError> {
         let progress = Progress::new();
-        let mut needed = HashSet::new();
+        let mut needed: HashSet<&'a str> = HashSet::new();
         for (n, at) in partitions.iter().enumerate() {
-            for found in cluster.references(at, |value| self.is_signed(at, value)).await? {
-                report.references += 1;
-                needed.insert(self.compare(at, &found, report).await?);
+            let signed = |value: &[u8]| self.is_signed(at, value);
+            let mut log = indexes.begin(cluster, at, &signed).await?;
+            needed.extend(log.known(&self.config.cluster.name).filter_map(|key| self.listed(&key)));
+            while let Some(page) = log.more(cluster, at, &signed).await? {
+                for found in page {
+                    report.references += 1;
+                    needed.extend(self.listed(&self.compare(at, &found, report).await?));
+                }
             }
+            indexes.finish(at, log).await;
             progress.show("reading logs", n + 1, partitions.len());
         }
         Ok(needed)
+    }
+
+    /// The key as it was listed; nothing is decided about what was not.
+    fn listed(&self, object: &str) -> Option<&'a str> {
+        self.stored.get_key_value(object).map(|(key, _)| key.as_str())
     }
 
     /// Whether clients of that topic would be given the value that a reference stands for.
@@ -313,28 +343,6 @@ impl Sought<'_> {
     }
 }
 
-/// Reads every pack and checks all its sums.
-async fn check(
-    store: &ObjectStore,
-    stored: &BTreeMap<String, Listed>,
-    report: &mut Report,
-) -> Result<(), StoreError> {
-    let progress = Progress::new();
-    for (n, (key, listed)) in stored.iter().enumerate() {
-        let bytes = usize::try_from(listed.bytes).unwrap_or(usize::MAX);
-        let sound = match store.get(key, 0, bytes).await {
-            Ok(read) => pack::parse(&read.bytes).map(drop).map_err(|error| error.to_string()),
-            Err(error) if error.is_transient() => return Err(error),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = sound {
-            report.damaged.push(format!("{key}: {why}"));
-        }
-        progress.show("checking", n + 1, stored.len());
-    }
-    Ok(())
-}
-
 /// Deletes the orphans that an earlier pass marked long enough ago; marks the others.
 async fn collect(
     store: &ObjectStore,
@@ -365,7 +373,7 @@ async fn collect(
         let since = marks.get(key).copied().unwrap_or(now);
         if since <= marked_before || fault::on("gc-in-one-pass") {
             report.deleted.add(listed);
-            deletable.push(key);
+            deletable.push(key.as_str());
         } else {
             report.marked.add(listed);
             kept.push_str(&format!("{since} {key}\n"));
@@ -375,18 +383,12 @@ async fn collect(
         return Ok(());
     }
     // Deletions come first: a crash between leaves marks of objects that are gone: no harm.
-    let progress = Progress::new();
-    for (n, key) in deletable.iter().enumerate() {
-        store.delete(key).await?;
-        progress.show("deleting", n + 1, deletable.len());
-    }
+    deletions::delete(store, &deletable, "deleting").await?;
     if !kept.is_empty() {
         store.put(&format!("{folder}{now:020}"), &[Piece::of(kept)]).await?;
     }
-    for listed in old {
-        store.delete(&listed.key).await?;
-    }
-    Ok(())
+    let old: Vec<&str> = old.iter().map(|listed| listed.key.as_str()).collect();
+    deletions::delete(store, &old, "removing marks").await
 }
 
 /// Where marks are kept.

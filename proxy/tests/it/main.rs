@@ -20,6 +20,7 @@ mod full;
 mod harness;
 mod holders;
 mod hostile;
+mod inflation;
 mod lifecycle;
 mod log_shapes;
 mod lost;

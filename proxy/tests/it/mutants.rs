@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::harness::{Checked, Faults};
 use crate::rehydrate::refusals;
 use crate::{
-    addresses, brokers, budget, exact, followers, full, holders, hostile, lifecycle, log_shapes,
-    lost, many_batches, offload, order, origin, overstay, passthrough, permissions, reach, refused,
-    rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails, tls, upkeep,
-    versions,
+    addresses, brokers, budget, exact, followers, full, holders, hostile, inflation, lifecycle,
+    log_shapes, lost, many_batches, offload, order, origin, overstay, passthrough, permissions,
+    reach, refused, rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails,
+    tls, upkeep, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -281,6 +281,67 @@ fn mutants_of_losses() -> Vec<Mutant> {
     ]
 }
 
+/// What a service may do to upkeep, and what is left in a bucket.
+fn mutants_of_buckets() -> Vec<Mutant> {
+    use upkeep::bucket;
+    vec![
+        mutant!("one-page-listed", bucket::every_page_counts, "deleted at first"),
+        mutant!("listing-asked-once", bucket::listings_are_asked_for_again, "objects listed"),
+        mutant!("silence-waited-for", bucket::listings_are_asked_for_again, "upkeep: not within"),
+        mutant!("look-asked-once", bucket::looks_are_asked_for_again, "dangling references"),
+        mutant!("deletion-asked-once", bucket::deletions_are_asked_for_again, "by a busy store"),
+        mutant!("upkeep-impatient", bucket::upkeep_has_time, "in a busy store"),
+        mutant!("deletions-one-by-one", bucket::deletions_overlap, "1 deletions at once"),
+        mutant!("deep-reads-whole", bucket::long_packs_are_read_in_ranges, "asked for at once"),
+        mutant!("uploads-left", bucket::broken_off_uploads_go, "uploads left by gc"),
+        mutant!("young-uploads-aborted", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("any-upload-is-ours", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("one-page-of-uploads", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("uploads-asked-once", bucket::uploads_are_asked_for_again, "in spite of trouble"),
+        mutant!(
+            "upload-unaborted",
+            store::a_part_that_is_not_answered_leaves_nothing,
+            "parts of the late attempt"
+        ),
+        mutant!("one-part-analysed", upkeep::every_segment_is_analysed, "records, large ones"),
+        mutant!("formats-untold", offload::formats_are_counted, "of format jpeg"),
+    ]
+}
+
+/// What `gc` need not read again.
+fn mutants_of_indexes() -> Vec<Mutant> {
+    use upkeep::index;
+    vec![
+        mutant!("index-unread", index::a_second_gc_reads_what_is_new, "by the second gc"),
+        mutant!("index-forgets-packs", index::a_second_gc_reads_what_is_new, "by the third gc"),
+        mutant!("index-never-forgets", index::packs_before_the_start_go, "the log begins later"),
+        mutant!("index-by-record", index::a_batch_over_the_start_keeps_its_object, "over the"),
+        mutant!("index-start-ignored", index::a_log_that_begins_earlier_is_read_whole, "earlier"),
+        mutant!(
+            "index-trusted-after-truncation",
+            index::a_truncated_log_is_read_whole,
+            "a value is gone"
+        ),
+        mutant!("index-epoch-ignored", index::another_leaders_batch_is_another, "a value is gone"),
+        mutant!("index-of-two-logs", index::two_logs_are_no_index, "a value is gone"),
+        mutant!(
+            "index-trusted-when-damaged",
+            index::a_damaged_index_is_not_used,
+            "with a damaged index"
+        ),
+        mutant!(
+            "index-trusted-after-recreation",
+            index::a_topic_made_anew_has_no_index,
+            "a value is gone"
+        ),
+        mutant!(
+            "compacted-logs-indexed",
+            index::compacted_logs_are_read_whole,
+            "was compacted away"
+        ),
+    ]
+}
+
 /// Who is given values and when, and what becomes of objects.
 fn mutants_of_values() -> Vec<Mutant> {
     use upkeep::life;
@@ -300,6 +361,27 @@ fn mutants_of_values() -> Vec<Mutant> {
             "half-files-kept=return;disk-full=1*off->5*return;store-rest-ms=return(3000)",
             full::what_cannot_be_kept_is_refused,
             "half files"
+        ),
+        mutant!("inflation-unlearned", inflation::a_backlog_is_sent_about_once, "brokers sent"),
+        mutant!(
+            "inflation-unlearned",
+            inflation::sessions_are_sent_about_what_they_use,
+            "brokers sent"
+        ),
+        mutant!(
+            "inflation-unlearned",
+            routed::stored::a_routed_backlog_is_sent_about_once,
+            "brokers sent"
+        ),
+        mutant!(
+            "inflation-kept",
+            inflation::plain_records_come_in_full_again,
+            "plain records come in"
+        ),
+        mutant!(
+            "waited-bytes-undercut",
+            inflation::no_broker_waits_for_what_it_may_not_give,
+            "and may give"
         ),
         mutant!("gc-forgets-logs", life::a_retry_leaves_an_orphan, "objects left by gc"),
         mutant!("gc-forgets-logs", life::compacted_values_go, "orphans, dangling"),
@@ -733,6 +815,8 @@ async fn every_check_fails_when_its_promise_is_broken() {
     let mut survived = Vec::new();
     let mut mutants = mutants();
     mutants.extend(mutants_of_upkeep());
+    mutants.extend(mutants_of_buckets());
+    mutants.extend(mutants_of_indexes());
     mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_values());
     mutants.extend(mutants_of_shared_values());

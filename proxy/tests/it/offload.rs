@@ -540,6 +540,34 @@ async fn restored_values_are_cut_where_a_partition_has_enough() -> Checked {
     restored_values_keep_to_what_partitions_want(None).await
 }
 
+/// Values that are stored are counted by what their first bytes say they are.
+pub async fn formats_are_counted(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let of = |magic: &[u8], bytes: usize| [magic, &noise(1, bytes - magic.len())].concat();
+    let [jpeg, png] = [&b"\xff\xd8\xff"[..], b"\x89PNG\r\n\x1a\n"];
+    let sent = records(&[of(jpeg, 5000), of(jpeg, 7000), of(png, 3000), vec![b' '; 4000]]);
+    scene.take(0, &batch(Codec::None, Framing::Plain, &sent)).await?;
+    // What is not stored is not counted.
+    scene.take(0, &single(of(b"GRIB", 500))).await?;
+    for (format, values, bytes) in [
+        ("jpeg", 2.0, 12_000.0),
+        ("png", 1.0, 3000.0),
+        ("unknown", 1.0, 4000.0),
+        ("grib", 0.0, 0.0),
+    ] {
+        let metric = |of: &str| format!("firebreak_offload_format_{of}_total{{format={format:?}}}");
+        let counted = scene.proxy.metric(&metric("values")).await?;
+        let bytes_of = scene.proxy.metric(&metric("bytes")).await?;
+        ensure_eq!((counted, bytes_of), (values, bytes), "values and bytes of format {format}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn stored_values_are_counted_by_format() -> Checked {
+    formats_are_counted(None).await
+}
+
 /// Where every frame is held whole values are stored and restored as they are otherwise.
 #[cfg(feature = "failpoints")]
 pub async fn forced_modes_store_values(faults: Faults) -> Checked {

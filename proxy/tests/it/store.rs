@@ -346,8 +346,31 @@ async fn long_values_lie_alone_and_the_longest_go_in_parts() -> Checked {
     // A part that fails for good leaves nothing behind.
     scene.s3.always(Kind::Put, Fault::Status(403, "AccessDenied"));
     let (error, _) = scene.client.produce(9, "t", 0, &single(noise(5, 33_000_000))).await?;
-    ensure_eq!((error, scene.s3.parts_left()), (STORAGE_ERROR, 0), "error and parts left");
+    ensure_eq!(error, STORAGE_ERROR, "error of Produce with a part that is refused");
+    let gone = async || (scene.s3.parts_left() == 0).then_some(());
+    until("an end of the parts that were stored", gone).await
+}
+
+/// A part that is never answered has its attempt given up: what is stored of it goes, though the
+/// first attempt to remove it fails too, and that which came next stays.
+pub async fn a_part_that_is_not_answered_leaves_nothing(faults: Faults) -> Checked {
+    let mut scene = scene(faults, |setup| setup).await?;
+    scene.s3.script(Kind::Put, &[Fault::Silent]);
+    scene.s3.script(Kind::Abort, &[Fault::Status(503, "SlowDown")]);
+    let value = noise(1, 33_600_000);
+    scene.take(0, &single(value.clone())).await?;
+    ensure!(scene.s3.count(Kind::Put) >= 6, "{} parts", scene.s3.count(Kind::Put));
+    let gone = async || (scene.s3.parts_left() == 0).then_some(());
+    until("an end of the parts of the late attempt", gone).await?;
+    let stored: Vec<_> = scene.s3.objects().values().flat_map(|object| values(object)).collect();
+    ensure!(stored == [value], "the value in the store differs");
+    ensure!(scene.s3.count(Kind::Abort) >= 2, "the upload was aborted once only");
     Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_in_parts_that_is_given_up_leaves_no_parts() -> Checked {
+    a_part_that_is_not_answered_leaves_nothing(None).await
 }
 
 /// Whoever reads at the tail reads from memory.
@@ -474,7 +497,9 @@ pub async fn a_store_that_refuses_is_told_at_the_start(faults: Faults) -> Checke
     ensure_eq!(error, 0, "error of Produce with a small value");
     // Who may only read and write objects is answered.
     s3.refuse(false);
-    s3.always(Kind::Other, Fault::Status(403, "AccessDenied"));
+    for kind in [Kind::Head, Kind::List, Kind::Delete, Kind::Uploads, Kind::Abort, Kind::Other] {
+        s3.always(kind, Fault::Status(403, "AccessDenied"));
+    }
     until("an answer of the store", async || {
         (proxy.logged("the object store answers") > 0).then_some(())
     })

@@ -1,5 +1,7 @@
 //! Upkeep: what nothing refers to goes in two passes, what something refers to never.
 
+pub mod bucket;
+pub mod index;
 pub mod life;
 
 use std::path::{Path, PathBuf};
@@ -496,6 +498,27 @@ pub async fn values_go_with_their_segment(faults: Faults) -> Checked {
     let value = read(&section).remove(0).value;
     ensure!(value == Some(noise(2, 50_000)), "the value of the open segment differs");
     Ok(())
+}
+
+/// What offload would save for a virtual topic with days is told of all its segments.
+pub async fn every_segment_is_analysed(faults: Faults) -> Checked {
+    let (brokers, proxy) = segments::start(None).await?;
+    for (n, topic) in (0..).zip(segments::NORCAL.iter().chain(&segments::OTHER)) {
+        let mut cluster = brokers.cluster();
+        let log = cluster.log(topic, 0).ok_or_else(|| failure("no log"))?;
+        log.append(&single(noise(n, 3000))).map_err(failure)?;
+    }
+    let args = ["analyse", segments::TOPIC, "--threshold-bytes", "1000"];
+    let (code, report, said) = upkeep(&args, &proxy.config_file(), faults).await?;
+    let n = |name: &str| report[name].as_u64().unwrap_or(99);
+    let counts = (code, n("records"), n("large_values"), n("large_bytes"));
+    ensure_eq!(counts, (0, 4, 4, 12_000), "exit code, records, large ones, their bytes: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_virtual_topic_with_days_is_analysed_segment_by_segment() -> Checked {
+    every_segment_is_analysed(None).await
 }
 
 #[tokio::test]

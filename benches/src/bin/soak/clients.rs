@@ -20,9 +20,8 @@ use serde_json::Value;
 
 use crate::error::{Result, SoakError};
 use crate::ledger::Ledger;
-use crate::load::{Load, PLAIN_TOPIC, TRANSACTIONS_TOPIC, add};
-use crate::random::Random;
-use crate::record::{self, Identity, PARTITIONS};
+use crate::load::{Load, add};
+use crate::record::{self, Fingerprint, Identity, PARTITIONS};
 
 /// A producer of either kind; a thread of its own takes delivery reports.
 pub type SoakProducer = ThreadedProducer<Told>;
@@ -50,13 +49,14 @@ pub fn producer(load: &Load, name: &str, number: u32) -> ClientConfig {
     config
 }
 
-/// Makes both topics.
+/// Makes all topics.
 pub fn create_topics(load: &Load, replicas: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(&load.proxy, "soak-admin", load)
         .create()
         .map_err(SoakError::kafka("admin client"))?;
-    let topic = |name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas));
-    let topics = [topic(PLAIN_TOPIC), topic(TRANSACTIONS_TOPIC)];
+    let topic =
+        |name: &'static str| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replicas));
+    let topics: Vec<_> = load.topics().iter().copied().map(topic).collect();
     let options = AdminOptions::new().operation_timeout(Some(TOPICS_MAX));
     let runtime =
         tokio::runtime::Builder::new_current_thread().build().map_err(SoakError::io("runtime"))?;
@@ -71,17 +71,19 @@ pub fn create_topics(load: &Load, replicas: i32) -> Result<()> {
     Ok(())
 }
 
-/// Hands the next record of a producer to librdkafka, waiting while its queue is full.
+/// Hands the next record of a producer, of that length, to librdkafka, waiting while its queue is
+/// full.
 pub fn send(
     producer: &SoakProducer,
     topic: &str,
     transaction: u64,
-    random: &mut Random,
+    length: usize,
 ) -> std::result::Result<(), KafkaError> {
     let ledger = &producer.context().ledger;
     let counter = ledger.open_record();
     let identity = Identity { producer: ledger.producer, counter, transaction };
-    let value = record::write(&identity, record::length(random));
+    let value = record::write(&identity, length);
+    ledger.note(counter, Fingerprint::of(&value));
     let key = record::key(ledger.producer);
     let mut next: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(topic, counter)
         .partition(record::partition(counter))

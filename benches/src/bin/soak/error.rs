@@ -34,6 +34,22 @@ pub enum SoakError {
         /// The last reason known, or nothing.
         why: String,
     },
+    /// The environment does not name the S3 service.
+    #[error("{0} is not set: `compose/s3.sh start` prints it")]
+    Untold(&'static str),
+    /// The S3 service does not answer, or not so.
+    #[error("S3 service: {0}")]
+    Bucket(String),
+    /// A topic was not copied, or not all of it.
+    #[error("rehydrate {topic}: {ended}: {said}")]
+    Rehydrate {
+        /// The topic.
+        topic: String,
+        /// How the command ended.
+        ended: String,
+        /// What it said.
+        said: String,
+    },
     /// A thread of the load panicked.
     #[error("a thread of the load panicked")]
     Panicked,

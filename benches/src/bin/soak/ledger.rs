@@ -1,11 +1,14 @@
 //! What one producer knows of its own records: sent, acknowledged where, in which transaction.
 //!
-//! Flow: the producer's thread opens records and transactions, librdkafka's callback settles
-//! records; at the end the `Account` is taken out and compared with what can be read.
+//! Flow: the producer's thread opens records and transactions and notes what their values are,
+//! librdkafka's callback settles records; at the end the `Account` is taken out and compared with
+//! what can be read.
 //! Invariant: a record is settled once; what nobody told stays unknown.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::record::Fingerprint;
 
 /// What became of a record, as its producer was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Transaction {
 pub struct Account {
     /// By counter.
     pub deliveries: Vec<Delivery>,
+    /// What was produced, by counter.
+    pub values: Vec<Fingerprint>,
     /// By number, less one; empty for a producer without transactions.
     pub transactions: Vec<Transaction>,
     /// When acknowledgements came, in order, since the start of the journal.
@@ -73,7 +78,15 @@ impl Ledger {
     pub fn open_record(&self) -> usize {
         let mut account = self.hold();
         account.deliveries.push(Delivery::Unknown);
+        account.values.push(Fingerprint::default());
         account.deliveries.len() - 1
+    }
+
+    /// Notes the value of a record that was opened.
+    pub fn note(&self, counter: usize, value: Fingerprint) {
+        if let Some(noted) = self.hold().values.get_mut(counter) {
+            *noted = value;
+        }
     }
 
     /// Settles a record.

@@ -15,6 +15,8 @@ use crate::error::{Result, SoakError};
 pub const PLAIN_TOPIC: &str = "soak-records";
 /// Topic of the transactional producers.
 pub const TRANSACTIONS_TOPIC: &str = "soak-transactions";
+/// Topic of the producers of large values.
+pub const LARGE_TOPIC: &str = "soak-large";
 
 /// Shared by all threads.
 pub struct Load {
@@ -24,12 +26,18 @@ pub struct Load {
     pub seed: u64,
     /// Records per second of an idempotent producer.
     pub records_per_second: u32,
+    /// Producers of large values.
+    pub large: u32,
+    /// Records per second of each.
+    pub large_records_per_second: u32,
     /// Transactions per second of a transactional producer.
     pub transactions_per_second: u32,
     /// What librdkafka is to write into the journal besides (its setting `debug`).
     pub client_debug: Option<String>,
     /// Producers and readers end when it is set.
     pub stop: AtomicBool,
+    /// The next record of a producer of large values is to be one that is stored in parts.
+    pub huge_wanted: AtomicBool,
     /// What the clients counted.
     pub totals: Totals,
     /// What happened, in a file.
@@ -40,6 +48,12 @@ impl Load {
     /// Whether it is time to end.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The topics that are written.
+    pub fn topics(&self) -> &'static [&'static str] {
+        let all = &[PLAIN_TOPIC, TRANSACTIONS_TOPIC, LARGE_TOPIC];
+        if self.large > 0 { all } else { &all[..2] }
     }
 }
 

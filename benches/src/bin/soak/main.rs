@@ -3,11 +3,14 @@
 //!
 //! Flow: start the proxy, make topics -> producers and a following group -> kill -9 and restart
 //! until time is up -> let everything in flight come to an end -> read all through the proxy and
-//! compare with what the producers were told -> read all on the broker and count references.
+//! compare with what the producers were told -> read all on the broker and count references ->
+//! copy a topic by `rehydrate` and read that on the broker, with no proxy.
 //! Invariant: every count that must be greater than zero is judged as strictly as those that must
 //! be zero, so that a run in which nothing happened fails.
 
+mod bucket;
 mod clients;
+mod copy;
 mod error;
 mod idempotent;
 mod ledger;
@@ -33,12 +36,15 @@ use std::time::Duration;
 use clap::Parser;
 use rdkafka::message::Message;
 
+use bucket::Bucket;
+use copy::{Comparison, Copied};
 use error::{Result, SoakError};
 use ledger::{Account, Ledger};
-use load::{Journal, Load, PLAIN_TOPIC, TRANSACTIONS_TOPIC, Totals};
+use load::{Journal, LARGE_TOPIC, Load, TRANSACTIONS_TOPIC, Totals};
 use proxy::Proxy;
 use random::Random;
 use read::{InLog, Tail, Visible};
+use record::{Identity, PARTITIONS, Sizes};
 use verdict::Run;
 use verify::{Findings, Verifier};
 
@@ -84,12 +90,29 @@ struct Args {
     /// Records per second of each.
     #[arg(long, default_value_t = 300)]
     records_per_second: u32,
+    /// Producers of values of 1-9 MB, and of some longer than 32 MiB, which S3 gets in parts.
+    #[arg(long, default_value_t = 0)]
+    large: u32,
+    /// Records per second of each, small ones among them.
+    #[arg(long, default_value_t = 12)]
+    large_records_per_second: u32,
     /// Transactional producers.
     #[arg(long, default_value_t = 3)]
     transactional: u32,
     /// Transactions per second of each.
     #[arg(long, default_value_t = 8)]
     transactions_per_second: u32,
+    /// The store is the S3 service of MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and
+    /// S3_BUCKET: half of the kills wait until parts of a value are sent to it.
+    #[arg(long)]
+    s3: bool,
+    /// Bar for the p99 of the gap, in seconds.
+    #[arg(long, default_value_t = 1.5)]
+    gap_p99_max: f64,
+    /// So many times the p99 of a PUT straight to the S3 service, 4 s at most, the gap may have
+    /// besides.
+    #[arg(long, default_value_t = 2)]
+    puts_allowed: u32,
     /// What librdkafka is to write into the journal besides, as its setting `debug`.
     #[arg(long)]
     client_debug: Option<String>,
@@ -112,9 +135,12 @@ fn soak(args: &Args) -> Result<bool> {
         proxy: args.proxy.to_string(),
         seed: args.seed,
         records_per_second: args.records_per_second,
+        large: args.large,
+        large_records_per_second: args.large_records_per_second,
         transactions_per_second: args.transactions_per_second,
         client_debug: args.client_debug.clone(),
         stop: AtomicBool::new(false),
+        huge_wanted: AtomicBool::new(false),
         totals: Totals::default(),
         journal: Journal::open(&args.dir.join("journal.log"))?,
     });
@@ -122,25 +148,42 @@ fn soak(args: &Args) -> Result<bool> {
     let mut proxy = Proxy::new(binary, config, &args.dir, args.proxy);
     proxy.start()?;
     clients::create_topics(&load, args.replicas)?;
-    let producers = args.idempotent + args.transactional;
+    let producers = args.idempotent + args.large + args.transactional;
     let ledgers: Vec<_> = (0..producers).map(|number| Arc::new(Ledger::new(number))).collect();
     let tail = Arc::new(Mutex::new(Tail::default()));
     let threads = start(args, &load, &ledgers, &tail);
+    let watch = args.s3.then(|| {
+        let load = load.clone();
+        std::thread::spawn(move || bucket::watch(&load))
+    });
     let killed = kill(args, &load, &mut proxy, &ledgers);
     load.stop.store(true, Ordering::Relaxed);
     for thread in threads {
         thread.join().map_err(|_| SoakError::Panicked)??;
     }
+    let puts = watch.map(|watch| watch.join().map_err(|_| SoakError::Panicked));
+    let puts = puts.transpose()?.transpose()?.unwrap_or_default();
     let (begin, end, kills) = killed?;
     load.journal.say("soak", "load ended");
 
     let accounts: Vec<_> = ledgers.iter().map(|ledger| ledger.account()).collect();
-    let Compared { findings, log, large } = compare(args, &load, &accounts)?;
+    let Compared { findings, log, large, wanted } = compare(args, &load, &accounts)?;
+    // From here on there is no proxy.
+    drop(proxy);
+    let copied = copy_out(args, &load, &accounts, &wanted).unwrap_or_else(|error| {
+        // The other figures are worth showing; that nothing was read fails the run.
+        eprintln!("soak: {error}");
+        Copied::default()
+    });
     let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-    let idempotent = args.idempotent as usize;
     let run = Run {
         accounts: &accounts,
-        idempotent,
+        idempotent: args.idempotent as usize,
+        large_producers: args.large as usize,
+        copied: &copied,
+        puts: &puts,
+        gap_p99_max: args.gap_p99_max,
+        puts_allowed: args.puts_allowed,
         begin,
         end,
         kills: &kills,
@@ -163,13 +206,14 @@ fn start(
 ) -> Vec<JoinHandle<Result<()>>> {
     let producers = ledgers.iter().map(|ledger| {
         let (load, ledger) = (load.clone(), ledger.clone());
-        let is_transactional = ledger.producer >= args.idempotent;
-        std::thread::spawn(move || {
-            if is_transactional {
-                transactional::run(&load, &ledger)
-            } else {
-                idempotent::run(&load, &ledger)
-            }
+        let sizes = match ledger.producer {
+            producer if producer < args.idempotent => Some(Sizes::Usual),
+            producer if producer < args.idempotent + args.large => Some(Sizes::Large),
+            _ => None,
+        };
+        std::thread::spawn(move || match sizes {
+            Some(sizes) => idempotent::run(&load, &ledger, sizes),
+            None => transactional::run(&load, &ledger),
         })
     });
     let readers = (0..READERS).map(|member| {
@@ -198,9 +242,27 @@ fn kill(
     let end = begin + Duration::from_secs(args.seconds.into());
     let period = Duration::from_secs(args.kill_every.into());
     let mut random = Random::new(args.seed, u64::MAX);
+    let bucket = args.s3.then(Bucket::open).transpose()?;
+    let aim = |random: &mut Random| args.large > 0 && aim(load, bucket.as_ref(), random);
     load.journal.say("soak", "every producer is at work");
-    let kills = proxy.kill_until(end, period, &mut random, &load.journal)?;
+    let kills = proxy.kill_until(end, period, (&mut random, &load.journal), aim)?;
     Ok((begin, end, kills))
+}
+
+/// Has a value produced that is stored in parts, and waits until a part of it may be on its way;
+/// true if it is. A local store has no parts: there it waits a moment, in which it may be written.
+fn aim(load: &Load, bucket: Option<&Bucket>, random: &mut Random) -> bool {
+    let mut pause = |max_ms| std::thread::sleep(Duration::from_millis(random.between(0, max_ms)));
+    let Some(bucket) = bucket else {
+        load.huge_wanted.store(true, Ordering::Relaxed);
+        pause(LOCAL_AIM_MS);
+        return false;
+    };
+    let Ok(known) = bucket.uploads() else { return false };
+    load.huge_wanted.store(true, Ordering::Relaxed);
+    let begun = bucket.begins(&known, AIM_MAX);
+    pause(AIM_MS);
+    begun
 }
 
 /// What both readings of everything gave.
@@ -208,18 +270,26 @@ struct Compared {
     findings: Findings,
     log: InLog,
     large: u64,
+    /// Who is where in the topic that is to be copied, by partition.
+    wanted: Vec<Vec<Identity>>,
 }
 
-/// Reads both topics through the proxy, then on the brokers.
+/// Reads all topics through the proxy, then on the brokers.
 fn compare(args: &Args, load: &Arc<Load>, accounts: &[Account]) -> Result<Compared> {
     let mut verifier = Verifier::new(accounts);
     let mut log = InLog::default();
     let mut large = 0;
-    for topic in [PLAIN_TOPIC, TRANSACTIONS_TOPIC] {
+    let mut wanted = vec![Vec::new(); usize::try_from(PARTITIONS).unwrap_or(0)];
+    for &topic in load.topics() {
         let mut shown = Visible::new();
         read::whole_topic(&load.proxy, topic, "read_committed", load, |message| {
             let place = (message.partition(), message.offset());
-            verifier.record(place, message.key(), message.payload());
+            let identity = verifier.record(place, message.key(), message.payload());
+            if topic == to_copy(load)
+                && let Some(identity) = identity
+            {
+                wanted[usize::try_from(place.0).unwrap_or(0)].push(identity);
+            }
             shown.insert(place, message.payload_len() > args.threshold);
         })?;
         large += shown.values().filter(|is_large| **is_large).count() as u64;
@@ -229,25 +299,60 @@ fn compare(args: &Args, load: &Arc<Load>, accounts: &[Account]) -> Result<Compar
         })?;
     }
     load.journal.say("soak", "everything read");
-    Ok(Compared { findings: verifier.finish(), log, large })
+    Ok(Compared { findings: verifier.finish(), log, large, wanted })
+}
+
+/// The topic that is copied: the one with the large values, if there is one.
+fn to_copy(load: &Load) -> &'static str {
+    if load.large > 0 { LARGE_TOPIC } else { TRANSACTIONS_TOPIC }
+}
+
+/// Copies a topic, reads the copy on the brokers and compares it with what was produced.
+fn copy_out(
+    args: &Args,
+    load: &Arc<Load>,
+    accounts: &[Account],
+    wanted: &[Vec<Identity>],
+) -> Result<Copied> {
+    let restored = copy::rehydrate(&args.firebreak, &args.config, to_copy(load), COPY)?;
+    load.journal.say("soak", "a topic copied");
+    let mut comparison = Comparison::new(accounts, wanted, restored);
+    read::whole_topic(&args.brokers, COPY, "read_committed", load, |message| {
+        let place = (message.partition(), message.offset());
+        comparison.record(place, message.key(), message.payload());
+    })?;
+    Ok(comparison.finish())
 }
 
 /// Prints the table, writes the JSON; true if every bar holds.
 fn tell(args: &Args, report: &report::Report) -> Result<bool> {
-    let Args { seconds, kill_every, seed, idempotent, transactional, .. } = args;
+    let Args { seconds, kill_every, seed, idempotent, large, transactional, .. } = args;
     let (records, transactions) = (args.records_per_second, args.transactions_per_second);
+    let large_records = args.large_records_per_second;
     let librdkafka = rdkafka::util::get_rdkafka_version().1;
     println!(
         "soak: {seconds} s, kill -9 about every {kill_every} s, seed {seed}, librdkafka \
-         {librdkafka}\n  {idempotent} idempotent producers x {records} records/s, {transactional} \
-         transactional x {transactions} transactions/s, {READERS} readers"
+         {librdkafka}\n  {idempotent} idempotent producers x {records} records/s, {large} of large \
+         values x {large_records} records/s,\n  {transactional} transactional x {transactions} \
+         transactions/s, {READERS} readers"
     );
+    if args.s3 {
+        let (base, puts) = (args.gap_p99_max, args.puts_allowed);
+        println!(
+            "  gap p99: {base} s and {puts} x the p99 of a PUT straight to the S3 service: values \
+             in flight\n  at a kill are stored again before anything behind them is acknowledged"
+        );
+    }
     print!("{}", report.table());
     let mut json = report.json();
     json["seconds"] = (*seconds).into();
     json["kill_every"] = (*kill_every).into();
     json["seed"] = (*seed).into();
     json["replicas"] = args.replicas.into();
+    json["large"] = (*large).into();
+    json["s3"] = args.s3.into();
+    json["gap_p99_max_s"] = args.gap_p99_max.into();
+    json["puts_allowed"] = args.puts_allowed.into();
     json["librdkafka"] = librdkafka.into();
     std::fs::write(&args.out, format!("{json:#}\n"))
         .map_err(SoakError::io(args.out.display().to_string()))?;
@@ -255,5 +360,12 @@ fn tell(args: &Args, report: &report::Report) -> Result<bool> {
 }
 
 const READERS: u32 = 2;
+/// No rule of the proxy's fits it, so that nothing of it is looked for in the store.
+const COPY: &str = "copy-of-soak";
+/// How long a kill waits for an upload in parts.
+const AIM_MAX: Duration = Duration::from_secs(3);
+/// And then, so that some parts are there already.
+const AIM_MS: u64 = 60;
+const LOCAL_AIM_MS: u64 = 600;
 const WARM_MAX: Duration = Duration::from_secs(60);
 const WARM_PAUSE: Duration = Duration::from_millis(50);

@@ -33,6 +33,8 @@ pub struct Kill {
     pub down: Duration,
     /// It had ended by itself before.
     pub was_dead: bool,
+    /// While a value was being stored in parts.
+    pub aimed: bool,
 }
 
 impl Proxy {
@@ -83,13 +85,14 @@ impl Proxy {
         was_dead
     }
 
-    /// Kills and restarts it about every `period`, three tenths more or less, until `end`.
+    /// Kills and restarts it about every `period`, three tenths more or less, until `end`. Half
+    /// of the kills wait for what `aim` waits for; it tells whether that came.
     pub fn kill_until(
         &mut self,
         end: Duration,
         period: Duration,
-        random: &mut Random,
-        journal: &Journal,
+        (random, journal): (&mut Random, &Journal),
+        mut aim: impl FnMut(&mut Random) -> bool,
     ) -> Result<Vec<Kill>> {
         let mut kills = Vec::new();
         loop {
@@ -99,12 +102,14 @@ impl Proxy {
             if at >= end {
                 return Ok(kills);
             }
+            let aimed = random.chance(AIMED_PER_MILLE) && aim(random);
             let at = journal.elapsed();
             let was_dead = self.kill();
             self.start()?;
             let down = journal.elapsed() - at;
-            journal.say("proxy", &format!("killed, away for {} ms", down.as_millis()));
-            kills.push(Kill { at, down, was_dead });
+            let when = if aimed { " while parts of a value were sent" } else { "" };
+            journal.say("proxy", &format!("killed{when}, away for {} ms", down.as_millis()));
+            kills.push(Kill { at, down, was_dead, aimed });
         }
     }
 }
@@ -116,5 +121,6 @@ impl Drop for Proxy {
     }
 }
 
+const AIMED_PER_MILLE: u64 = 500;
 const START_MAX: Duration = Duration::from_secs(20);
 const START_PAUSE: Duration = Duration::from_millis(2);

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::clients::{self, Told};
 use crate::error::{Result, SoakError};
 use crate::ledger::{Account, Ledger, Outcome};
-use crate::load::{Load, PLAIN_TOPIC, TRANSACTIONS_TOPIC};
+use crate::load::Load;
 use crate::record::{self, PARTITIONS};
 
 /// What the following group read. It may read a record again after a restart.
@@ -66,9 +66,7 @@ pub fn follow(load: &Arc<Load>, member: u32, tail: &Mutex<Tail>) -> Result<()> {
         .set("isolation.level", "read_committed")
         .create_with_context(Told::new(&name, Arc::new(Ledger::new(u32::MAX)), load.clone()))
         .map_err(SoakError::kafka("following consumer"))?;
-    consumer
-        .subscribe(&[PLAIN_TOPIC, TRANSACTIONS_TOPIC])
-        .map_err(SoakError::kafka("subscribe"))?;
+    consumer.subscribe(load.topics()).map_err(SoakError::kafka("subscribe"))?;
     while !load.stopped() {
         let Some(message) = consumer.poll(POLL) else { continue };
         let at = load.journal.elapsed();
@@ -99,6 +97,7 @@ pub fn whole_topic(
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", isolation)
+        .set("receive.message.max.bytes", ANSWER_BYTES_MAX)
         .create_with_context(told)
         .map_err(SoakError::kafka("checking consumer"))?;
     let mut wanted = TopicPartitionList::new();
@@ -166,6 +165,8 @@ fn place(message: &BorrowedMessage<'_>) -> String {
     format!("{} {} offset {}", message.topic(), message.partition(), message.offset())
 }
 
+/// More than the default of 100 MB: a batch of a copy may have 76 MB, and others come beside it.
+const ANSWER_BYTES_MAX: &str = "250000000";
 const POLL: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 

@@ -1,11 +1,13 @@
 //! One record of the load: it says who it is, and every byte of it can be checked.
 //!
 //! value = magic 4, producer 4, counter 8, transaction 8 (0: none), length 4, payload, CRC-32C 4.
-//! The payload follows from producer and counter, the partition from the counter, the key from the
-//! producer. Invariant: no two records of a run are equal, and none is as long as a reference.
+//! The payload follows from producer, counter and length, the partition from the counter, the key
+//! from the producer. Invariant: no two records of a run are equal, and none is as long as a
+//! reference.
 
 use crc_fast::crc32_iscsi as crc;
 use protocol_ext::reference::{REFERENCE_BYTES, REFERENCE_MAGIC};
+use sha2::{Digest, Sha256};
 
 use crate::random::Random;
 
@@ -23,6 +25,30 @@ pub struct Identity {
     pub transaction: u64,
 }
 
+/// A value as its producer remembers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Its length.
+    pub bytes: usize,
+    sha256: [u8; 32],
+}
+
+impl Fingerprint {
+    /// That of a value.
+    pub fn of(value: &[u8]) -> Self {
+        Self { bytes: value.len(), sha256: Sha256::digest(value).into() }
+    }
+}
+
+/// How long the values of a producer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// Small ones, and one of ten of 20-60 KB.
+    Usual,
+    /// These, some of 1-9 MB, and a few that a store is sent in parts.
+    Large,
+}
+
 /// Why bytes are no record of this load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Torn {
@@ -38,6 +64,9 @@ pub enum Torn {
     /// Whole, but not the payload of that identity.
     #[error("the payload is another record's")]
     Payload,
+    /// The length or the SHA-256 of what was produced is another one.
+    #[error("not the value that was produced")]
+    Produced,
     /// Another producer's key.
     #[error("the key is another producer's")]
     Key,
@@ -55,7 +84,15 @@ pub fn write(identity: &Identity, length: usize) -> Vec<u8> {
     value.extend_from_slice(&(identity.counter as u64).to_be_bytes());
     value.extend_from_slice(&identity.transaction.to_be_bytes());
     value.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    value.extend(payload(identity).take(length - HEAD_BYTES - CRC_BYTES));
+    let mut left = length - HEAD_BYTES - CRC_BYTES;
+    for block in payload(identity, length) {
+        let bytes = left.min(block.len());
+        value.extend_from_slice(&block[..bytes]);
+        left -= bytes;
+        if left == 0 {
+            break;
+        }
+    }
     value.extend_from_slice(&crc(&value).to_be_bytes());
     value
 }
@@ -83,8 +120,11 @@ pub fn open(partition: i32, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<
     if number(&head[24..28]) != value.len() as u64 {
         return Err(foreign);
     }
-    if !filling.iter().copied().eq(payload(&identity).take(filling.len())) {
-        return Err(Torn::Payload);
+    let blocks = filling.chunks(BLOCK_BYTES).zip(payload(&identity, value.len()));
+    for (bytes, block) in blocks {
+        if bytes != &block[..bytes.len()] {
+            return Err(Torn::Payload);
+        }
     }
     if key != Some(self::key(identity.producer).as_bytes()) {
         return Err(Torn::Key);
@@ -105,14 +145,24 @@ pub fn partition(counter: usize) -> i32 {
     i32::try_from(counter % usize::try_from(PARTITIONS).unwrap_or(1)).unwrap_or(0)
 }
 
-/// A length: one of ten is 20-60 KB, the rest are about 200 bytes.
-pub fn length(random: &mut Random) -> usize {
-    let bytes = if random.chance(LARGE_PER_MILLE) {
+/// A length: one of ten is 20-60 KB, the rest are about 200 bytes; see also [`Sizes::Large`].
+pub fn length(random: &mut Random, sizes: Sizes) -> usize {
+    let is_large = sizes == Sizes::Large;
+    let bytes = if is_large && random.chance(HUGE_PER_MILLE) {
+        return huge(random);
+    } else if is_large && random.chance(MEGABYTES_PER_MILLE) {
+        random.between(1_000_000, 9_000_000)
+    } else if random.chance(OFFLOADED_PER_MILLE) {
         random.between(20_000, 60_000)
     } else {
         random.between(120, 280)
     };
     usize::try_from(bytes).unwrap_or(0)
+}
+
+/// A length whose object goes to an S3 service in parts, as those from 32 MiB on do.
+pub fn huge(random: &mut Random) -> usize {
+    usize::try_from(random.between(HUGE_BYTES_MIN as u64, HUGE_BYTES_MAX as u64)).unwrap_or(0)
 }
 
 /// Whether a value as it lies in the log is a reference.
@@ -124,18 +174,34 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
 
-/// Letters, so that codecs have something to do.
-fn payload(identity: &Identity) -> impl Iterator<Item = u8> + use<> {
+/// Letters, so that codecs have something to do. Large values are noise: compressed, an object of
+/// letters would be shorter than what is sent in parts.
+fn payload(identity: &Identity, length: usize) -> impl Iterator<Item = [u8; BLOCK_BYTES]> + use<> {
     let mut random = Random::new(identity.counter as u64, u64::from(identity.producer));
-    std::iter::repeat_with(move || random.next().to_be_bytes())
-        .flatten()
-        .map(|byte| LETTERS[usize::from(byte) % LETTERS.len()])
+    let is_noise = length >= LARGE_BYTES_MIN;
+    std::iter::repeat_with(move || {
+        let noise = random.next().to_be_bytes();
+        match is_noise {
+            true => noise,
+            false => noise.map(|byte| LETTERS[usize::from(byte) % LETTERS.len()]),
+        }
+    })
 }
+
+/// Values from here on are large ones: none but [`Sizes::Large`] has them.
+pub const LARGE_BYTES_MIN: usize = 1_000_000;
+/// Values from here on are stored in parts.
+pub const HUGE_BYTES_MIN: usize = 34_000_000;
+/// The longest value.
+pub const HUGE_BYTES_MAX: usize = 44_000_000;
 
 const MAGIC: &[u8; 4] = b"SOAK";
 const HEAD_BYTES: usize = 28;
 const CRC_BYTES: usize = 4;
-const LARGE_PER_MILLE: u64 = 100;
+const BLOCK_BYTES: usize = 8;
+const OFFLOADED_PER_MILLE: u64 = 100;
+const MEGABYTES_PER_MILLE: u64 = 40;
+const HUGE_PER_MILLE: u64 = 2;
 const LETTERS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 #[cfg(test)]
@@ -150,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_record_reads_as_it_was_written() {
-        for length in [120, 200, 60_000] {
+        for length in [120, 200, 60_000, LARGE_BYTES_MIN, LARGE_BYTES_MIN + 3] {
             let value = write(&IDENTITY, length);
             assert_eq!(value.len(), length);
             assert_eq!(read(&value), Ok(IDENTITY));
@@ -187,7 +253,35 @@ mod tests {
     #[test]
     fn one_record_of_ten_is_large() {
         let mut random = Random::new(1, 1);
-        let large = (0..10_000).filter(|_| length(&mut random) > 10_000).count();
+        let large = (0..10_000).filter(|_| length(&mut random, Sizes::Usual) > 10_000).count();
         assert!((900..1100).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn some_of_a_large_producer_s_values_are_megabytes_and_a_few_go_in_parts() {
+        let mut random = Random::new(1, 1);
+        let lengths: Vec<_> = (0..10_000).map(|_| length(&mut random, Sizes::Large)).collect();
+        let large = lengths.iter().filter(|bytes| **bytes >= LARGE_BYTES_MIN).count();
+        let huge = lengths.iter().filter(|bytes| **bytes >= HUGE_BYTES_MIN).count();
+        assert!((300..600).contains(&large), "{large}");
+        assert!((5..50).contains(&huge), "{huge}");
+        assert!(lengths.iter().all(|bytes| *bytes <= HUGE_BYTES_MAX));
+    }
+
+    #[test]
+    fn noise_is_checked_to_its_last_byte() {
+        let mut value = write(&IDENTITY, LARGE_BYTES_MIN + 3);
+        let at = value.len() - CRC_BYTES - 1;
+        value[at] ^= 1;
+        let body = value.len() - CRC_BYTES;
+        let sum = crc(&value[..body]).to_be_bytes();
+        value[body..].copy_from_slice(&sum);
+        assert_eq!(read(&value), Err(Torn::Payload));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_values_of_one_length_apart() {
+        assert_eq!(Fingerprint::of(b"ab"), Fingerprint::of(b"ab"));
+        assert_ne!(Fingerprint::of(b"ab"), Fingerprint::of(b"ac"));
     }
 }

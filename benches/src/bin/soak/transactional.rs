@@ -19,6 +19,7 @@ use crate::error::{Result, SoakError};
 use crate::ledger::{Ledger, Outcome};
 use crate::load::{Load, TRANSACTIONS_TOPIC, add};
 use crate::random::Random;
+use crate::record::{self, Sizes};
 
 /// Runs transactions until the load is stopped; leaves none open.
 pub fn run(load: &Arc<Load>, ledger: &Arc<Ledger>) -> Result<()> {
@@ -66,8 +67,10 @@ fn transaction(
         return State::Broken;
     }
     let records = random.between(4, 20);
-    let sent =
-        (0..records).try_for_each(|_| clients::send(producer, TRANSACTIONS_TOPIC, number, random));
+    let sent = (0..records).try_for_each(|_| {
+        let length = record::length(random, Sizes::Usual);
+        clients::send(producer, TRANSACTIONS_TOPIC, number, length)
+    });
     let on_purpose = random.chance(ABORTS_PER_MILLE);
     let (outcome, state) = match &sent {
         Ok(()) if !on_purpose => commit(producer, load),

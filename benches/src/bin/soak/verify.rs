@@ -3,12 +3,13 @@
 //! Flow: `record` takes every record read under read_committed in the order of its partition,
 //! `finish` looks at what is missing.
 //! Invariant: an acknowledged record is there once, in its producer's order, where the
-//! acknowledgement said; a transaction is there whole or not at all.
+//! acknowledgement said, with the value that was produced; a transaction is there whole or not at
+//! all.
 
 use std::collections::HashMap;
 
 use crate::ledger::{Account, Delivery, Outcome, Transaction};
-use crate::record::{self, Torn};
+use crate::record::{self, Fingerprint, Identity, Torn};
 
 /// What is wrong; all zero when nothing is.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct Findings {
     pub doubled: u64,
     /// Records behind a later one of their producer and partition.
     pub reordered: u64,
-    /// Values that are none of this load: damaged, references, another's.
+    /// Values that are none of this load or not what was produced: damaged, references, another's.
     pub torn_values: u64,
     /// Transactions of which a part is visible.
     pub torn_transactions: u64,
@@ -48,21 +49,31 @@ impl<'a> Verifier<'a> {
         Self { accounts, seen, last: HashMap::new(), findings: Findings::default() }
     }
 
-    /// Takes the next record of a partition.
-    pub fn record(&mut self, place: (i32, i64), key: Option<&[u8]>, value: Option<&[u8]>) {
-        let (partition, offset) = place;
+    /// Takes the next record of a partition, and says who it is if it is whole.
+    pub fn record(
+        &mut self,
+        place: (i32, i64),
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Option<Identity> {
         self.findings.read += 1;
-        let identity = match record::open(partition, key, value) {
-            Ok(identity) => identity,
-            Err(torn) => return self.torn(place, torn),
-        };
-        let producer = usize::try_from(identity.producer).unwrap_or(usize::MAX);
-        let known = self.seen.get_mut(producer).and_then(|seen| seen.get_mut(identity.counter));
-        let Some(seen) = known else {
-            return self.torn(place, Torn::Foreign(value.map_or(0, <[u8]>::len)));
-        };
+        match produced(self.accounts, place.0, key, value) {
+            Ok(identity) => {
+                self.known(place, identity);
+                Some(identity)
+            }
+            Err(torn) => {
+                self.torn(place, torn);
+                None
+            }
+        }
+    }
+
+    /// Takes a record that one of the producers produced.
+    fn known(&mut self, (partition, offset): (i32, i64), identity: Identity) {
         let named = || format!("{identity:?} at partition {partition}, offset {offset}");
-        if std::mem::replace(seen, true) {
+        let producer = identity.producer as usize;
+        if std::mem::replace(&mut self.seen[producer][identity.counter], true) {
             self.findings.doubled += 1;
             self.findings.example("doubled", &named());
             return;
@@ -157,23 +168,45 @@ impl Transaction {
     }
 }
 
+/// Checks a record that was read against what was produced, and says who it is.
+pub fn produced(
+    accounts: &[Account],
+    partition: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<Identity, Torn> {
+    let identity = record::open(partition, key, value)?;
+    let value = value.unwrap_or_default();
+    let account = accounts.get(identity.producer as usize);
+    let noted = account.and_then(|account| account.values.get(identity.counter));
+    match noted {
+        None => Err(Torn::Foreign(value.len())),
+        Some(noted) if *noted != Fingerprint::of(value) => Err(Torn::Produced),
+        Some(_) => Ok(identity),
+    }
+}
+
 const EXAMPLES_MAX: usize = 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Identity;
 
     const ACKNOWLEDGED: Delivery = Delivery::Acknowledged(None);
 
+    fn value(counter: usize, transaction: u64) -> Vec<u8> {
+        record::write(&Identity { producer: 0, counter, transaction }, 150)
+    }
+
     /// Reads `(counter, offset)` of producer 0, all of one partition.
     fn read(account: &Account, transaction: u64, records: &[(usize, i64)]) -> Findings {
-        let accounts = [account.clone()];
+        let counters = 0..account.deliveries.len();
+        let values = counters.map(|counter| Fingerprint::of(&value(counter, transaction)));
+        let accounts = [Account { values: values.collect(), ..account.clone() }];
         let mut verifier = Verifier::new(&accounts);
         for &(counter, offset) in records {
-            let value = record::write(&Identity { producer: 0, counter, transaction }, 150);
             let place = (record::partition(counter), offset);
-            verifier.record(place, Some(b"producer-0"), Some(&value));
+            verifier.record(place, Some(b"producer-0"), Some(&value(counter, transaction)));
         }
         let mut findings = verifier.finish();
         findings.examples.clear();
@@ -252,9 +285,19 @@ mod tests {
         let accounts = [plain(&[ACKNOWLEDGED])];
         let mut verifier = Verifier::new(&accounts);
         verifier.record((0, 0), None, Some(b"something"));
-        let unheard = record::write(&Identity { producer: 0, counter: 4, transaction: 0 }, 150);
-        verifier.record((0, 1), Some(b"producer-0"), Some(&unheard));
+        verifier.record((0, 1), Some(b"producer-0"), Some(&value(4, 0)));
         let found = verifier.finish();
         assert_eq!((found.torn_values, found.lost), (2, 1));
+    }
+
+    #[test]
+    fn a_whole_value_that_is_not_the_one_produced_is_torn() {
+        let identity = Identity { producer: 0, counter: 0, transaction: 0 };
+        let values = vec![Fingerprint::of(&value(0, 0))];
+        let accounts = [Account { values, ..plain(&[ACKNOWLEDGED]) }];
+        let open = |value: &[u8]| produced(&accounts, 0, Some(b"producer-0"), Some(value));
+        assert_eq!(open(&value(0, 0)), Ok(identity));
+        assert_eq!(open(&record::write(&identity, 151)), Err(Torn::Produced));
+        assert_eq!(open(&value(4, 0)), Err(Torn::Foreign(150)));
     }
 }

@@ -24,7 +24,7 @@ impl Responses<'_> {
         };
         let addresses = &*self.plane.directory;
         let layout = (message, exchange.version);
-        let wanted = (wanted, &self.queue.turn);
+        let wanted = (wanted, &self.queue.reading);
         let restored = offload.restore(layout, &frame, wanted, addresses).await;
         let restored = restored.map_err(|error| response_error(exchange.api, error))?;
         let _values = restored.room;

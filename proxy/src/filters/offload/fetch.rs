@@ -21,8 +21,7 @@ use super::parts::{PartFailure, Value, Want};
 use super::produce::spoiled;
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::spent::Spent;
-use super::turn::Turn;
-use super::{Offload, Wanted};
+use super::{Offload, Reading, Wanted};
 use crate::budget::Room;
 use crate::fault;
 use crate::inflate::Opened;
@@ -90,7 +89,7 @@ impl Offload {
         &self,
         (message, version): (&'static Message, i16),
         frame: &Bytes,
-        (wanted, turn): (Wanted, &Turn),
+        (wanted, reading): (Wanted, &Reading),
         addresses: &Directory,
     ) -> Result<Restored, WireError> {
         let at = header::response_body_at(message.api, version, frame)?;
@@ -98,16 +97,17 @@ impl Offload {
         let mut spent = Spent::new(wanted.bytes.min(RESTORED_BYTES_MAX));
         let mut planned: Vec<_> = found.iter().map(|_| (None, Plan::Pass)).collect();
         let mut left_out = None;
-        for n in turn.order(&found) {
+        for n in reading.turn.order(&found) {
             let section = &found[n];
             let topic = self.topic_name(section).await;
             spent.enter(wanted.partition_bytes);
             let plan = self.plan(section, topic.as_deref(), &mut spent).await;
+            reading.inflation.learn(section, spent.seen);
             let is_empty = matches!(&plan, Plan::Pieces(pieces) if pieces.is_empty());
             left_out = left_out.or(is_empty.then_some(section));
             planned[n] = (topic, plan);
         }
-        turn.pass_to(left_out);
+        reading.turn.pass_to(left_out);
         let mut room = match spent.room {
             0 => None,
             bytes => self.restored.take(bytes).await,
@@ -180,7 +180,11 @@ impl Offload {
             match found {
                 Found::Stays if spent.pass(range.len()) => run.stay(range),
                 Found::Refers(batch) if spent.admit(&batch, without) => run.refer(range, batch),
-                Found::Stays | Found::Refers(_) | Found::NoRoom => return run.cut(),
+                Found::Stays | Found::Refers(_) | Found::NoRoom => {
+                    let surplus = records.len() - run.end;
+                    self.metrics.offload_surplus.inc_by(surplus as u64);
+                    return run.cut();
+                }
             }
         }
         run.whole()

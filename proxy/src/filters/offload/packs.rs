@@ -41,8 +41,8 @@ pub struct Pack {
     pub object: Vec<Piece>,
     /// What stands for its values once it is stored.
     pub references: Vec<Replacement<[u8; REFERENCE_BYTES]>>,
-    /// Its values by part.
-    pub values: Vec<(PartKey, Bytes)>,
+    /// Its values by part, each with the number of its format.
+    pub values: Vec<(PartKey, Bytes, u8)>,
 }
 
 impl Offload {
@@ -97,7 +97,7 @@ impl Offload {
             let old_crc = part.original_crc ^ u32::from(fault::on("other-old-crc-known"));
             let signed = Replacement::of(record, signed);
             pack.references.push(Replacement { old_crc: Some(old_crc), ..signed });
-            pack.values.push(((head.pack_id, offset), value));
+            pack.values.push(((head.pack_id, offset), value, part.content_type));
             object.push(Piece { bytes: stored, crc: part.stored_crc });
         }
         object.push(Piece::of(writer.footer()));

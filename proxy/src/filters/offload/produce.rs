@@ -327,8 +327,10 @@ impl Offload {
         }
         let bytes = pack.object.iter().map(|piece| piece.bytes.len()).sum();
         self.metrics.offload(OffloadOp::Put, bytes);
-        for (key, value) in &pack.values {
+        for (key, value, format) in &pack.values {
             self.metrics.offload(OffloadOp::Store, value.len());
+            let format = if fault::on("formats-untold") { 0 } else { *format };
+            self.metrics.formats.stored(format, value.len());
             let inflated = !frame.as_ptr_range().contains(&value.as_ptr());
             self.parts.keep(*key, value, if inflated { usize::MAX } else { frame.len() });
         }

@@ -3,6 +3,7 @@
 use protocol_ext::codec::Codec;
 
 use super::fetch::Referring;
+use super::inflation::Seen;
 use crate::fault;
 use crate::limits::RESTORING_BYTES;
 
@@ -20,6 +21,8 @@ pub(super) struct Spent {
     pub room: usize,
     /// Whether a batch is held that was inflated.
     pub holds_opened: bool,
+    /// What was looked at of the partition.
+    pub seen: Seen,
 }
 
 impl Spent {
@@ -31,6 +34,7 @@ impl Spent {
     /// Goes on to a partition of which so many bytes are wanted.
     pub fn enter(&mut self, partition_bytes: usize) {
         self.partition = (partition_bytes, None);
+        self.seen = Seen::default();
     }
 
     /// Whether so many bytes more of the partition are wanted. Its first batch is, whatever it is.
@@ -49,6 +53,7 @@ impl Spent {
     /// Whether a batch that stays as it is still fits, beside values that the broker does not know
     /// of.
     pub fn pass(&mut self, bytes: usize) -> bool {
+        self.seen.add(bytes, bytes);
         let fits = bytes <= self.left && self.wants(bytes);
         let fits = fits || self.room == 0 || fault::on("plain-bytes-uncounted");
         if fits && !fault::on("plain-bytes-uncounted") {
@@ -61,7 +66,9 @@ impl Spent {
     /// topic has readers go on `without` values may be built anew.
     pub fn admit(&mut self, batch: &Referring, without: bool) -> bool {
         let need = batch.original_bytes;
-        let bytes = need + batch.open.batch.raw().len();
+        let log_bytes = batch.open.batch.raw().len();
+        let bytes = need + log_bytes;
+        self.seen.add(log_bytes, bytes);
         // One that never fits comes as the first that refers.
         let first = self.room == 0 && (!self.has_any || bytes > self.all);
         let fits = bytes <= self.left && self.wants(bytes);

@@ -1,9 +1,11 @@
 //! An S3 service in this process that fails by script, byte for byte as told: no framework stands
 //! between a fault and the socket.
 //!
-//! It keeps objects in memory, knows PUT, ranged GET, HEAD, DELETE, listings and uploads in parts,
-//! checks bodies by their sums (signatures are the strict server's to check), and does what the
-//! script says to the next request of that kind.
+//! It keeps objects in memory, knows PUT, ranged GET, HEAD, DELETE, listings in pages of three and
+//! uploads in parts, checks bodies by their sums (signatures are the strict server's to check), and
+//! does what the script says to the next request of that kind.
+
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -19,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use self::uploads::{Upload, in_parts};
 use super::proxy::Folder;
 
 /// Where a start writes and reads whose objects these are, at any time: it counts for nothing.
@@ -28,6 +31,10 @@ pub const BUCKET: &str = "images";
 /// The hash that stands for a body that is not signed.
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const CHECKSUM: &str = "x-amz-checksum-crc32c";
+/// What a page of a listing holds at most.
+const PAGE: usize = 3;
+/// When everything was written that is old.
+const LONG_AGO: &str = "2020-01-01T00:00:00.000Z";
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +72,16 @@ pub enum Kind {
     Put,
     /// A range.
     Get,
+    /// What a listing would show of one object.
+    Head,
+    /// Objects.
+    List,
+    /// To remove one.
+    Delete,
+    /// Uploads that are not complete.
+    Uploads,
+    /// To end one of them.
+    Abort,
     /// Anything else.
     Other,
 }
@@ -72,9 +89,12 @@ pub enum Kind {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
-    parts: BTreeMap<(String, u32), Vec<u8>>,
-    /// Uploads whose parts must have checksums.
-    checked: BTreeSet<String>,
+    /// By their names.
+    uploads: BTreeMap<String, Upload>,
+    uploads_begun: usize,
+    /// Requests of a kind that are served now, and the most that ever were.
+    at_once: BTreeMap<Kind, (usize, usize)>,
+    longest_range: usize,
     unsigned: usize,
     script: BTreeMap<Kind, VecDeque<Fault>>,
     always: BTreeMap<Kind, Fault>,
@@ -181,14 +201,24 @@ impl S3 {
         self.lock().objects.remove(key);
     }
 
+    /// Changes what there is, as somebody else would.
+    pub fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) {
+        change(&mut self.lock().objects);
+    }
+
+    /// The most requests of a kind that were served at once.
+    pub fn at_once(&self, kind: Kind) -> usize {
+        self.lock().at_once.get(&kind).map_or(0, |(_, most)| *most)
+    }
+
+    /// Bytes of the longest range that was asked for.
+    pub fn longest_range(&self) -> usize {
+        self.lock().longest_range
+    }
+
     /// Bodies so far that were not signed byte for byte.
     pub fn unsigned(&self) -> usize {
         self.lock().unsigned
-    }
-
-    /// Parts of uploads that were neither completed nor given up.
-    pub fn parts_left(&self) -> usize {
-        self.lock().parts.len()
     }
 }
 
@@ -208,6 +238,20 @@ struct Request {
 }
 
 impl Request {
+    fn kind(&self) -> Kind {
+        let asks = |name: &str| self.query.contains_key(name);
+        match (self.method.as_str(), self.key.is_empty()) {
+            ("PUT", _) => Kind::Put,
+            ("GET", false) if !asks("uploadId") => Kind::Get,
+            ("GET", true) if asks("uploads") => Kind::Uploads,
+            ("GET", true) if !asks("lifecycle") => Kind::List,
+            ("HEAD", _) => Kind::Head,
+            ("DELETE", _) if asks("uploadId") => Kind::Abort,
+            ("DELETE", _) => Kind::Delete,
+            _ => Kind::Other,
+        }
+    }
+
     /// What is wrong with its body by the sums that it came with.
     fn wrong(&self) -> Option<&'static str> {
         let header = |name: &str| self.headers.get(name).map_or("", String::as_str);
@@ -245,15 +289,40 @@ impl Answer {
     }
 }
 
+/// A request that is served.
+struct Served<'a> {
+    state: &'a Mutex<State>,
+    kind: Kind,
+}
+
+impl<'a> Served<'a> {
+    fn new(state: &'a Mutex<State>, request: &Request) -> Self {
+        let kind = request.kind();
+        let mut all = state.lock().expect("not poisoned");
+        let (now, most) = all.at_once.entry(kind).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+        let range = request.range.map_or(0, |(from, to)| to.saturating_sub(from));
+        all.longest_range = all.longest_range.max(range);
+        Self { state, kind }
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        let mut all = self.state.lock().expect("not poisoned");
+        if let Some((now, _)) = all.at_once.get_mut(&self.kind) {
+            *now -= 1;
+        }
+    }
+}
+
 async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut held = Vec::new();
     while let Some(mut request) = read(&mut stream, &mut held).await? {
-        let kind = match request.method.as_str() {
-            "PUT" => Kind::Put,
-            "GET" if !request.key.is_empty() => Kind::Get,
-            _ => Kind::Other,
-        };
+        let kind = request.kind();
+        let _served = Served::new(state, &request);
         let owners = request.query.get("prefix").is_some_and(|prefix| prefix == OWNERS);
         let refusing = state.lock().expect("not poisoned").refusing;
         let fault = if refusing {
@@ -293,7 +362,7 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
             }
             _ => done(),
         };
-        if !write(&mut stream, answer, fault).await? {
+        if !write(&mut stream, answer, (fault, request.method == "HEAD")).await? {
             return Ok(());
         }
     }
@@ -368,10 +437,7 @@ fn answer(request: &Request, state: &mut State) -> Answer {
         }
         "GET" if key.is_empty() => list(state, query),
         "HEAD" => match state.objects.get(key) {
-            Some(object) => Answer {
-                headers: format!("X-Length: {}\r\n", object.len()),
-                ..Answer::of(200, object.clone())
-            },
+            Some(object) => Answer::of(200, object.clone()),
             None => Answer::of(404, ""),
         },
         _ => match (state.objects.get(key), range) {
@@ -389,63 +455,17 @@ fn answer(request: &Request, state: &mut State) -> Answer {
     }
 }
 
-/// An upload in parts.
-fn in_parts(request: &Request, state: &mut State) -> Answer {
-    let Request { method, key, query, headers, body, .. } = request;
-    match (method.as_str(), query.get("uploadId")) {
-        ("POST", None) => {
-            if headers.get("x-amz-checksum-algorithm").is_some_and(|name| name == "CRC32C") {
-                state.checked.insert(key.clone());
-            }
-            Answer::of(
-                200,
-                "<InitiateMultipartUploadResult><UploadId>u</UploadId>\
-                 </InitiateMultipartUploadResult>",
-            )
-        }
-        ("PUT", Some(_)) if state.checked.contains(key) && !headers.contains_key(CHECKSUM) => {
-            Answer::error(400, "InvalidRequest")
-        }
-        ("PUT", Some(_)) => {
-            let number = query.get("partNumber").and_then(|n| n.parse().ok()).unwrap_or(0);
-            state.parts.insert((key.clone(), number), body.clone());
-            Answer { headers: format!("ETag: \"{number}\"\r\n"), ..Answer::of(200, "") }
-        }
-        ("POST", Some(_)) => {
-            let parts: Vec<_> = state.parts.iter().filter(|((of, _), _)| of == key).collect();
-            let told = String::from_utf8_lossy(body);
-            let told: Vec<_> = told.split("<ChecksumCRC32C>").skip(1).collect();
-            let fits = |(told, (_, part)): (&&str, &(_, &Vec<u8>))| {
-                told.split_once('<').is_some_and(|(sum, _)| sum == checksum(part))
-            };
-            let all = told.len() == parts.len() && told.iter().zip(&parts).all(fits);
-            if state.checked.contains(key) && !all {
-                return Answer::error(400, "InvalidPart");
-            }
-            let whole: Vec<u8> = parts.iter().flat_map(|(_, part)| part.iter().copied()).collect();
-            state.parts.retain(|(of, _), _| of != key);
-            state.objects.insert(key.clone(), whole);
-            Answer::of(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
-        }
-        ("DELETE", Some(_)) => {
-            state.parts.retain(|(of, _), _| of != key);
-            Answer::of(204, "")
-        }
-        _ => Answer::error(405, "MethodNotAllowed"),
-    }
-}
-
 fn list(state: &State, query: &BTreeMap<String, String>) -> Answer {
     let after = query.get("start-after").map_or("", String::as_str);
     let prefix = query.get("prefix").map_or("", String::as_str);
     let mut xml = String::from("<ListBucketResult>");
     let listed = state.objects.iter().filter(|(key, _)| !state.unlisted.contains(*key));
     let found = listed.filter(|(key, _)| key.starts_with(prefix));
-    for (key, object) in found.filter(|(key, _)| key.as_str() > after).take(3) {
+    for (key, object) in found.filter(|(key, _)| key.as_str() > after).take(PAGE) {
         let _ = write!(
             xml,
             "<Contents><Key>{key}</Key><Size>{}</Size>\
-             <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>",
+             <LastModified>{LONG_AGO}</LastModified></Contents>",
             object.len()
         );
     }
@@ -453,8 +473,12 @@ fn list(state: &State, query: &BTreeMap<String, String>) -> Answer {
     Answer::of(200, xml)
 }
 
-/// Writes an answer as the fault has it; false if the connection is gone.
-async fn write(stream: &mut TcpStream, mut answer: Answer, fault: Fault) -> io::Result<bool> {
+/// Writes an answer as the fault has it, or only its head; false if the connection is gone.
+async fn write(
+    stream: &mut TcpStream,
+    mut answer: Answer,
+    (fault, only_head): (Fault, bool),
+) -> io::Result<bool> {
     match fault {
         Fault::OtherRange => {
             answer.headers = "Content-Range: bytes 0-9/100000\r\n".to_owned();
@@ -473,7 +497,7 @@ async fn write(stream: &mut TcpStream, mut answer: Answer, fault: Fault) -> io::
         body.len()
     );
     stream.write_all(head.as_bytes()).await?;
-    if headers.starts_with("X-Length") {
+    if only_head {
         return Ok(true);
     }
     match fault {

@@ -1,10 +1,16 @@
 //! Large values of virtual topics: stored, routed as references, put back.
 
+use std::sync::atomic::Ordering;
+
+use kafka_protocol::messages::FetchResponse;
+use protocol_ext::batch::Batches;
+
 use super::{NORCAL, OTHER, TOPIC, located, start};
 use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::Folder;
 use crate::harness::records::read;
+use crate::harness::requests::{fetch, fetched};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 
 const ALL: i32 = i32::MAX;
@@ -62,4 +68,49 @@ async fn a_reference_of_a_virtual_topic_is_followed_nowhere_else() -> Checked {
     ensure_eq!(code, 0, "error of Fetch");
     ensure!(read(&records)[0].value == Some(reference), "a reference was followed elsewhere");
     Ok(())
+}
+
+/// Legs ask for as much of a log of references as its values have room for, too.
+pub async fn a_routed_backlog_is_sent_about_once(faults: Faults) -> Checked {
+    const READ: usize = 500;
+    let store = Folder::new();
+    let (brokers, proxy) = start(faults, |setup| setup.offload(&store, 1000)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    let large = located(None, noise(1, 110_000));
+    ensure_eq!(client.produce(9, TOPIC, 0, &large).await?.0, 0, "error of Produce");
+    let referring = {
+        let mut cluster = brokers.cluster();
+        let log = cluster.log(OTHER, 0).expect("a log");
+        let referring = log.batches().next().expect("a batch").clone();
+        for _ in 1..2000 {
+            log.append(&referring).expect("a batch");
+        }
+        referring
+    };
+    let sent_by = |id| brokers.counts(id).sent.load(Ordering::Relaxed);
+    let sent = || sent_by(0) + sent_by(1);
+    let (mut offset, mut first, mut before) = (0, 0, 0);
+    while offset < READ {
+        let at = i64::try_from(offset).expect("small");
+        let mut asked = fetch(12, TOPIC, &[(2, at)], 50 << 20).with_min_bytes(1);
+        asked.topics[0].partitions[0].partition_max_bytes = 1 << 20;
+        let answer: FetchResponse = client.call(1, 12, &asked).await?;
+        let (_, error, section) = fetched(answer)?.remove(0);
+        ensure_eq!(error, 0, "error of Fetch at {offset}");
+        let came = Batches::new(&section).count();
+        ensure!(came > 0, "nothing came at {offset}");
+        if offset == 0 {
+            // It tells how long values are.
+            (first, before) = (came, sent());
+        }
+        offset += came;
+    }
+    let (sent, used) = (sent() - before, (offset - first) * referring.len());
+    ensure!(sent <= 2 * used, "brokers sent {sent} bytes for {used} of the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn legs_are_sent_a_backlog_of_references_about_once() -> Checked {
+    a_routed_backlog_is_sent_about_once(None).await
 }
