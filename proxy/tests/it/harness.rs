@@ -9,6 +9,7 @@ pub mod records;
 pub mod redis;
 pub mod requests;
 pub mod s3;
+pub mod tally;
 
 use std::future::Future;
 use std::time::Duration;

@@ -46,6 +46,7 @@ mod share;
 mod shared_cache;
 mod store;
 mod tails;
+mod tally;
 mod tls;
 mod upkeep;
 mod versions;
