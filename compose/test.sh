@@ -58,6 +58,9 @@ simulation=(cargo test -p firebreak --features sim,failpoints --test sim --)
 
 say "== mutants: every promise is broken on purpose and its check must fail"
 cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
+say "== what only a fault can provoke, and what is done then"
+cargo test -p firebreak --features failpoints --test it -- \
+    durable:: full:: gate:: named:: resting:: that_panics every_frame_is_held_whole
 "${simulation[@]}" every_fault --nocapture
 
 if [ "$mode" != quick ]; then

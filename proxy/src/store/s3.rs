@@ -133,7 +133,7 @@ impl S3 {
             }
             Err(error) => Err(error),
         };
-        if done.is_err() {
+        if done.is_err() && !fault::on("failed-upload-left") {
             let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key);
             if let Err(error) = abort.upload_id(&upload).send().await {
                 tracing::debug!(%error, key, "parts of a failed upload may be left");

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod aged;
 pub mod broker;
 pub mod certs;
 pub mod client;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol_ext::batch::crc32c;
 use protocol_ext::codec::{Codec, Framing};
-use protocol_ext::reference::{Binding, KeyRing, MacKey, Reference};
 
+use crate::harness::aged::aged;
 use crate::harness::broker::Brokers;
 use crate::harness::certs::Authority;
 use crate::harness::client::Client;
@@ -399,16 +399,11 @@ pub async fn old_values_are_not_asked_for(faults: Faults) -> Checked {
         let log = cluster.log("t", 0).expect("a log");
         log.batches().next().expect("a batch").clone()
     };
-    let signed = read(&stored).swap_remove(0).value.unwrap_or_default();
-    let (mut reference, _) = Reference::parse_unverified(&signed).map_err(failure)?;
-    reference.written_at_ms -= 2 * 3_600_000;
-    let key = std::fs::read(scene.s3.key_file()).map_err(failure)?;
-    let ring = KeyRing::new(MacKey::new(&key).map_err(failure)?, None).map_err(failure)?;
-    let old = ring.sign(&reference, &Binding { topic: "t", tenant: "" });
+    let old = aged(&stored, "t", &scene.s3.key_file())?;
     {
         let mut cluster = scene.brokers.cluster();
         let log = cluster.log("t", 1).expect("a log");
-        log.append(&single(old.to_vec())).expect("a batch");
+        log.append(&old).expect("a batch");
     }
     scene.reads(1, &single(value)).await?;
     ensure_eq!(scene.gets(), 1, "reads of the store for an old value");
