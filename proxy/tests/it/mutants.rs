@@ -749,6 +749,7 @@ fn mutants_of_shared_values() -> Vec<Mutant> {
         mutant!("shared-unasked", cache::what_was_stored_needs_no_store, "reads of the store"),
         mutant!("read-not-shared", cache::what_was_read_needs_no_store, "is 0, not 1"),
         mutant!("shared-misses-final", cache::a_redis_that_dies_costs_no_read, "values differ"),
+        mutant!("shared-misses-final", cache::half_an_answer_costs_no_read, "values differ"),
         mutant!("shared-not-regained", cache::a_redis_that_dies_costs_no_read, "used again"),
         mutant!("shared-trusted", cache::a_planted_value_is_not_given_out, "values differ"),
         mutant!("shared-hash-unchecked", cache::a_planted_value_is_not_given_out, "values differ"),
