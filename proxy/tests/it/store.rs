@@ -248,6 +248,31 @@ async fn an_object_that_is_gone_is_an_error_of_its_partition_only() -> Checked {
     until("the log says that we are refused", refused).await
 }
 
+/// An object goes once a Fetch has begun to read, and comes back: its partition has an error as long
+/// as it is away, the other one its value.
+#[tokio::test]
+async fn an_object_that_goes_amid_a_fetch_is_an_error_of_its_partition_only() -> Checked {
+    let mut scene = scene(None, |setup| setup).await?;
+    let sent: Vec<_> = (0..2).map(|n| single(noise(n, 30_000))).collect();
+    for (partition, batch) in (0..).zip(&sent) {
+        scene.take(partition, batch).await?;
+    }
+    let key = scene.s3.objects().into_keys().find(|key| key.contains("/1/"));
+    scene.s3.vanish(&key.ok_or_else(|| failure("no object of partition 1"))?);
+    let both = fetch(11, "t", &[(0, 0), (1, 0)], ALL);
+    for (errors, back) in [([0, STORAGE_ERROR], 1), ([0, 0], 0)] {
+        let answer: FetchResponse = scene.client.call(1, 11, &both).await?;
+        for ((partition, error, section), sent) in fetched(answer)?.into_iter().zip(&sent) {
+            let expected = errors[usize::from(partition == 1)];
+            ensure_eq!(error, expected, "error of partition {partition}");
+            let whole = read(&section) == read(sent);
+            ensure_eq!(whole, error == 0, "whether partition {partition} has its value");
+        }
+        ensure_eq!(scene.s3.bring_back(), back, "objects that went");
+    }
+    scene.is_sound("404 between plan and GET", 0).await
+}
+
 /// A key that is taken by another object is never overwritten nor taken for stored.
 pub async fn a_taken_key_is_no_stored_value(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;

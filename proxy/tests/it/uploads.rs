@@ -8,7 +8,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::single;
 use crate::harness::s3::{Fault, Kind, S3};
 use crate::harness::tally::{Held, Ledger};
-use crate::harness::{Checked, Faults, QUIET, ensure_eq, noise, until};
+use crate::harness::{Checked, Faults, QUIET, ensure, ensure_eq, noise, until};
 
 const STORAGE_ERROR: i16 = 56;
 /// Longer than what is sent in one piece.
@@ -67,4 +67,30 @@ pub async fn parts_of_a_failed_upload_go(faults: Faults) -> Checked {
 #[tokio::test]
 async fn parts_of_an_upload_that_fails_are_given_up() -> Checked {
     parts_of_a_failed_upload_go(None).await
+}
+
+#[tokio::test]
+async fn a_body_that_is_reset_on_its_way_is_sent_again() -> Checked {
+    let mut scene = scene(None).await?;
+    for (n, bytes, after) in [(0, 3_000_000, 1_000_000), (1, IN_PARTS, 5_000_000)] {
+        let before = scene.s3.count(Kind::Put);
+        scene.s3.script(Kind::Put, &[Fault::ResetBody(after)]);
+        scene.take(&single(noise(n, bytes))).await?;
+        let sent = scene.s3.count(Kind::Put) - before;
+        // In parts it is begun anew.
+        let least = if bytes < IN_PARTS { 2 } else { 4 };
+        ensure!(sent >= least, "{sent} bodies sent for {bytes} bytes");
+    }
+    scene.is_sound("bodies that are reset").await
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_sent_again() -> Checked {
+    let mut scene = scene(None).await?;
+    scene.s3.script(Kind::Put, &[Fault::StalledBody(1_000_000)]);
+    scene.take(&single(noise(1, 3_000_000))).await?;
+    ensure_eq!(scene.s3.count(Kind::Put), 2, "bodies sent");
+    let late = "firebreak_store_failures_total{op=\"put\",kind=\"late\"}";
+    ensure_eq!(scene.proxy.metric(late).await?, 1.0, "attempts that were given up");
+    scene.is_sound("a body that stands still").await
 }
