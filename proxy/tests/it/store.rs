@@ -248,8 +248,8 @@ async fn an_object_that_is_gone_is_an_error_of_its_partition_only() -> Checked {
     until("the log says that we are refused", refused).await
 }
 
-/// An object goes once a Fetch has begun to read, and comes back: its partition has an error as long
-/// as it is away, the other one its value.
+/// An object goes once a Fetch has begun to read, and comes back: its partition has an error while
+/// it is away, the other one its value.
 #[tokio::test]
 async fn an_object_that_goes_amid_a_fetch_is_an_error_of_its_partition_only() -> Checked {
     let mut scene = scene(None, |setup| setup).await?;
