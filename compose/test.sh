@@ -12,7 +12,7 @@ usage() {
 usage: compose/test.sh [--quick | --full]
 
 --quick  leaves out the tests that start a real Kafka
---full   every case on Kafka 4.3.1, 4.1.0 and 3.9.1
+--full   every case on Kafka 4.3.1, 4.1.0 and 3.9.1, also with versitygw as the store
          without it: every case on 4.3.1, of those with TLS and SASL some; on the others the search
          for leaked addresses and leaders that move under load
 USAGE
@@ -58,6 +58,9 @@ simulation=(cargo test -p firebreak --features sim,failpoints --test sim --)
 
 say "== mutants: every promise is broken on purpose and its check must fail"
 cargo test -p firebreak --features failpoints --test it -- mutants --nocapture
+say "== what only a fault can provoke, and what is done then"
+cargo test -p firebreak --features failpoints --test it -- \
+    durable:: full:: gate:: named:: resting:: that_panics every_frame_is_held_whole
 "${simulation[@]}" every_fault --nocapture
 
 if [ "$mode" != quick ]; then

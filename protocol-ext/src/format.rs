@@ -213,6 +213,27 @@ mod tests {
         out
     }
 
+    /// A BigTIFF of one directory at its end, in either byte order.
+    fn big_tiff_of(little: bool, compression: u16, bits: u16) -> Vec<u8> {
+        let number = |value: u64, bytes: usize| {
+            let mut number = value.to_le_bytes()[..bytes].to_vec();
+            if !little {
+                number.reverse();
+            }
+            number
+        };
+        let mut out = if little { b"II\x2b\0".to_vec() } else { b"MM\0\x2b".to_vec() };
+        out.extend([number(8, 2), number(0, 2), number(32, 8)].concat());
+        out.resize(32, 7);
+        out.extend(number(3, 8));
+        for (tag, value) in [(258, bits), (259, compression), (34735, 0)] {
+            out.extend([number(tag, 2), number(3, 2), number(1, 8)].concat());
+            // A short stands at the front of its field.
+            out.extend([number(value.into(), 2), vec![0; 6]].concat());
+        }
+        out
+    }
+
     #[test]
     fn formats_are_told_by_their_first_bytes() {
         let padded = |magic: &[u8]| [magic, &[0; 600]].concat();
@@ -221,15 +242,24 @@ mod tests {
             (padded(b"\x89PNG\r\n\x1a\n"), Format::Png, true),
             (padded(b"\x89HDF\r\n\x1a\n"), Format::Hdf5, false),
             ([&[1; 512][..], b"\x89HDF\r\n\x1a\n"].concat(), Format::Hdf5, false),
+            (padded(b"CDF\x01"), Format::NetCdf, false),
+            (padded(b"CDF\x02"), Format::NetCdf, false),
             (padded(b"CDF\x05"), Format::NetCdf, false),
+            (padded(b"CDF\x03"), Format::Unknown, false),
             (padded(b"RIFF\0\0\0\0WEBP"), Format::WebP, true),
             (padded(b"\0\0\0\x1cftypavif"), Format::Heif, true),
+            (padded(b"\0\0\0\x18ftypheic"), Format::Heif, true),
+            (padded(b"\0\0\0\x18ftypheix"), Format::Heif, true),
+            (padded(b"\0\0\0\x18ftypmif1"), Format::Heif, true),
             (padded(b"\0\0\0\x1cftypisom"), Format::Unknown, false),
             (padded(b"PK\x03\x04"), Format::Zip, true),
             (padded(b"GRIB"), Format::Grib, true),
             (padded(b"NITF02.10"), Format::Nitf, false),
             (padded(b"\0\0\0\x0cjP  \r\n\x87\n"), Format::Jp2, true),
             (padded(b"\x28\xb5\x2f\xfd"), Format::Zstd, true),
+            (padded(b"\x1f\x8b\x08"), Format::Gzip, true),
+            (padded(b"\x1f\x8b\x07"), Format::Unknown, false),
+            (padded(b"\xff\x4f\xff\x51"), Format::Jp2, true),
             (padded(b"\0\0\0\0\x07\xff\xd8\xff\xe0"), Format::Jpeg, true),
             (padded(b"{\"a\":1}"), Format::Unknown, false),
             (Vec::new(), Format::Unknown, false),
@@ -251,6 +281,13 @@ mod tests {
         assert_eq!(found, Detected { format: Format::GeoTiff, packed: false, width: 2 });
         let found = detect(&tiff_of(5, 8, false));
         assert_eq!(found, Detected { format: Format::Tiff, packed: true, width: 1 });
+        for little in [true, false] {
+            let found = detect(&big_tiff_of(little, 1, 16));
+            let expected = Detected { format: Format::GeoTiff, packed: false, width: 2 };
+            assert_eq!(found, expected, "BigTIFF, {little}");
+            let found = detect(&big_tiff_of(little, 8, 32));
+            assert_eq!(found, Detected { packed: true, width: 4, ..expected }, "{little}");
+        }
         let mut fits = format!("{:80}BITPIX  =                  -32{:50}", "SIMPLE  = T", "");
         fits.push_str(&" ".repeat(2880));
         let found = detect(fits.as_bytes());

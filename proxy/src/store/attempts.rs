@@ -36,12 +36,13 @@ impl Breaker {
     /// others wait for what comes of it.
     fn check(&self) -> Result<(), StoreError> {
         let failures = self.failures.load(Ordering::Relaxed);
-        if failures < STORE_FAILURES_MAX {
+        if failures < STORE_FAILURES_MAX || fault::on("store-never-rests") {
             return Ok(());
         }
         let mut until = self.until.lock();
         let now = clock::now();
-        if until.is_some_and(|until| now < until) {
+        let rests = until.is_some_and(|until| now < until);
+        if rests || fault::on("store-rests-for-ever") {
             return Err(StoreError::Resting(failures));
         }
         *until = Some(now + rest());

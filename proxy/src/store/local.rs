@@ -161,7 +161,15 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Listed>) -> io::Result<()
 fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
     let name = uuid::Uuid::from_bytes(random::id()).simple().to_string();
     let pending = root.join(PENDING).join(name);
-    let written = write_pending(&pending, object).and_then(|()| room(root, target));
+    let written = write_pending(&pending, object).and_then(|file| {
+        if goes_wrong(root, target, "disk-full") {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        match fault::on("file-unsynced") {
+            true => Ok(()),
+            false => sync(&file, goes_wrong(root, target, "file-sync-fails")),
+        }
+    });
     let linked = written.and_then(|()| link(root, &pending, target));
     if linked.is_err() && fault::on("half-files-kept") {
         return linked;
@@ -171,15 +179,20 @@ fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
     removed
 }
 
-/// Where a disk is full on purpose: for packs, not for what a start writes.
-fn room(root: &Path, target: &Path) -> io::Result<()> {
-    match target.starts_with(root.join("v1")) && fault::happens("disk-full") {
-        true => Err(io::ErrorKind::StorageFull.into()),
-        false => Ok(()),
+/// Whether a disk fails on purpose: with packs, not with what a start writes.
+fn goes_wrong(root: &Path, target: &Path, how: &str) -> bool {
+    target.starts_with(root.join("v1")) && fault::happens(how)
+}
+
+/// Has what a file holds, or the names in a folder, survive a crash of the operating system.
+fn sync(file: &File, fails: bool) -> io::Result<()> {
+    match fails {
+        true => Err(io::Error::other("the disk fails on purpose")),
+        false => file.sync_all(),
     }
 }
 
-fn write_pending(pending: &Path, object: &[Piece]) -> io::Result<()> {
+fn write_pending(pending: &Path, object: &[Piece]) -> io::Result<File> {
     let mut file = File::create_new(pending)?;
     let mut slices: Vec<_> = object.iter().map(|piece| IoSlice::new(&piece.bytes)).collect();
     let mut left = &mut slices[..];
@@ -193,10 +206,11 @@ fn write_pending(pending: &Path, object: &[Piece]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    file.sync_all()
+    Ok(file)
 }
 
-/// Gives the file its name, which must be free, and makes the name last.
+/// Gives the file its name, which must be free, and makes the name last. One that may not last is
+/// taken back: the next attempt would find it there and believe it.
 fn link(root: &Path, pending: &Path, target: &Path) -> io::Result<()> {
     let Some(parent) = target.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let mut made = Vec::new();
@@ -207,12 +221,19 @@ fn link(root: &Path, pending: &Path, target: &Path) -> io::Result<()> {
     }
     fs::create_dir_all(parent)?;
     fs::hard_link(pending, target)?;
-    File::open(parent)?.sync_all()?;
-    for folder in made {
-        let above = folder.parent().unwrap_or(root);
-        File::open(above)?.sync_all()?;
+    let above = made.iter().map(|folder| folder.parent().unwrap_or(root));
+    let mut folders = [parent].into_iter().chain(above);
+    let fails = || goes_wrong(root, target, "folder-sync-fails");
+    let lasts = folders.try_for_each(|folder| match fault::on("folder-unsynced") {
+        true => Ok(()),
+        false => File::open(folder).and_then(|folder| sync(&folder, fails())),
+    });
+    if lasts.is_err() {
+        // So are the folders, unless another object lies there already.
+        let _ = fs::remove_file(target);
+        made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
-    Ok(())
+    lasts
 }
 
 /// Makes the folder of a store where its parent is there: a volume that is not mounted must not be

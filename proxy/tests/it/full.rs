@@ -10,6 +10,7 @@ use crate::harness::broker::Brokers;
 use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{read, single};
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise, until};
 
 /// As many attempts as are made before a store is left alone for a moment, and that for longer than
@@ -52,6 +53,15 @@ impl Scene {
         Ok(())
     }
 
+    /// The same, and in counts: nothing is lost, nothing dangles, and there is no orphan.
+    async fn is_sound(&mut self, what: &str, sent: &[Bytes]) -> Checked {
+        self.holds(sent).await?;
+        let mut ledger = Ledger::default();
+        (0..).zip(sent).for_each(|(base, batch)| ledger.acknowledged("t", 0, base, batch));
+        let held = Held::in_folder(&self.store)?;
+        ledger.tally(self.proxy.port, &self.brokers, &held).await?.is_sound(what, 0)
+    }
+
     /// Every attempt is counted as what it is, and there is a line about it.
     async fn is_told(&self) -> Checked {
         let failures = "firebreak_store_failures_total{op=\"put\",kind=\"full\"}";
@@ -81,7 +91,7 @@ pub async fn what_cannot_be_kept_is_refused(faults: Faults) -> Checked {
         (error == 0).then_some(base)
     });
     ensure_eq!(taken.await?, 2, "offset once there is room");
-    scene.holds(&[first, small, second]).await
+    scene.is_sound("a full disk", &[first, small, second]).await
 }
 
 #[tokio::test]
@@ -103,5 +113,5 @@ async fn a_full_disk_lets_originals_through_where_the_rule_says_so() -> Checked 
         last.is_some_and(|batch| batch.len() > 40_000)
     });
     ensure!(whole, "the value is not in the log");
-    scene.holds(&[first, second]).await
+    scene.is_sound("a full disk, inline", &[first, second]).await
 }

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod aged;
 pub mod broker;
 pub mod certs;
 pub mod client;
@@ -9,6 +10,7 @@ pub mod records;
 pub mod redis;
 pub mod requests;
 pub mod s3;
+pub mod tally;
 
 use std::future::Future;
 use std::time::Duration;

@@ -11,6 +11,7 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{batch, heads, read, records, single};
 use crate::harness::requests::{fetch, fetched};
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 
 const THRESHOLD: usize = 1000;
@@ -21,7 +22,8 @@ struct Scene {
     brokers: Brokers,
     proxy: Proxy,
     client: Client,
-    _store: Folder,
+    store: Folder,
+    ledger: Ledger,
 }
 
 async fn scene(change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
@@ -34,7 +36,7 @@ async fn scene_with(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Chec
     let setup = change(Setup::new(&brokers, faults).offload(&store, THRESHOLD));
     let proxy = setup.start().await;
     let client = Client::connect(proxy.port).await?;
-    Ok(Scene { brokers, proxy, client, _store: store })
+    Ok(Scene { brokers, proxy, client, store, ledger: Ledger::default() })
 }
 
 impl Scene {
@@ -55,6 +57,13 @@ impl Scene {
     async fn fetch(&mut self, partition: i32, offset: i64) -> Checked<(i16, Bytes)> {
         self.client.fetch(11, "t", partition, offset, ALL).await
     }
+
+    /// Nothing is lost of what the ledger has, no reference dangles, and there is no orphan.
+    async fn is_sound(&self, what: &str) -> Checked {
+        let held = Held::in_folder(&self.store)?;
+        let tally = self.ledger.tally(self.proxy.port, &self.brokers, &held).await?;
+        tally.is_sound(what, 0)
+    }
 }
 
 /// The batch with some bytes changed and a CRC that fits.
@@ -71,28 +80,37 @@ pub const LAST_OFFSET_DELTA: usize = 23;
 const MAX_TIMESTAMP: usize = 35;
 const PRODUCER_ID: usize = 43;
 
-#[tokio::test]
-async fn a_batch_with_the_brokers_append_time_keeps_it() -> Checked {
-    let mut scene = scene(|setup| setup).await?;
-    let value = noise(1, 20_000);
-    let stored = scene.referring(&single(value.clone())).await?;
-    let stamped = changed(&stored, ATTRIBUTES, &[0, 0x08]);
-    let stamped = changed(&stamped, MAX_TIMESTAMP, &1_800_000_000_000_i64.to_be_bytes());
-    scene.append(1, &stamped);
-    let (error, section) = scene.fetch(1, 0).await?;
-    ensure_eq!(error, 0, "error of Fetch");
-    let header = heads(&section)[0];
-    ensure!(header.is_log_append_time(), "the append time is lost");
-    ensure_eq!(header.max_timestamp, 1_800_000_000_000, "append time");
-    ensure!(read(&section)[0].value == Some(value), "the value differs");
-    Ok(())
+/// The time that a broker gave a batch is the one that clients are given.
+pub async fn append_times_stay(faults: Faults) -> Checked {
+    let mut scene = scene_with(faults, |setup| setup).await?;
+    for (base, codec) in (0..).zip([Codec::None, Codec::Zstd]) {
+        let sent = batch(codec, Framing::Plain, &records(&[noise(1, 20_000)]));
+        let stored = scene.referring(&sent).await?;
+        let marks = [0, 0x08 | codec.bits().to_be_bytes()[1]];
+        let stamped = changed(&stored, ATTRIBUTES, &marks);
+        let stamped = changed(&stamped, MAX_TIMESTAMP, &1_800_000_000_000_i64.to_be_bytes());
+        scene.append(1, &stamped);
+        scene.ledger.acknowledged("t", 1, base, &sent);
+        let (error, section) = scene.fetch(1, base).await?;
+        ensure_eq!(error, 0, "error of Fetch");
+        let header = heads(&section)[0];
+        ensure!(header.is_log_append_time(), "the append time is lost with {codec:?}");
+        ensure_eq!(header.max_timestamp, 1_800_000_000_000, "append time");
+        ensure!(read(&section)[0].value == read(&sent)[0].value, "the value differs");
+    }
+    scene.is_sound("append times").await
 }
 
 #[tokio::test]
-async fn gaps_that_compaction_left_stay_as_they_are() -> Checked {
-    let mut scene = scene(|setup| setup).await?;
+async fn a_batch_with_the_brokers_append_time_keeps_it() -> Checked {
+    append_times_stay(None).await
+}
+
+/// Offsets that compaction has left without a record stay so.
+pub async fn gaps_stay(faults: Faults) -> Checked {
+    let mut scene = scene_with(faults, |setup| setup).await?;
     let large: Vec<_> = (0..3).map(|n| noise(n, 20_000)).collect();
-    for codec in [Codec::None, Codec::Zstd] {
+    for (base, codec) in [(0, Codec::None), (10, Codec::Zstd)] {
         let mut sent = records(&large);
         for (record, offset) in sent.iter_mut().zip([0, 4, 7]) {
             record.offset = offset;
@@ -101,6 +119,7 @@ async fn gaps_that_compaction_left_stay_as_they_are() -> Checked {
         let stored = scene.referring(&made).await?;
         let gapped = changed(&stored, LAST_OFFSET_DELTA, &9_i32.to_be_bytes());
         scene.append(1, &gapped);
+        scene.ledger.acknowledged("t", 1, base, &made);
         let (error, section) = scene.fetch(1, 0).await?;
         ensure_eq!(error, 0, "error of Fetch");
         let last = heads(&section).last().map(|header| header.last_offset_delta);
@@ -109,12 +128,17 @@ async fn gaps_that_compaction_left_stay_as_they_are() -> Checked {
         let expected: Vec<_> = large.iter().rev().cloned().map(Some).collect();
         ensure!(got == expected, "values differ with {codec:?}");
     }
-    Ok(())
+    scene.is_sound("gaps of compaction").await
 }
 
 #[tokio::test]
-async fn control_batches_pass_and_transactions_are_restored_with_their_marks() -> Checked {
-    let mut scene = scene(|setup| setup).await?;
+async fn gaps_that_compaction_left_stay_as_they_are() -> Checked {
+    gaps_stay(None).await
+}
+
+/// Markers pass as they are, whatever is in them; batches of transactions keep their marks.
+pub async fn markers_pass(faults: Faults) -> Checked {
+    let mut scene = scene_with(faults, |setup| setup).await?;
     let value = noise(1, 20_000);
     let stored = scene.referring(&single(value.clone())).await?;
     let transactional = changed(&stored, ATTRIBUTES, &[0, 0x10]);
@@ -125,13 +149,20 @@ async fn control_batches_pass_and_transactions_are_restored_with_their_marks() -
     }
     let (error, section) = scene.fetch(2, 0).await?;
     ensure_eq!(error, 0, "error of Fetch");
+    scene.ledger.acknowledged("t", 2, 0, &single(value.clone()));
     let heads = heads(&section);
+    ensure_eq!(heads.len(), 2, "batches that came, a marker among them");
     ensure!(heads[0].is_transactional() && !heads[0].is_control(), "the first batch's marks");
     ensure!(heads[1].is_control(), "the second batch is no control batch any more");
     let got = read(&section);
     ensure!(got[0].value == Some(value), "the value differs");
     ensure_eq!(got[1].value.as_ref().map(Vec::len), Some(112), "bytes of the marker's value");
-    Ok(())
+    scene.is_sound("control batches").await
+}
+
+#[tokio::test]
+async fn control_batches_pass_and_transactions_are_restored_with_their_marks() -> Checked {
+    markers_pass(None).await
 }
 
 #[tokio::test]
@@ -143,7 +174,8 @@ async fn a_bomb_in_the_log_passes_as_it_came_and_takes_no_memory() -> Checked {
         ensure!(bomb.len() < 1 << 20, "{} bytes are no bomb", bomb.len());
         scene.append(1, &bomb);
     }
-    scene.append(2, &single(noise(1, 500)));
+    let small = single(noise(1, 500));
+    scene.append(2, &small);
     let before = scene.proxy.resident_bytes();
     for n in 0..3 {
         let both = fetch(11, "t", &[(1, n), (2, 0)], ALL);
@@ -158,7 +190,9 @@ async fn a_bomb_in_the_log_passes_as_it_came_and_takes_no_memory() -> Checked {
     let bomb = batch(Codec::Gzip, Framing::Plain, &records(&[vec![0; 48 << 20]]));
     let (error, _) = scene.client.produce(9, "t", 0, &bomb).await?;
     ensure_eq!(error, 0, "error of a bomb that the fake broker takes");
-    Ok(())
+    scene.ledger.acknowledged("t", 0, 0, &bomb);
+    scene.ledger.acknowledged("t", 2, 0, &small);
+    scene.is_sound("bombs").await
 }
 
 /// Five partitions of 30 MB each, 50 MB asked for, by the same request again and again: an answer
@@ -170,9 +204,10 @@ pub async fn partitions_take_turns(faults: Faults) -> Checked {
     scene.brokers.cluster().add_topic("large", 5);
     let value = |partition: i32| noise(u64::from(partition.unsigned_abs()), VALUE);
     for partition in 0..PARTITIONS {
-        let (error, _) =
-            scene.client.produce(9, "large", partition, &single(value(partition))).await?;
+        let sent = single(value(partition));
+        let (error, base) = scene.client.produce(9, "large", partition, &sent).await?;
         ensure_eq!(error, 0, "error of Produce");
+        scene.ledger.acknowledged("large", partition, base, &sent);
     }
     let all: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
     let asked = fetch(11, "large", &all, 50_000_000);
@@ -192,7 +227,7 @@ pub async fn partitions_take_turns(faults: Faults) -> Checked {
         ensure!((VALUE..=50_000_000).contains(&bytes), "{bytes} bytes of 50 MB asked for");
     }
     ensure!(left.is_empty(), "partitions that never come: {left:?}");
-    Ok(())
+    scene.is_sound("5 partitions of 30 MB, 50 MB asked for").await
 }
 
 #[tokio::test]
@@ -208,7 +243,13 @@ pub async fn aborted_values_are_not_read(faults: Faults) -> Checked {
     let written = [(1, Some(false)), (2, Some(true)), (1, Some(true)), (3, None)];
     let mut batches = Vec::new();
     for (n, (producer, _)) in (0..).zip(written) {
-        let stored = scene.referring(&single(noise(n, VALUE))).await?;
+        let sent = single(noise(n, VALUE));
+        let stored = scene.referring(&sent).await?;
+        // In a transaction it comes twice.
+        let copies = if producer == 3 { 1 } else { 2 };
+        (0..copies).for_each(|copy| {
+            scene.ledger.acknowledged("t", 1, i64::try_from(n).unwrap_or(0) * 3 + copy, &sent);
+        });
         batches.push(changed(&stored, PRODUCER_ID, &i64::to_be_bytes(producer)));
     }
     for (batch, (producer, end)) in batches.iter().zip(written) {
@@ -243,7 +284,7 @@ pub async fn aborted_values_are_not_read(faults: Faults) -> Checked {
         ensure_eq!(after - before, restored, "values read with isolation level {isolation}");
         before = after;
     }
-    Ok(())
+    scene.is_sound("aborted transactions").await
 }
 
 #[tokio::test]

@@ -10,13 +10,14 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{batch, heads, read, records, single};
 use crate::harness::s3::{Fault, Kind, S3};
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 use crate::upkeep::collect;
 
 const STORAGE_ERROR: i16 = 56;
 
 struct Scene {
-    _brokers: Brokers,
+    brokers: Brokers,
     proxy: Proxy,
     client: Client,
     store: Folder,
@@ -28,7 +29,7 @@ async fn scene(faults: Faults) -> Checked<Scene> {
     let setup = Setup::new(&brokers, faults).offload(&store, 1000).rule("on_missing = \"skip\"");
     let proxy = setup.start().await;
     let client = Client::connect(proxy.port).await?;
-    Ok(Scene { _brokers: brokers, proxy, client, store })
+    Ok(Scene { brokers, proxy, client, store })
 }
 
 /// Error of a Fetch, offsets of what it gives, and the offset behind them.
@@ -123,7 +124,15 @@ pub async fn another_store_is_no_loss(faults: Faults) -> Checked {
     ensure_eq!(other?, expected, "error, offsets and end with another volume");
     ensure_eq!(elsewhere?, expected, "error, offsets and end with another cluster's volume");
     ensure_eq!(fetched(&mut scene.client, 0).await?, (0, vec![0], 1), "the same once it is back");
-    Ok(())
+    let held = Held::in_folder(&scene.store)?;
+    is_sound("a volume that was away", (&scene.brokers, &scene.proxy), &held).await
+}
+
+/// One value was acknowledged, and is there for good.
+async fn is_sound(what: &str, (brokers, proxy): (&Brokers, &Proxy), held: &Held) -> Checked {
+    let mut ledger = Ledger::default();
+    ledger.acknowledged("t", 0, 0, &single(noise(1, 20_000)));
+    ledger.tally(proxy.port, brokers, held).await?.is_sound(what, 0)
 }
 
 #[tokio::test]
@@ -160,7 +169,8 @@ pub async fn a_gateway_is_no_loss(faults: Faults) -> Checked {
     // What the bucket itself does not have is gone.
     s3.always(Kind::Get, Fault::Status(404, "NoSuchKey"));
     ensure_eq!(fetched(&mut client, 0).await?, (0, vec![], 1), "the same without the object");
-    Ok(())
+    s3.always(Kind::Get, Fault::None);
+    is_sound("404 of a gateway and of a bucket", (&brokers, &proxy), &Held::in_bucket(&s3)?).await
 }
 
 #[tokio::test]

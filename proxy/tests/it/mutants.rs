@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::harness::{Checked, Faults};
 use crate::rehydrate::refusals;
 use crate::{
-    addresses, brokers, budget, exact, followers, full, holders, hostile, inflation, lifecycle,
-    log_shapes, lost, many_batches, offload, order, origin, overstay, passthrough, permissions,
-    reach, refused, rehydrate, room, routed, sasl, segments, share, shared_cache, store, tails,
-    tls, upkeep, versions,
+    addresses, brokers, budget, durable, exact, followers, full, holders, hostile, inflation, keys,
+    lifecycle, log_shapes, lost, many_batches, offload, order, origin, overstay, passthrough,
+    permissions, pools, ranges, reach, refused, rehydrate, resting, room, routed, rules, sasl,
+    segments, share, shared_cache, store, tails, tls, upkeep, uploads, versions,
 };
 
 type Check = fn(Faults) -> Pin<Box<dyn Future<Output = Checked>>>;
@@ -390,6 +390,48 @@ fn mutants_of_values() -> Vec<Mutant> {
             life::a_topic_made_anew_keeps_its_objects,
             "gone without being asked for"
         ),
+    ]
+}
+
+/// What a restored batch keeps of the one in the log, and what becomes of uploads and keys.
+fn mutants_of_stores() -> Vec<Mutant> {
+    vec![
+        mutant!("append-time-lost", log_shapes::append_times_stay, "the append time is lost"),
+        mutant!("gaps-closed", log_shapes::gaps_stay, "last offset delta"),
+        mutant!("control-restored", log_shapes::markers_pass, "batches that came"),
+        mutant!(
+            "store-never-rests",
+            "store-never-rests=return;store-rest-ms=return(3000)",
+            resting::it_rests_and_is_asked_again,
+            "attempts up to request"
+        ),
+        mutant!(
+            "store-rests-for-ever",
+            "store-rests-for-ever=return;store-rest-ms=return(3000)",
+            resting::it_rests_and_is_asked_again,
+            "is asked again: not within"
+        ),
+        mutant!(
+            "file-unsynced",
+            "file-unsynced=return;file-sync-fails=5*return;store-rest-ms=return(3000)",
+            durable::files_are_on_the_disk,
+            "answer to files"
+        ),
+        mutant!(
+            "folder-unsynced",
+            "folder-unsynced=return;folder-sync-fails=5*return;store-rest-ms=return(3000)",
+            durable::names_are_on_the_disk,
+            "answer to folders"
+        ),
+        mutant!("upload-unaborted", uploads::parts_of_a_failed_upload_go, "parts left of"),
+        mutant!("key-for-all", keys::a_key_is_its_owners, "mode of the key"),
+        mutant!("previous-key-ignored", keys::keys_are_replaced, "raw bytes for a reader"),
+        mutant!("last-rule-counts", rules::the_first_rule_counts, "objects of 20000 bytes in t"),
+        mutant!("unruled-unrestored", rules::the_first_rule_counts, "lost, dangling, orphaned"),
+        mutant!("gaps-unbounded", ranges::gaps_are_bounded, "reads of the store with"),
+        mutant!("ranges-unbounded", ranges::ranges_are_bounded, "reads of the store, the last"),
+        mutant!("cold-values-kept", pools::old_values_push_nothing_out, "found in memory"),
+        mutant!("laggards-beside-others", pools::laggards_wait_alone, "who lags was answered"),
     ]
 }
 
@@ -789,6 +831,7 @@ fn mutants_of_shared_values() -> Vec<Mutant> {
         mutant!("shared-unasked", cache::what_was_stored_needs_no_store, "reads of the store"),
         mutant!("read-not-shared", cache::what_was_read_needs_no_store, "is 0, not 1"),
         mutant!("shared-misses-final", cache::a_redis_that_dies_costs_no_read, "values differ"),
+        mutant!("shared-misses-final", cache::half_an_answer_costs_no_read, "values differ"),
         mutant!("shared-not-regained", cache::a_redis_that_dies_costs_no_read, "used again"),
         mutant!("shared-trusted", cache::a_planted_value_is_not_given_out, "values differ"),
         mutant!("shared-hash-unchecked", cache::a_planted_value_is_not_given_out, "values differ"),
@@ -819,6 +862,7 @@ async fn every_check_fails_when_its_promise_is_broken() {
     mutants.extend(mutants_of_indexes());
     mutants.extend(mutants_of_losses());
     mutants.extend(mutants_of_values());
+    mutants.extend(mutants_of_stores());
     mutants.extend(mutants_of_shared_values());
     mutants.extend(mutants_of_security());
     mutants.extend(mutants_of_exactly_once());

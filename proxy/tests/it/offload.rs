@@ -15,6 +15,7 @@ use crate::harness::client::Client;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{Record, batch, heads, read, records, single, sound};
 use crate::harness::requests::{fetch, fetched, produce};
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 
 /// Values longer than this are stored.
@@ -37,6 +38,7 @@ struct Scene {
     proxy: Proxy,
     client: Client,
     store: Folder,
+    ledger: Ledger,
 }
 
 async fn scene(faults: Faults) -> Checked<Scene> {
@@ -45,7 +47,7 @@ async fn scene(faults: Faults) -> Checked<Scene> {
     let store = Folder::new();
     let proxy = Setup::new(&brokers, faults).offload(&store, THRESHOLD).start().await;
     let client = Client::connect(proxy.port).await?;
-    Ok(Scene { brokers, proxy, client, store })
+    Ok(Scene { brokers, proxy, client, store, ledger: Ledger::default() })
 }
 
 impl Scene {
@@ -82,7 +84,15 @@ impl Scene {
     async fn take(&mut self, partition: i32, batch: &Bytes) -> Checked<i64> {
         let (error, base) = self.client.produce(9, "t", partition, batch).await?;
         ensure_eq!(error, 0, "error of Produce");
+        self.ledger.acknowledged("t", partition, base, batch);
         Ok(base)
+    }
+
+    /// Nothing that was acknowledged is lost, no reference dangles, and there is no orphan.
+    async fn is_sound(&self, what: &str) -> Checked {
+        let held = Held::in_folder(&self.store)?;
+        let tally = self.ledger.tally(self.proxy.port, &self.brokers, &held).await?;
+        tally.is_sound(what, 0)
     }
 }
 
@@ -241,7 +251,7 @@ pub async fn a_forged_reference_is_never_followed(faults: Faults) -> Checked {
     ensure_eq!(scene.count("refused").await?, 3.0, "references refused");
     ensure_eq!(scene.count("restore").await?, 0.0, "values restored");
     ensure_eq!(scene.count("damaged").await?, 0.0, "objects found damaged");
-    Ok(())
+    scene.is_sound("forged, replayed and cross-topic references").await
 }
 
 #[tokio::test]
@@ -260,7 +270,7 @@ async fn a_value_that_begins_like_a_reference_is_stored_when_its_request_is_look
     let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
     ensure_eq!(error, 0, "error of Fetch");
     ensure!(read(&section) == read(&sent), "records differ");
-    Ok(())
+    scene.is_sound("a value that begins with the magic").await
 }
 
 /// One byte of an object flipped: its partition gets error 56, batches before it are delivered.
@@ -329,7 +339,8 @@ async fn a_store_that_fails_forwards_nothing_and_is_answered_56() -> Checked {
         (error == 0).then_some(base)
     });
     ensure_eq!(taken.await?, 1, "base offset once the store works again");
-    Ok(())
+    scene.ledger.acknowledged("t", 0, 1, &sent);
+    scene.is_sound("a store that cannot be written").await
 }
 
 #[tokio::test]
@@ -577,7 +588,7 @@ pub async fn forced_modes_store_values(faults: Faults) -> Checked {
         let setup = Setup::new(&brokers, faults).offload(&store, THRESHOLD).forced(mode);
         let proxy = setup.start().await;
         let client = Client::connect(proxy.port).await?;
-        let mut scene = Scene { brokers, proxy, client, store };
+        let mut scene = Scene { brokers, proxy, client, store, ledger: Ledger::default() };
         let sent = batch(Codec::None, Framing::Plain, &records(&mixed_values()));
         for (version, base) in [(9, 0), (3, 7)] {
             let (error, at) = scene.client.produce(version, "t", 0, &sent).await?;

@@ -2,22 +2,24 @@
 //! says or leaves unsaid is seen by a client.
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol_ext::batch::crc32c;
 use protocol_ext::codec::{Codec, Framing};
-use protocol_ext::reference::{Binding, KeyRing, MacKey, Reference};
 
+use crate::harness::aged::aged;
 use crate::harness::broker::Brokers;
 use crate::harness::certs::Authority;
 use crate::harness::client::Client;
 use crate::harness::hole::Hole;
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{batch, read, records, single, sound};
-use crate::harness::redis::{Redis, Slow};
+use crate::harness::redis::{Cut, Redis, Slow};
 use crate::harness::s3::{Kind, S3};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
+use crate::harness::{Checked, Failure, Faults, ensure, ensure_eq, failure, noise, until, within};
 
 const THRESHOLD: usize = 1000;
 const STORAGE_ERROR: i16 = 56;
@@ -108,7 +110,11 @@ impl Scene {
 }
 
 async fn reads(client: &mut Client, partition: i32, sent: &Bytes) -> Checked {
-    let (error, section) = client.fetch(11, "t", partition, 0, ALL).await?;
+    reads_of(client, ("t", partition), sent).await
+}
+
+async fn reads_of(client: &mut Client, (topic, partition): (&str, i32), sent: &Bytes) -> Checked {
+    let (error, section) = client.fetch(11, topic, partition, 0, ALL).await?;
     ensure_eq!(error, 0, "error of Fetch");
     let values = |section: &Bytes| read(section).into_iter().map(|record| record.value);
     let same = sound(&section) && values(&section).eq(values(sent));
@@ -217,6 +223,68 @@ pub async fn a_redis_that_dies_costs_no_read(faults: Faults) -> Checked {
 #[tokio::test]
 async fn a_redis_that_is_killed_amid_reads_costs_none_and_is_used_again() -> Checked {
     a_redis_that_dies_costs_no_read(None).await
+}
+
+/// Redis is killed while answers of it to eight readers are half sent: no reader has an error or
+/// another value, and each reads on through the store.
+#[expect(clippy::disallowed_methods, reason = "it is awaited here")]
+pub async fn half_an_answer_costs_no_read(faults: Faults) -> Checked {
+    const READERS: u64 = 8;
+    /// Of each reader.
+    const VALUES: u64 = 10;
+    /// So often each reads once Redis is gone.
+    const AFTER: usize = 3;
+    let redis = Redis::start().await?;
+    // All read all of theirs once, and some of it again.
+    let cut = Cut::before(&redis, 10_000_001).await;
+    let line = at(&format!("redis://127.0.0.1:{}", cut.port), "");
+    let mut scene = scene_with(faults, redis, |_| line.clone()).await?;
+    scene.brokers.cluster().add_topic("wide", 8);
+    let values = |reader: u64| (0..VALUES).map(move |n| noise(reader * VALUES + n, 100_000));
+    let sent: Vec<_> = (0..READERS).map(|n| together(&values(n).collect::<Vec<_>>())).collect();
+    for (partition, sent) in (0..).zip(&sent) {
+        let (error, _) = scene.writer.produce(9, "wide", partition, sent).await?;
+        ensure_eq!(error, 0, "error of Produce");
+    }
+    scene.first.metric_becomes(&name("put", "done"), (READERS * VALUES) as f64).await?;
+
+    let gone = Arc::new(AtomicBool::new(false));
+    let mut readers = Vec::new();
+    for (partition, sent) in (0..).zip(sent) {
+        let mut client = Client::connect(scene.second.port).await?;
+        let gone = gone.clone();
+        readers.push(tokio::spawn(async move {
+            let (mut all, mut after) = (0, 0);
+            while after < AFTER {
+                after += usize::from(gone.load(Ordering::Relaxed));
+                reads_of(&mut client, ("wide", partition), &sent).await?;
+                all += 1;
+            }
+            Ok::<usize, Failure>(all)
+        }));
+    }
+    until("an answer that is half sent", async || cut.is_over().then_some(())).await?;
+    scene.redis.kill();
+    gone.store(true, Ordering::Relaxed);
+    let mut all = 0;
+    for reader in readers {
+        all += within("a reader", reader).await?.expect("no panic")?;
+    }
+    let hits = count(&scene.second, "get", "hit").await?;
+    let failed = count(&scene.second, "get", "failed").await?;
+    let away = count(&scene.second, "get", "away").await?;
+    let gets = scene.gets();
+    println!("{all} reads, 0 errors: {hits} values shared, {failed} broken off, {gets} GETs");
+    ensure!(hits >= 40.0, "{hits} values came from Redis");
+    ensure!(failed >= 1.0, "no answer broke off");
+    ensure!(away >= 80.0, "{away} values without a Redis");
+    ensure!(gets > 0, "the store was not read");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_killed_amid_answers_to_eight_readers_costs_none_a_read() -> Checked {
+    half_an_answer_costs_no_read(None).await
 }
 
 /// What somebody else has written to Redis is given to nobody, counted and replaced.
@@ -399,16 +467,11 @@ pub async fn old_values_are_not_asked_for(faults: Faults) -> Checked {
         let log = cluster.log("t", 0).expect("a log");
         log.batches().next().expect("a batch").clone()
     };
-    let signed = read(&stored).swap_remove(0).value.unwrap_or_default();
-    let (mut reference, _) = Reference::parse_unverified(&signed).map_err(failure)?;
-    reference.written_at_ms -= 2 * 3_600_000;
-    let key = std::fs::read(scene.s3.key_file()).map_err(failure)?;
-    let ring = KeyRing::new(MacKey::new(&key).map_err(failure)?, None).map_err(failure)?;
-    let old = ring.sign(&reference, &Binding { topic: "t", tenant: "" });
+    let old = aged(&stored, "t", &scene.s3.key_file())?;
     {
         let mut cluster = scene.brokers.cluster();
         let log = cluster.log("t", 1).expect("a log");
-        log.append(&single(old.to_vec())).expect("a batch");
+        log.append(&old).expect("a batch");
     }
     scene.reads(1, &single(value)).await?;
     ensure_eq!(scene.gets(), 1, "reads of the store for an old value");

@@ -13,6 +13,7 @@ use crate::harness::proxy::{Proxy, Setup};
 use crate::harness::records::{batch, read, records, single};
 use crate::harness::requests::{fetch, fetched, produce};
 use crate::harness::s3::{Fault, Kind, S3};
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until, within};
 use crate::offload::values;
 
@@ -25,6 +26,7 @@ struct Scene {
     s3: S3,
     proxy: Proxy,
     client: Client,
+    ledger: Ledger,
 }
 
 async fn scene(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<Scene> {
@@ -33,14 +35,22 @@ async fn scene(faults: Faults, change: impl FnOnce(Setup) -> Setup) -> Checked<S
     let setup = change(Setup::new(&brokers, faults).offload_s3(&s3, THRESHOLD));
     let proxy = setup.start().await;
     let client = Client::connect(proxy.port).await?;
-    Ok(Scene { brokers, s3, proxy, client })
+    Ok(Scene { brokers, s3, proxy, client, ledger: Ledger::default() })
 }
 
 impl Scene {
     async fn take(&mut self, partition: i32, batch: &Bytes) -> Checked<i64> {
         let (error, base) = self.client.produce(9, "t", partition, batch).await?;
         ensure_eq!(error, 0, "error of Produce");
+        self.ledger.acknowledged("t", partition, base, batch);
         Ok(base)
+    }
+
+    /// Nothing that was acknowledged is lost, no reference dangles, and there are so many orphans.
+    async fn is_sound(&self, what: &str, orphaned: usize) -> Checked {
+        let held = Held::in_bucket(&self.s3)?;
+        let tally = self.ledger.tally(self.proxy.port, &self.brokers, &held).await?;
+        tally.is_sound(what, orphaned)
     }
 
     async fn count(&self, op: &str) -> Checked<f64> {
@@ -79,20 +89,17 @@ async fn a_put_that_fails_once_is_acknowledged_after_it_succeeded() -> Checked {
         Fault::Slow(Duration::from_millis(700)),
         Fault::Silent,
     ];
-    let (mut acknowledged, mut lost) = (0, 0);
     for (n, fault) in (0..).zip(faults) {
         scene.s3.script(Kind::Put, &[fault]);
         let sent = single(noise(n, 40_000));
         let base = scene.take(0, &sent).await?;
         ensure_eq!(base, i64::try_from(n).unwrap_or(-1), "offset after {fault:?}");
-        acknowledged += 1;
-        lost += usize::from(scene.reads(base, &sent, &format!("{fault:?}")).await.is_err());
+        scene.reads(base, &sent, &format!("{fault:?}")).await?;
     }
-    let stored: Vec<_> = scene.s3.objects().values().flat_map(|object| values(object)).collect();
-    println!("acknowledged {acknowledged}, lost {lost}, values in the store {}", stored.len());
-    ensure_eq!((acknowledged, lost, stored.len()), (9, 0, 9), "acknowledged, lost, stored");
+    let stored = scene.s3.objects().values().flat_map(|object| values(object)).count();
+    ensure_eq!(stored, 9, "values in the store");
     ensure_eq!(scene.brokers.cluster().count(0), 9, "Produce requests at the broker");
-    Ok(())
+    scene.is_sound("PUTs that fail once", 0).await
 }
 
 /// A body that is damaged on its way is refused by its checksum and sent again, in one piece and
@@ -174,7 +181,7 @@ async fn a_get_that_fails_is_asked_again_and_the_value_is_right() -> Checked {
         ensure!(scene.s3.count(Kind::Get) > before, "nothing was read with {fault:?}");
     }
     ensure_eq!(scene.count("damaged").await?, 0.0, "objects found damaged");
-    Ok(())
+    scene.is_sound("GETs that fail once", 0).await
 }
 
 /// A read that takes long is asked again, and the first answer counts.
@@ -203,7 +210,7 @@ pub async fn other_bytes_of_a_store_are_never_data(faults: Faults) -> Checked {
     let (error, section) = scene.client.fetch(11, "t", 0, 0, ALL).await?;
     ensure_eq!((error, section.len()), (STORAGE_ERROR, 0), "error and bytes of other bytes");
     ensure_eq!(scene.count("damaged").await?, 1.0, "objects found damaged");
-    Ok(())
+    scene.is_sound("other bytes under the right head", 0).await
 }
 
 #[tokio::test]
@@ -241,6 +248,31 @@ async fn an_object_that_is_gone_is_an_error_of_its_partition_only() -> Checked {
     until("the log says that we are refused", refused).await
 }
 
+/// An object goes once a Fetch has begun to read, and comes back: its partition has an error while
+/// it is away, the other one its value.
+#[tokio::test]
+async fn an_object_that_goes_amid_a_fetch_is_an_error_of_its_partition_only() -> Checked {
+    let mut scene = scene(None, |setup| setup).await?;
+    let sent: Vec<_> = (0..2).map(|n| single(noise(n, 30_000))).collect();
+    for (partition, batch) in (0..).zip(&sent) {
+        scene.take(partition, batch).await?;
+    }
+    let key = scene.s3.objects().into_keys().find(|key| key.contains("/1/"));
+    scene.s3.vanish(&key.ok_or_else(|| failure("no object of partition 1"))?);
+    let both = fetch(11, "t", &[(0, 0), (1, 0)], ALL);
+    for (errors, back) in [([0, STORAGE_ERROR], 1), ([0, 0], 0)] {
+        let answer: FetchResponse = scene.client.call(1, 11, &both).await?;
+        for ((partition, error, section), sent) in fetched(answer)?.into_iter().zip(&sent) {
+            let expected = errors[usize::from(partition == 1)];
+            ensure_eq!(error, expected, "error of partition {partition}");
+            let whole = read(&section) == read(sent);
+            ensure_eq!(whole, error == 0, "whether partition {partition} has its value");
+        }
+        ensure_eq!(scene.s3.bring_back(), back, "objects that went");
+    }
+    scene.is_sound("404 between plan and GET", 0).await
+}
+
 /// A key that is taken by another object is never overwritten nor taken for stored.
 pub async fn a_taken_key_is_no_stored_value(faults: Faults) -> Checked {
     let mut scene = scene(faults, |setup| setup).await?;
@@ -248,7 +280,9 @@ pub async fn a_taken_key_is_no_stored_value(faults: Faults) -> Checked {
     let (error, base) = scene.client.produce(9, "t", 0, &single(noise(1, 30_000))).await?;
     ensure_eq!((error, base), (STORAGE_ERROR, -1), "answer for a key that is taken");
     ensure_eq!(scene.brokers.cluster().count(0), 0, "Produce requests at the broker");
-    Ok(())
+    scene.s3.always(Kind::Put, Fault::None);
+    scene.take(0, &single(noise(1, 30_000))).await?;
+    scene.is_sound("keys that are taken", 0).await
 }
 
 #[tokio::test]
@@ -280,7 +314,9 @@ async fn a_store_that_is_away_costs_no_record_and_no_long_wait() -> Checked {
     });
     let base = taken.await?;
     ensure_eq!(base, 1, "offset once the store is back");
-    scene.reads(base, &sent, "once the store is back").await
+    scene.ledger.acknowledged("t", 0, base, &sent);
+    scene.reads(base, &sent, "once the store is back").await?;
+    scene.is_sound("a store that was away", 0).await
 }
 
 /// `on_store_failure = "inline"`: the original goes on if brokers take it, but never a value that
@@ -300,7 +336,7 @@ pub async fn inline_lets_originals_through_but_no_forgery(faults: Faults) -> Che
     let (error, _) = scene.client.produce(9, "t", 0, &single(forged)).await?;
     ensure_eq!(error, STORAGE_ERROR, "error of a value that looks like a reference");
     ensure_eq!(scene.brokers.cluster().count(0), 1, "Produce requests at the broker");
-    Ok(())
+    scene.is_sound("originals inline", 0).await
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod admin;
 pub mod aged;
+pub mod buckets;
 pub mod by_hand;
 pub mod days;
 pub mod everything;
@@ -19,6 +20,7 @@ pub mod records;
 pub mod rolling;
 pub mod security;
 pub mod segments;
+pub mod shapes;
 pub mod stamped;
 pub mod tails;
 pub mod tools;
@@ -26,7 +28,9 @@ pub mod trouble;
 pub mod virtual_topics;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::proxy::Proxy;
 use crate::rig::Place;
 
 /// A command for the Java driver: where, on which topic, and more fields.
@@ -41,4 +45,22 @@ pub fn command(place: &Place, more: &Value) -> Value {
 /// Equal outcomes could both be failures: the direct one must also be what Kafka is known to do.
 pub fn expect(outcome: &Value, pointer: &str, expected: impl Into<Value>) {
     assert_eq!(outcome.pointer(pointer), Some(&expected.into()), "{pointer} of {outcome:#}");
+}
+
+/// SHA-256 in hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs a command of upkeep, which must succeed, by the proxy's clock: what it reports.
+pub fn upkeep(proxy: &Proxy, args: &[&str]) -> Value {
+    let file = proxy.config_file();
+    let report = proxy.command(&[args, &["--json", "--config", &file]].concat());
+    serde_json::from_str(&report).unwrap_or_else(|error| panic!("{args:?}: {error}: {report}"))
+}
+
+/// Objects that a report counts under this name.
+pub fn objects(report: &Value, name: &str) -> u64 {
+    let count = report[name]["objects"].as_u64();
+    count.unwrap_or_else(|| panic!("no {name} in {report:#}"))
 }

@@ -271,9 +271,10 @@ share.coordinator.state.topic.min.isr=1
 ";
 
 /// Records of the tests have fixed timestamps, long past: a retention by time would delete them at
-/// the first check, 30 s after a broker's start.
+/// the first check, 30 s after a broker's start. The cleaner looks for work every 15 s by itself.
 const COMMON: &str = "\
 log.retention.ms=-1
+log.cleaner.backoff.ms=1000
 offsets.topic.num.partitions=4
 transaction.state.log.num.partitions=4
 transaction.state.log.min.isr=1

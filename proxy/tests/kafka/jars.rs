@@ -23,6 +23,7 @@ pub fn java(jars: &Path, options: &[&str], more_classes: Option<&Path>) -> Comma
     java
 }
 
-fn compose(file: &str) -> PathBuf {
+/// A file of the folder `compose`.
+pub fn compose(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("compose").join(file)
 }

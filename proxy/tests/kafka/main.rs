@@ -113,8 +113,9 @@ const SECURED_4_3: rig::Version = rig::Version { name: "4.3.1", brokers: 3, secu
 const SECURED_3_9: rig::Version = rig::Version { name: "3.9.1", brokers: 3, secured: true };
 
 use cases::{
-    addresses, admin, aged, by_hand, everything, exact, groups, kcat, librdkafka, offload, old,
-    readers, records, rolling, security, segments, stamped, tools, trouble, virtual_topics,
+    addresses, admin, aged, buckets, by_hand, everything, exact, groups, kcat, librdkafka, offload,
+    old, readers, records, rolling, security, segments, shapes, stamped, tools, trouble,
+    virtual_topics,
 };
 
 every_case_on_kafka!(on_4_3_1, KAFKA_4_3);
@@ -139,6 +140,15 @@ on_kafka!(offload_4_3_1, KAFKA_4_3, [
     lost_values_stop_nobody => offload::lost_values,
     a_passthrough_listener_for_librdkafka => offload::raw_references,
     five_clients_read_what_was_sent => readers::every_client_reads_what_was_sent,
+    a_topic_with_the_brokers_times => shapes::append_times,
+    a_topic_whose_cleaner_ran => shapes::cleaned,
+    a_topic_made_anew => shapes::made_anew,
+    a_bucket_of_moto => buckets::moto,
+]);
+
+// A service that checks signatures; its build takes minutes the first time.
+on_kafka!(strict_store_4_3_1, KAFKA_4_3, [
+    a_bucket_of_versitygw => buckets::versitygw,
 ]);
 
 on_kafka!(exact_4_3_1, KAFKA_4_3, [

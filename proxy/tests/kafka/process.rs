@@ -137,6 +137,16 @@ fn scratch_root() -> PathBuf {
     std::env::temp_dir().join(format!("firebreak-kafka-{}", std::process::id()))
 }
 
+/// Makes a process known that another program has started: it cannot outlive the suite either.
+pub fn adopt(pid: u32) {
+    tell_janitor(&format!("pid {pid}"));
+}
+
+/// Such a process has ended.
+pub fn forget(pid: u32) {
+    tell_janitor(&format!("gone {pid}"));
+}
+
 fn tell_janitor(line: &str) {
     static JANITOR: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
         let mut janitor = Command::new("sh");

@@ -178,8 +178,13 @@ impl Rig {
 
     /// The same with `min.insync.replicas`.
     pub fn create_safe_topic(&mut self, topic: &str, partitions: usize, min_isr: u32) {
+        self.create_topic_with(topic, partitions, &json!({"min.insync.replicas": min_isr}));
+    }
+
+    /// The same with what is set for it.
+    pub fn create_topic_with(&mut self, topic: &str, partitions: usize, configs: &Value) {
         let replicas = self.replicas_in_turn(partitions);
-        self.create(topic, &replicas, json!({"min_isr": min_isr}));
+        self.create(topic, &replicas, json!({"configs": configs}));
     }
 
     fn replicas_in_turn(&self, partitions: usize) -> Vec<Vec<i32>> {

@@ -18,9 +18,9 @@ use protocol_ext::wire::WireError;
 
 use super::aborted::Aborted;
 use super::parts::{PartFailure, Value, Want};
-use super::produce::spoiled;
 use super::sections::{Change, Section, TopicRef, change, sections};
 use super::spent::Spent;
+use super::spoiled::{another_head, spoiled};
 use super::{Offload, Reading, Wanted};
 use crate::budget::Room;
 use crate::fault;
@@ -156,6 +156,9 @@ impl Offload {
             return Plan::Pass;
         }
         let Some(topic) = topic else { return Plan::Nameless };
+        if fault::on("unruled-unrestored") && self.rule(topic).is_none() {
+            return Plan::Pass;
+        }
         let without = self.on_missing(Some(topic)).is_some();
         let records = &section.records;
         let mut run = Run { records, from: 0, end: 0, pieces: Vec::new() };
@@ -163,7 +166,8 @@ impl Offload {
         for entry in Batches::new(records) {
             let (range, found) = match entry {
                 Ok(Entry::Batch { range, header })
-                    if !aborted.holds(&header) && !header.is_control() =>
+                    if !aborted.holds(&header)
+                        && (!header.is_control() || fault::on("control-restored")) =>
                 {
                     let batch = records.slice(range.clone());
                     (range, self.found(batch, (topic, None), spent).await)
@@ -379,7 +383,7 @@ impl Offload {
             _ => batch.original_bytes,
         };
         let rewritten = busy(bytes, || open.rewrite_in_pieces(&values, &options, &self.caps));
-        let mut pieces = rewritten?;
+        let mut pieces = another_head(rewritten?);
         // It holds the checksum.
         pieces.iter_mut().take(1).for_each(|head| {
             *head = spoiled(std::mem::take(head), fault::happens("stale-crc-restored"));

@@ -26,7 +26,8 @@ pub fn ring(store: &Store) -> io::Result<KeyRing> {
     };
     let current = read(&path)?;
     let previous = previous_of(&path);
-    let previous = if previous.exists() { Some(read(&previous)?) } else { None };
+    let counts = previous.exists() && !fault::on("previous-key-ignored");
+    let previous = if counts { Some(read(&previous)?) } else { None };
     KeyRing::new(current, previous).map_err(io::Error::other)
 }
 
@@ -84,8 +85,9 @@ fn own_key(folder: &Path) -> io::Result<PathBuf> {
     }
     let hex: String = random::key()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let pending = folder.join(format!("{KEY_FILE}.new"));
+    let mode = if fault::on("key-for-all") { 0o644 } else { 0o600 };
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&pending)?;
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&pending)?;
     file.write_all(hex.as_bytes())?;
     file.sync_all()?;
     // A link fails where another process was faster; its key counts then.

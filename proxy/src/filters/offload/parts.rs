@@ -327,7 +327,8 @@ impl Parts {
     async fn read_range(&self, range: Range<'_>, found: &Mutex<HashMap<PartKey, Value>>) {
         let Some(first) = range.leads.first() else { return };
         let hot = is_hot(&first.want.reference);
-        let room = if hot { &self.hot_room } else { &self.cold_room };
+        let beside = hot || fault::on("laggards-beside-others");
+        let room = if beside { &self.hot_room } else { &self.cold_room };
         let _room = room.take(range.bytes()).await;
         let object = first.want.object.clone();
         let read = self.store.get(&object, range.from, range.bytes()).await;
@@ -343,7 +344,7 @@ impl Parts {
             };
             self.note(&value);
             if let Ok(value) = &value
-                && hot
+                && (hot || fault::on("cold-values-kept"))
             {
                 // It has its memory to itself.
                 self.cache.keep(key, value, value.len());
@@ -414,8 +415,9 @@ fn ranges(mut leads: Vec<Lead<'_>>) -> Vec<Range<'_>> {
         if let Some(last) = ranges.last_mut()
             && let Some(before) = last.leads.last()
             && before.want.object == lead.want.object
-            && from.saturating_sub(last.end) <= GAP_BYTES_MAX as u64
-            && end - last.from <= RANGE_BYTES_MAX as u64
+            && (from.saturating_sub(last.end) <= GAP_BYTES_MAX as u64
+                || fault::on("gaps-unbounded"))
+            && (end - last.from <= RANGE_BYTES_MAX as u64 || fault::on("ranges-unbounded"))
             && !fault::on("ranges-apart")
         {
             last.end = last.end.max(end);

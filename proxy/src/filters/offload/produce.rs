@@ -21,6 +21,7 @@ use protocol_ext::wire::WireError;
 use super::Offload;
 use super::packs::{self, Pack, Place};
 use super::sections::{Change, Section, TopicRef, change, sections};
+use super::spoiled::spoiled;
 use crate::config::{OffloadRule, OnStoreFailure};
 use crate::fault;
 use crate::inflate::Opened;
@@ -360,16 +361,4 @@ fn large_values(open: &OpenBatch, threshold: usize) -> Option<(Vec<packs::Large>
         }
     }
     (!values.is_empty()).then_some((values, guarded))
-}
-
-/// The batch as it is; by a fault with a checksum that does not fit.
-pub(super) fn spoiled(batch: Bytes, by_fault: bool) -> Bytes {
-    if !by_fault {
-        return batch;
-    }
-    let mut spoiled = batch.to_vec();
-    if let Some(byte) = spoiled.get_mut(17) {
-        *byte ^= 0xff;
-    }
-    spoiled.into()
 }

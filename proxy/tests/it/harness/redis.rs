@@ -1,11 +1,16 @@
 //! A real redis-server on a port of its own, installed if it is not there, and a hand in it.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, FromRedisValue};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::certs::Authority;
 use super::proxy::{Folder, free_block};
@@ -80,7 +85,7 @@ impl Redis {
 
     async fn is_there(&self) -> bool {
         match self.tls {
-            true => tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok(),
+            true => TcpStream::connect(("127.0.0.1", self.port)).await.is_ok(),
             false => self.ask::<String>(&["PING"]).await.is_ok(),
         }
     }
@@ -227,7 +232,7 @@ impl Slow {
     /// Listens in front of a server.
     #[expect(clippy::disallowed_methods, reason = "it ends with its test")]
     pub async fn before(redis: &Redis, late: Duration) -> Self {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let server = redis.port();
         let task = tokio::spawn(async move {
@@ -248,9 +253,8 @@ impl Drop for Slow {
     }
 }
 
-async fn pass(near: tokio::net::TcpStream, server: u16, late: Duration) -> std::io::Result<()> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let far = tokio::net::TcpStream::connect(("127.0.0.1", server)).await?;
+async fn pass(near: TcpStream, server: u16, late: Duration) -> std::io::Result<()> {
+    let far = TcpStream::connect(("127.0.0.1", server)).await?;
     let (mut near_read, mut near_write) = near.into_split();
     let (mut far_read, mut far_write) = far.into_split();
     let asks = async move {
@@ -267,4 +271,92 @@ async fn pass(near: tokio::net::TcpStream, server: u16, late: Duration) -> std::
     let answers = async move { tokio::io::copy(&mut far_read, &mut near_write).await };
     let both: std::io::Result<_> = tokio::try_join!(asks, answers);
     both.map(drop)
+}
+
+/// Stands between a proxy and its Redis, and ends amid an answer: once so many bytes of answers
+/// were passed on its connections break off, and it takes no others.
+#[derive(Debug)]
+pub struct Cut {
+    /// Where it listens.
+    pub port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What it passes on of answers.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+    passed: AtomicUsize,
+    over: Notify,
+}
+
+impl Cut {
+    /// Listens in front of a server.
+    #[expect(clippy::disallowed_methods, reason = "it ends with its test")]
+    pub async fn before(redis: &Redis, bytes: usize) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = redis.port();
+        let share = Share { bytes, passed: AtomicUsize::new(0), over: Notify::new() };
+        let share = Arc::new(share);
+        let task = tokio::spawn(async move {
+            let mut links = JoinSet::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    () = share.over.notified() => return,
+                    accepted = listener.accept() => {
+                        let Ok((near, _)) = accepted else { return };
+                        let share = share.clone();
+                        links.spawn(async move {
+                            // Either side may go away.
+                            let _ = pass_in_part(near, server, &share).await;
+                        });
+                    }
+                }
+            }
+        });
+        Self { port, task }
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Passes on all that is asked, and of the answers small pieces with pauses.
+async fn pass_in_part(near: TcpStream, server: u16, share: &Share) -> std::io::Result<()> {
+    const PIECE_BYTES: usize = 16 * 1024;
+    let far = TcpStream::connect(("127.0.0.1", server)).await?;
+    let (mut near_read, mut near_write) = near.into_split();
+    let (mut far_read, mut far_write) = far.into_split();
+    let asks = async move { tokio::io::copy(&mut near_read, &mut far_write).await.map(drop) };
+    let answers = async move {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let n = far_read.read(&mut piece).await?;
+            let before = share.passed.fetch_add(n, Ordering::Relaxed);
+            let left = share.bytes.saturating_sub(before).min(n);
+            near_write.write_all(&piece[..left]).await?;
+            if left < n {
+                share.over.notify_one();
+            }
+            if left < n || n == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = answers => done,
+        done = asks => done,
+    }
 }

@@ -49,6 +49,10 @@ pub enum Fault {
     DoneBut(u16, &'static str),
     /// Done, and the connection closed without an answer.
     DoneAndGone,
+    /// Reset (RST) after so many bytes of its body.
+    ResetBody(usize),
+    /// No more is read after so many bytes of its body.
+    StalledBody(usize),
     /// The answer's first byte comes late.
     Slow(Duration),
     /// Never answered.
@@ -101,8 +105,39 @@ struct State {
     counts: BTreeMap<Kind, usize>,
     connections: usize,
     unlisted: BTreeSet<String>,
+    /// What goes when the next object is asked for, and what has gone so.
+    vanishing: Option<String>,
+    vanished: BTreeMap<String, Vec<u8>>,
     lifecycle: Option<Vec<u8>>,
     refusing: bool,
+}
+
+impl State {
+    /// Counts a request, and tells what happens to it.
+    fn happens(&mut self, kind: Kind) -> Fault {
+        *self.counts.entry(kind).or_default() += 1;
+        if kind == Kind::Get
+            && let Some(key) = self.vanishing.take()
+            && let Some(object) = self.objects.remove(&key)
+        {
+            self.vanished.insert(key, object);
+        }
+        let scripted = self.script.get_mut(&kind).and_then(VecDeque::pop_front);
+        scripted.or(self.always.get(&kind).copied()).unwrap_or(Fault::None)
+    }
+
+    /// The same for what goes wrong while the body comes: behind how many bytes of it, and whether
+    /// the connection is reset. All else happens once the body is there.
+    fn amid_the_body(&mut self, kind: Kind) -> Option<(usize, bool)> {
+        let scripted = self.script.get(&kind).and_then(VecDeque::front);
+        let amid = match scripted.or(self.always.get(&kind))? {
+            Fault::ResetBody(bytes) => (*bytes, true),
+            Fault::StalledBody(bytes) => (*bytes, false),
+            _ => return None,
+        };
+        self.happens(kind);
+        Some(amid)
+    }
 }
 
 /// The service.
@@ -216,6 +251,20 @@ impl S3 {
         self.lock().longest_range
     }
 
+    /// Removes an object when the next one is asked for, whichever that is.
+    pub fn vanish(&self, key: &str) {
+        self.lock().vanishing = Some(key.to_owned());
+    }
+
+    /// Puts back what has gone so, and tells how many objects that are.
+    pub fn bring_back(&self) -> usize {
+        let mut state = self.lock();
+        let mut vanished = std::mem::take(&mut state.vanished);
+        let count = vanished.len();
+        state.objects.append(&mut vanished);
+        count
+    }
+
     /// Bodies so far that were not signed byte for byte.
     pub fn unsigned(&self) -> usize {
         self.lock().unsigned
@@ -320,20 +369,28 @@ impl Drop for Served<'_> {
 async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut held = Vec::new();
-    while let Some(mut request) = read(&mut stream, &mut held).await? {
+    while let Some((mut request, body_bytes)) = read_head(&mut stream, &mut held).await? {
         let kind = request.kind();
         let _served = Served::new(state, &request);
         let owners = request.query.get("prefix").is_some_and(|prefix| prefix == OWNERS);
-        let refusing = state.lock().expect("not poisoned").refusing;
+        let is_free = request.key.starts_with(OWNERS) || owners;
+        let lock = || state.lock().expect("not poisoned");
+        let refusing = lock().refusing;
+        let amid = if refusing || is_free { None } else { lock().amid_the_body(kind) };
+        if let Some((bytes, is_reset)) = amid {
+            read_body(&mut stream, &mut held, bytes.min(body_bytes)).await?;
+            return if is_reset { reset(&stream) } else { std::future::pending().await };
+        }
+        let Some(body) = read_body(&mut stream, &mut held, body_bytes).await? else {
+            return Ok(());
+        };
+        request.body = body;
         let fault = if refusing {
             Fault::Status(403, "AccessDenied")
-        } else if request.key.starts_with(OWNERS) || owners {
+        } else if is_free {
             Fault::None
         } else {
-            let mut state = state.lock().expect("not poisoned");
-            *state.counts.entry(kind).or_default() += 1;
-            let scripted = state.script.get_mut(&kind).and_then(VecDeque::pop_front);
-            scripted.or(state.always.get(&kind).copied()).unwrap_or(Fault::None)
+            lock().happens(kind)
         };
         let middle = request.body.len() / 2;
         if fault == Fault::Damaged
@@ -343,7 +400,7 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         }
         let done = || match request.wrong() {
             Some(code) => Answer::error(400, code),
-            None => answer(&request, &mut state.lock().expect("not poisoned")),
+            None => answer(&request, &mut lock()),
         };
         let answer = match fault {
             Fault::Status(status, code) => Answer::error(status, code),
@@ -369,7 +426,31 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     Ok(())
 }
 
-async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<Request>> {
+/// From now on a close is a reset: it does not linger.
+fn reset(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// The bytes of a body; `None` if it breaks off.
+async fn read_body(
+    stream: &mut TcpStream,
+    held: &mut Vec<u8>,
+    bytes: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    while held.len() < bytes {
+        if stream.read_buf(held).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let rest = held.split_off(bytes);
+    Ok(Some(std::mem::replace(held, rest)))
+}
+
+/// A request without its body, and the bytes of that.
+async fn read_head(
+    stream: &mut TcpStream,
+    held: &mut Vec<u8>,
+) -> io::Result<Option<(Request, usize)>> {
     let end = loop {
         if let Some(at) = held.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
@@ -389,13 +470,7 @@ async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<R
     if headers.contains_key("expect") {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
-    while held.len() < end + bytes {
-        if stream.read_buf(held).await? == 0 {
-            return Ok(None);
-        }
-    }
-    let body = held[end..end + bytes].to_vec();
-    held.drain(..end + bytes);
+    held.drain(..end);
     let (path, query) = first[1].split_once('?').unwrap_or((first[1], ""));
     let path = path.trim_start_matches('/');
     let key = path.strip_prefix(BUCKET).unwrap_or(path).trim_start_matches('/').to_owned();
@@ -405,7 +480,8 @@ async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<R
         let (from, to) = range.strip_prefix("bytes=")?.split_once('-')?;
         Some((from.parse().ok()?, to.parse::<usize>().ok()? + 1))
     });
-    Ok(Some(Request { method: first[0].to_owned(), key, query, range, headers, body }))
+    let (method, body) = (first[0].to_owned(), Vec::new());
+    Ok(Some((Request { method, key, query, range, headers, body }, bytes)))
 }
 
 fn answer(request: &Request, state: &mut State) -> Answer {
@@ -505,8 +581,7 @@ async fn write(
             stream.write_all(&body[..n.min(body.len())]).await?;
             stream.flush().await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
-            // Without lingering a close is a reset.
-            socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+            reset(stream)?;
             Ok(false)
         }
         Fault::Truncated(n) => {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{Scene, bare, counted};
 use crate::harness::records::{Record, batch, read, records, single};
 use crate::harness::requests::produce;
+use crate::harness::tally::{Held, Ledger};
 use crate::harness::{Checked, Faults, ensure, ensure_eq, noise};
 use crate::log_shapes::{LAST_OFFSET_DELTA, changed};
 
@@ -21,6 +22,13 @@ impl Scene {
         let (_, report) = self.run(&["fsck"]).await?;
         let dangling = report["dangling"].as_array().map_or(99, Vec::len);
         Ok((counted(&report, "orphans"), dangling))
+    }
+
+    /// Nothing of a ledger is lost, no reference dangles, and there are so many orphans.
+    async fn is_sound(&self, what: &str, ledger: &Ledger, orphaned: usize) -> Checked {
+        let held = Held::in_folder(&self.store)?;
+        let tally = ledger.tally(self.proxy.node(0), &self.brokers, &held).await?;
+        tally.is_sound(what, orphaned)
     }
 
     /// Records of the first partition from an offset on.
@@ -47,17 +55,18 @@ pub async fn a_retry_leaves_an_orphan(faults: Faults) -> Checked {
         let end = scene.brokers.cluster().log("t", 0).map(|log| log.end());
         ensure_eq!(end, Some(1), "end of the log");
         ensure_eq!(scene.objects().len(), 2, "objects of a value that was sent twice");
+        let mut ledger = Ledger::default();
+        ledger.acknowledged("t", 0, 0, &sent);
+        scene.is_sound(&format!("error {code} behind a PUT"), &ledger, 1).await?;
         scene.age_objects()?;
-        let (orphaned, dangling) = scene.orphans_and_dangling().await?;
+        let told = scene.orphans_and_dangling().await?;
         let (_, said) = scene.collect_garbage(&[]).await?;
         ensure_eq!(scene.objects().len(), 1, "objects left by gc: {said}");
+        ensure_eq!(told, (1, 0), "orphans and dangling by fsck");
         let left = scene.records(0).await?;
-        let lost = usize::from(left != read(&sent));
-        println!(
-            "error {code}: acknowledged 1, lost {lost}, orphaned {orphaned}, dangling {dangling}"
-        );
-        ensure_eq!((lost, orphaned, dangling), (0, 1, 0), "lost, orphaned, dangling");
+        ensure!(left == read(&sent), "the record differs");
         ensure_eq!(scene.orphans_and_dangling().await?, (0, 0), "orphans and dangling after gc");
+        scene.is_sound(&format!("error {code} behind a PUT, after gc"), &ledger, 0).await?;
     }
     Ok(())
 }
@@ -91,6 +100,9 @@ pub async fn a_topic_made_anew_keeps_its_objects(faults: Faults) -> Checked {
     let answer: ProduceResponse = scene.client.call(0, 13, &request).await?;
     let answered = &answer.responses[0].partition_responses[0];
     ensure_eq!((answered.error_code, answered.base_offset), (0, 1), "answer by id");
+    let mut ledger = Ledger::default();
+    (0..).zip([&by_name, &by_id]).for_each(|(n, sent)| ledger.acknowledged("t", 0, n, sent));
+    scene.is_sound("a topic made anew", &ledger, 2).await?;
     scene.age_objects()?;
     ensure_eq!(scene.objects().len(), 4, "objects of both topics");
 
@@ -104,7 +116,7 @@ pub async fn a_topic_made_anew_keeps_its_objects(faults: Faults) -> Checked {
     let sent = [by_name, by_id].map(|batch| read(&batch).remove(0).value);
     ensure!(values.eq(sent), "values of the new topic differ");
     ensure_eq!(scene.orphans_and_dangling().await?, (0, 0), "orphans and dangling references");
-    Ok(())
+    scene.is_sound("a topic made anew, after gc", &ledger, 0).await
 }
 
 #[tokio::test]
@@ -126,7 +138,11 @@ pub async fn compacted_values_go(faults: Faults) -> Checked {
     if let Some(log) = scene.brokers.cluster().log("t", 0) {
         log.compact(compacted);
     }
+    let mut ledger = Ledger::default();
+    (0..).zip([0, 3, 4]).for_each(|(n, base)| ledger.acknowledged("t", 0, base, &scene.sent[n]));
+    [0, 3].into_iter().for_each(|offset| ledger.compacted("t", 0, offset));
     ensure_eq!(before, 3, "objects before compaction");
+    scene.is_sound("values that were compacted away", &ledger, 1).await?;
     ensure_eq!(scene.orphans_and_dangling().await?, (1, 0), "orphans, dangling after compaction");
     let (_, said) = scene.collect_garbage(&[]).await?;
     ensure_eq!(scene.objects().len(), 2, "objects left by gc: {said}");
@@ -134,7 +150,7 @@ pub async fn compacted_values_go(faults: Faults) -> Checked {
     let left: Vec<_> = left.into_iter().map(|record| (record.offset, record.value)).collect();
     let sent = [(1, 1), (2, 2), (4, 4)].map(|(offset, n)| (offset, Some(noise(n, 20_000))));
     ensure!(left == sent, "what is left by compaction differs");
-    Ok(())
+    scene.is_sound("values that were compacted away, after gc", &ledger, 0).await
 }
 
 #[tokio::test]

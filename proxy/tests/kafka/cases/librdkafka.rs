@@ -219,7 +219,8 @@ fn metadata(admin: &AdminClient<DefaultClientContext>, topic: &str) -> String {
 pub struct Reports(Arc<Mutex<Vec<String>>>);
 
 impl Reports {
-    fn answers(&self) -> Vec<String> {
+    /// What came of each record.
+    pub fn answers(&self) -> Vec<String> {
         let mut all = self.0.lock().unwrap().clone();
         all.sort();
         all
@@ -280,7 +281,7 @@ pub fn send(
 }
 
 /// Half repetition, half noise (a linear congruence): compressible, but not to nothing.
-fn value(seed: usize, size: usize) -> Vec<u8> {
+pub fn value(seed: usize, size: usize) -> Vec<u8> {
     let mut state = u32::try_from(seed).unwrap();
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -18,24 +18,35 @@ use crate::process::Scratch;
 use crate::proxy::{HOST, NODES, Proxy, Tables};
 use crate::rig::{Place, Rig, tell};
 
-const PARTITIONS: usize = 2;
+/// Partitions of its topic.
+pub const PARTITIONS: usize = 2;
 
-/// A proxy with a store, and a topic whose values above 1,000 bytes go there, by a rule with this
-/// line.
+/// A proxy with a local store, and a topic whose values above 1,000 bytes go there, by a rule with
+/// this line.
 pub fn start(rig: &mut Rig, store: &Scratch, rule: &str) -> (Proxy, Place) {
-    start_with(rig, store, rule, String::new())
+    start_with(rig, &local(store), (rule, String::new()), &json!({}))
 }
 
-/// The same with these lines of `[listen]`.
-fn start_with(rig: &mut Rig, store: &Scratch, rule: &str, listen: String) -> (Proxy, Place) {
+/// The lines of `[store]` for a folder.
+pub fn local(store: &Scratch) -> String {
+    format!("kind = \"local\"\npath = {:?}\n", store.path().join("objects"))
+}
+
+/// The same with these lines of `[store]`, `[[offload]]` and `[listen]`, and with what is set for
+/// the topic.
+pub fn start_with(
+    rig: &mut Rig,
+    store: &str,
+    (rule, listen): (&str, String),
+    configs: &Value,
+) -> (Proxy, Place) {
     let topic = format!("stored-{}", uuid::Uuid::new_v4().simple());
-    rig.create_topic(&topic, PARTITIONS);
+    rig.create_topic_with(&topic, PARTITIONS, configs);
     let brokers = rig.cluster.bootstrap();
     let brokers: Vec<&str> = brokers.split(',').collect();
     let more = format!(
-        "[store]\nkind = \"local\"\npath = {:?}\n\
+        "[store]\n{store}\
          [[offload]]\ntopics = [{topic:?}]\nthreshold_bytes = 1000\n{rule}\n",
-        store.path().join("objects"),
     );
     let advertise = HOST.to_owned();
     let cluster = format!("bootstrap = {brokers:?}");
@@ -73,7 +84,7 @@ pub fn raw_references(rig: &mut Rig) {
         port + 1,
         port + NODES,
     );
-    let (_proxy, place) = start_with(rig, &store, "", listen);
+    let (_proxy, place) = start_with(rig, &local(&store), ("", listen), &json!({}));
     let sender = producer(&place.bootstrap, &[]);
     send(&sender, &place.topic, 0..30, 60_000);
     sender.flush(TIMEOUT).unwrap();
@@ -217,7 +228,7 @@ pub fn lost_values(rig: &mut Rig) {
 }
 
 /// All files below a folder.
-fn files(folder: &Path) -> BTreeSet<PathBuf> {
+pub fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();

@@ -5,11 +5,10 @@ use std::process::Command;
 
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer};
-use sha2::{Digest, Sha256};
 
 use super::librdkafka::{TIMEOUT, producer, read_as};
 use super::offload::start;
-use super::{kcat, tools};
+use super::{kcat, sha256, tools};
 use crate::franz_go;
 use crate::process::Scratch;
 use crate::proxy::Proxy;
@@ -32,6 +31,12 @@ const VALUES: usize = 40;
 /// A topic with all values, and what was sent there.
 fn filled(rig: &mut Rig, store: &Scratch) -> (Proxy, Place, Vec<String>) {
     let (proxy, place) = start(rig, store, "");
+    let sent = fill(&place);
+    (proxy, place, sent)
+}
+
+/// Sends all values to a topic, and gives them.
+pub fn fill(place: &Place) -> Vec<String> {
     let mut sent = Vec::new();
     for (n, codec) in (0..).zip(CODECS) {
         let producer = producer(&place.bootstrap, &[("compression.type", codec)]);
@@ -42,7 +47,7 @@ fn filled(rig: &mut Rig, store: &Scratch) -> (Proxy, Place, Vec<String>) {
         }
         producer.flush(TIMEOUT).unwrap();
     }
-    (proxy, place, sent)
+    sent
 }
 
 /// Five kinds of clients read one topic: uncompressed batches beside compressed ones, small values
@@ -50,14 +55,19 @@ fn filled(rig: &mut Rig, store: &Scratch) -> (Proxy, Place, Vec<String>) {
 pub fn every_client_reads_what_was_sent(rig: &mut Rig) {
     let store = Scratch::new("store");
     let (proxy, place, sent) = filled(rig, &store);
+    read_by_all(rig, (&proxy, &place), sent);
+}
+
+/// The same for a topic that was filled through a proxy which had nothing in its store.
+pub fn read_by_all(rig: &mut Rig, (proxy, place): (&Proxy, &Place), sent: Vec<String>) {
     let large = sent.iter().filter(|value| value.len() > 1000).count();
     let stored = proxy.metric("firebreak_offload_objects_total{op=\"store\"}");
     assert_eq!(stored, large as f64, "values in the store");
     let expected = digest(sent);
     for (client, read) in READERS {
-        let before = restored(&proxy);
-        let values = read(rig, &place, CODECS.len() * VALUES);
-        let restored = restored(&proxy) - before;
+        let before = restored(proxy);
+        let values = read(rig, place, CODECS.len() * VALUES);
+        let restored = restored(proxy) - before;
         assert_eq!(values.len(), CODECS.len() * VALUES, "values read by {client}");
         assert_eq!(digest(values), expected, "values read by {client} differ");
         assert!(restored >= large as f64, "{restored} values restored for {client}");
@@ -85,8 +95,7 @@ fn value(n: usize) -> String {
 /// SHA-256 of values in the order of their numbers.
 fn digest(mut values: Vec<String>) -> String {
     values.sort_unstable();
-    let digest = Sha256::digest(values.join("\n"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(values.join("\n").as_bytes())
 }
 
 fn lines(text: &str) -> Vec<String> {

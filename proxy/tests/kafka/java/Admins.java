@@ -49,10 +49,14 @@ final class Admins {
         }
         String topic = in.get("topic").asText();
         try (Admin admin = Admin.create(Cases.properties(in))) {
-            NewTopic wanted = new NewTopic(topic, replicas);
-            if (in.has("min_isr")) {
-                wanted.configs(Map.of("min.insync.replicas", in.get("min_isr").asText()));
+            Map<String, String> configs = new HashMap<>();
+            if (in.has("configs")) {
+                in.get("configs")
+                        .fields()
+                        .forEachRemaining(
+                                field -> configs.put(field.getKey(), field.getValue().asText()));
             }
+            NewTopic wanted = new NewTopic(topic, replicas).configs(configs);
             var result = admin.createTopics(List.of(wanted));
             result.all().get();
             while (!ready(admin, topic, replicas.size())) {
