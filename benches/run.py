@@ -241,7 +241,7 @@ class Bench:
 
     def cpu_s(self):
         """CPU seconds of the bench itself and of every process it started."""
-        started = [self.broker.process, self.java.process]
+        started = [self.broker.process, self.broker.controller, self.java.process]
         started += [mode.process for mode in self.modes if mode.process]
         started += self.stores.processes() if self.stores else []
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,12 +10,14 @@ import subprocess
 import net
 from processes import Failed, Process
 
-HEAP_MB = 1024
+HEAP_MB, CONTROLLER_HEAP_MB = 1024, 256
 START_SECONDS = 90
+BROKER_ID, CONTROLLER_ID = 1, 2
 
 
 class Broker:
-    """A single node, its own controller, data in `folder`."""
+    """A broker, data in `folder`, and a controller in a process of its own: what that costs is no
+    cost of the broker."""
 
     def __init__(self, jars, log4j, folder, host, ports, advertised):
         """`advertised`: mode -> address that clients of its listener are told (None: its own)."""
@@ -25,37 +27,61 @@ class Broker:
         self.jmx_port = next(ports)
         told = {mode: address or self.addresses[mode] for mode, address in advertised.items()}
         controller = f"{host}:{next(ports)}"
-        properties = folder / "server.properties"
-        properties.write_text(self.properties(told, controller))
         java = ["java", f"-Dlog4j2.configurationFile={log4j}", "-cp", f"{jars}/*"]
-        format_log = folder / "format.log"
-        with open(format_log, "wb") as log:
+        cluster = net.cluster_id()
+        self.process = self.controller = None
+        try:
+            self.controller = self.start(
+                "controller", cluster, java, CONTROLLER_HEAP_MB, self.of_controller(controller),
+            )
+            self.process = self.start(
+                "broker", cluster, java, HEAP_MB, self.properties(told, controller),
+                [
+                    f"-Dcom.sun.management.jmxremote.port={self.jmx_port}",
+                    f"-Dcom.sun.management.jmxremote.rmi.port={self.jmx_port}",
+                    f"-Dcom.sun.management.jmxremote.host={host}",
+                    f"-Djava.rmi.server.hostname={host}",
+                    "-Dcom.sun.management.jmxremote.authenticate=false",
+                    "-Dcom.sun.management.jmxremote.ssl=false",
+                ],
+            )
+            first = next(iter(self.addresses.values()))
+            pids = [self.process.pid, self.controller.pid]
+            net.wait_kafka(first, 1, START_SECONDS, pids)
+        except SystemExit as stopped:
+            self.close()
+            raise Failed(str(stopped)) from None
+        except Failed:
+            self.close()
+            raise
+
+    def start(self, role, cluster, java, heap_mb, properties, options=()):
+        """Formats the data of a node and starts it."""
+        file, log = self.folder / f"{role}.properties", self.folder / f"{role}-format.log"
+        file.write_text(properties)
+        with open(log, "wb") as out:
             formatted = subprocess.run(
                 java + ["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format",
-                        "--cluster-id", net.cluster_id(), "--config", str(properties)],
-                stdout=log, stderr=log, check=False,
+                        "--cluster-id", cluster, "--config", str(file)],
+                stdout=out, stderr=out, check=False,
             )
         if formatted.returncode:
-            raise Failed(f"cannot format the broker's log: {format_log.read_text()}")
-        jmx = [
-            f"-Dcom.sun.management.jmxremote.port={self.jmx_port}",
-            f"-Dcom.sun.management.jmxremote.rmi.port={self.jmx_port}",
-            f"-Dcom.sun.management.jmxremote.host={host}",
-            f"-Djava.rmi.server.hostname={host}",
-            "-Dcom.sun.management.jmxremote.authenticate=false",
-            "-Dcom.sun.management.jmxremote.ssl=false",
-        ]
-        self.process = Process(
-            java[:1] + [f"-Xms{HEAP_MB}m", f"-Xmx{HEAP_MB}m"] + jmx + java[1:]
-            + ["kafka.Kafka", str(properties)],
-            folder / "broker.log",
+            raise Failed(f"cannot format the {role}'s log: {log.read_text()}")
+        return Process(
+            java[:1] + [f"-Xms{heap_mb}m", f"-Xmx{heap_mb}m", *options] + java[1:]
+            + ["kafka.Kafka", str(file)],
+            self.folder / f"{role}.log",
         )
-        first = next(iter(self.addresses.values()))
-        try:
-            net.wait_kafka(first, 1, START_SECONDS, [self.process.pid])
-        except SystemExit as stopped:
-            self.process.close()
-            raise Failed(str(stopped)) from None
+
+    def of_controller(self, address):
+        return f"""process.roles=controller
+node.id={CONTROLLER_ID}
+controller.quorum.voters={CONTROLLER_ID}@{address}
+controller.listener.names=CONTROLLER
+listeners=CONTROLLER://{address}
+log.dirs={self.folder}/controller
+offsets.topic.replication.factor=1
+"""
 
     def properties(self, told, controller):
         name = {mode: listener(mode) for mode in told}
@@ -63,11 +89,11 @@ class Broker:
         advertised = [f"{name[mode]}://{address}" for mode, address in told.items()]
         protocols = [f"{one}:PLAINTEXT" for one in [*name.values(), "CONTROLLER"]]
         first = next(iter(name.values()))
-        return f"""process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{controller}
+        return f"""process.roles=broker
+node.id={BROKER_ID}
+controller.quorum.voters={CONTROLLER_ID}@{controller}
 controller.listener.names=CONTROLLER
-listeners={",".join(listeners)},CONTROLLER://{controller}
+listeners={",".join(listeners)}
 advertised.listeners={",".join(advertised)}
 listener.security.protocol.map={",".join(protocols)}
 inter.broker.listener.name={first}
@@ -90,7 +116,9 @@ log.segment.delete.delay.ms=1000
 """
 
     def close(self):
-        self.process.close()
+        for process in (self.process, self.controller):
+            if process:
+                process.close()
 
 
 class Java:

@@ -20,12 +20,14 @@ const LONG_BYTES: usize = 128 * 1024;
 /// Most pieces that are kept.
 const PIECES_MAX: usize = 64;
 /// Longest piece that is kept, as a part of all that may be.
-const SHARE: usize = 4;
+const SHARE: usize = 2;
 
 /// Time between two looks at what is unused.
 const LOOK: Duration = Duration::from_secs(5);
 /// What may be kept, as a part of what requests and answers may hold.
 const KEPT_SHARE: usize = 8;
+/// The most that is kept, whatever that part is.
+const KEPT_MAX: usize = 16 << 20;
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept { pieces: VecDeque::new(), bytes: 0, looks: 0 });
 static BYTES_MAX: AtomicUsize = AtomicUsize::new(0);
@@ -81,7 +83,7 @@ impl Kept {
 
 /// Has as much kept from now on as goes with a budget of so many bytes for requests and answers.
 pub fn keep_for(budget: usize) {
-    BYTES_MAX.store(budget / KEPT_SHARE, Ordering::Relaxed);
+    BYTES_MAX.store((budget / KEPT_SHARE).min(KEPT_MAX), Ordering::Relaxed);
 }
 
 /// Lets go what is unused, for ever; dropped at shutdown.
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_may_be() {
         let mut kept = none();
-        assert_eq!(kept.give(piece(2 * MB + 1), 8 * MB).len(), 1, "a quarter at most");
+        assert_eq!(kept.give(piece(4 * MB + 1), 8 * MB).len(), 1, "a half at most");
         let gone: usize = (0..20).map(|_| kept.give(piece(MB), 8 * MB).len()).sum();
         assert_eq!((gone, kept.bytes), (12, 8 * MB));
         let gone: usize = (0..100).map(|_| kept.give(piece(1), 8 * MB).len()).sum();
