@@ -108,7 +108,8 @@ def print_foot(results):
     for one in results:
         for verdict in one.get("verdicts", []):
             if verdict["met"] is False:
-                print(f"  not met: {one['cell']} {verdict['measure']} ({verdict['mode']})")
+                judged_to = f"{verdict['mode']} to {verdict['base']}"
+                print(f"  not met: {one['cell']} {verdict['measure']} ({judged_to})")
     for cell in void:
         print(f"  void: {cell}")
 
