@@ -93,11 +93,14 @@ impl Inflation {
         };
         if learned.inflation < INFLATION_MIN {
             known.remove(&place);
+            if known.is_empty() {
+                *known = HashMap::new();
+            }
             return;
         }
         // Those that are read now are learned again with their next answers.
         if known.len() >= PARTITIONS_MAX && !known.contains_key(&place) {
-            known.clear();
+            *known = HashMap::new();
         }
         known.insert(place, learned);
     }
@@ -185,7 +188,7 @@ const GROWTH: usize = 8;
 /// The least that is asked for: some references or small records.
 const LOG_BYTES_MIN: usize = 1024;
 /// Partitions that a connection keeps; beyond it all are learned anew.
-const PARTITIONS_MAX: usize = 1024;
+const PARTITIONS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -305,6 +308,7 @@ mod tests {
             }
             inflation.learn(&section(BY_NAME, 0, bytes), seen);
             assert!(!inflation.is_known(), "something is still known");
+            assert_eq!(inflation.0.lock().capacity(), 0, "memory for nothing");
         }
         // Nothing was looked at.
         let inflation = learned(BY_NAME);
@@ -321,5 +325,7 @@ mod tests {
             assert!(inflation.0.lock().len() <= PARTITIONS_MAX);
         }
         assert!(inflation.is_known());
+        let capacity = inflation.0.lock().capacity();
+        assert!(capacity < PARTITIONS_MAX, "memory for {capacity} partitions where one is known");
     }
 }
