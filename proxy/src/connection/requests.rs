@@ -23,6 +23,7 @@ use super::refusals::Refusals;
 use super::rules::{Rules, treatment};
 use super::session::Session;
 use super::storing::Storing;
+use crate::budget::Room;
 use crate::buffer::Buffer;
 use crate::clock;
 use crate::data_plane::DataPlane;
@@ -74,8 +75,8 @@ enum Front {
     More,
     /// The queue is full.
     Full,
-    /// A request of so many bytes that must be held whole.
-    Whole(Head, usize),
+    /// A request of so many bytes that must be held whole, and the room that it has already.
+    Whole(Head, usize, Option<Room>),
     /// A Produce request of so many bytes with values to store.
     Store(Head, usize),
     /// Requests before it must go first.
@@ -90,6 +91,8 @@ enum Opened {
     More,
     /// It must be held whole.
     Whole(Head, usize),
+    /// It is held whole so that it asks for less, with the room that it has.
+    Lower(Head, usize, Option<Room>),
     /// It has values to store.
     Store(Head, usize),
 }
@@ -148,9 +151,9 @@ impl<'a> Requests<'a> {
                 }
                 Front::Behind => apart(|| self.see_off(&mut storing)).await?,
                 Front::Full => self.room().await,
-                Front::Whole(head, frame_bytes) => {
+                Front::Whole(head, frame_bytes, room) => {
                     self.queue.work(true);
-                    apart(|| self.whole(head, frame_bytes)).await?;
+                    apart(|| self.whole(head, frame_bytes, room)).await?;
                     self.queue.work(false);
                 }
             }
@@ -193,12 +196,15 @@ impl<'a> Requests<'a> {
             match opened {
                 Opened::Pass(frame_bytes) => self.passing = 4 + frame_bytes,
                 Opened::Whole(head, frame_bytes) if at == 0 => {
-                    return Ok(Front::Whole(head, frame_bytes));
+                    return Ok(Front::Whole(head, frame_bytes, None));
+                }
+                Opened::Lower(head, frame_bytes, room) if at == 0 => {
+                    return Ok(Front::Whole(head, frame_bytes, room));
                 }
                 Opened::Store(head, frame_bytes) if at == 0 => {
                     return Ok(Front::Store(head, frame_bytes));
                 }
-                Opened::More | Opened::Whole(..) | Opened::Store(..) => break,
+                Opened::More | Opened::Whole(..) | Opened::Lower(..) | Opened::Store(..) => break,
             }
         }
         Ok(if at == 0 { Front::More } else { Front::Pass(at) })
@@ -217,7 +223,7 @@ impl<'a> Requests<'a> {
         let way = rules.produce_way(head, next.held(), next.frame_bytes);
         Ok(match way.map_err(|error| request_error(head.api, error))? {
             Some(way) if way.stored => Front::Store(head, next.frame_bytes),
-            Some(_) | None => Front::Whole(head, next.frame_bytes),
+            Some(_) | None => Front::Whole(head, next.frame_bytes, None),
         })
     }
 
@@ -399,10 +405,13 @@ impl<'a> Requests<'a> {
                 None if frame_bytes < *whole.start() => return Ok(Opened::More),
                 Some(false) | None => {}
             }
-            let lowers = self.queue.reading.inflation.is_known() && frame_bytes <= *whole.end();
             let beyond = asked.at.is_some() && asked.bytes_max > self.plane.fetch_bytes_max();
-            if beyond || lowers {
+            if beyond {
                 return Ok(Opened::Whole(head, frame_bytes));
+            }
+            let (lowers, room) = self.lowers(frame_bytes);
+            if lowers {
+                return Ok(Opened::Lower(head, frame_bytes, room));
             }
             let wanted = self.wanted(asked.bytes_max, asked.partition_bytes_max);
             (answer, class) = (Answer::Restore(&responses::FETCH, wanted), Class::Full);

@@ -20,9 +20,10 @@ use super::queue::{Answer, Exchange};
 use super::requests::{Requests, is_too_new, request_error};
 use super::responses::response_error;
 use super::rules::treatment;
+use crate::budget::Room;
 use crate::error::ConnectionError;
 use crate::filters::offload::{Produced, Sharing, Wanted};
-use crate::limits::IO_BUFFER_BYTES;
+use crate::limits::{IO_BUFFER_BYTES, WHOLE_REQUEST_BYTES_MAX};
 use crate::metrics::{Class, Direction, Side};
 use crate::route::groups;
 use crate::route::legs::{Ways, fetch, list_offsets, metadata};
@@ -35,17 +36,21 @@ use crate::{clock, fault};
 const SHORT_QUESTION_BYTES: usize = 4096;
 
 impl Requests<'_> {
-    /// Takes a request of `frame_bytes` bytes whole and sees it on its way.
+    /// Takes a request of `frame_bytes` bytes whole, in the room that it has or else in some that
+    /// is waited for, and sees it on its way.
     pub(super) async fn whole(
         &mut self,
         head: Head,
         frame_bytes: usize,
+        room: Option<Room>,
     ) -> Result<(), ConnectionError> {
         // A heartbeat that waited behind long requests would cost a member its session.
         let short = frame_bytes <= SHORT_QUESTION_BYTES && head.api != api::PRODUCE;
-        let _room = match short && !fault::on("short-questions-wait") {
-            true => None,
-            false => self.incoming.take(frame_bytes).await,
+        let _room = match room {
+            None if !short || fault::on("short-questions-wait") => {
+                self.incoming.take(frame_bytes).await
+            }
+            room => room,
         };
         let frame = self.incoming.gathered(head, frame_bytes).await?;
         match head.api {
@@ -77,6 +82,20 @@ impl Requests<'_> {
         }
     }
 
+    /// Whether a Fetch request of so many bytes that could pass is held whole, so that it asks for
+    /// less, and the room that it has. It waits for none: producers may hold all there is.
+    pub(super) fn lowers(&self, frame_bytes: usize) -> (bool, Option<Room>) {
+        let known = self.queue.reading.inflation.is_known();
+        if !known || frame_bytes > WHOLE_REQUEST_BYTES_MAX {
+            return (false, None);
+        }
+        if frame_bytes <= SHORT_QUESTION_BYTES || fault::on("lowered-fetches-wait") {
+            return (true, None);
+        }
+        let room = self.plane.requests.try_take(frame_bytes);
+        (room.is_some(), room)
+    }
+
     async fn fetch(&mut self, head: Head, frame: Bytes) -> Result<(), ConnectionError> {
         let wrong = |error| request_error(head.api, error);
         self.learn_ids(head, &frame).await?;
@@ -87,26 +106,29 @@ impl Requests<'_> {
             true => (asked.bytes_max, frame),
         };
         let wanted = self.wanted(bytes, asked.partition_bytes_max);
-        let frame = match &self.plane.offload {
-            Some(_) if !follower => self.lowered(head, frame, (bytes, asked.bytes_min)),
-            Some(_) | None => frame,
+        let lowered = match &self.plane.offload {
+            Some(_) if !follower => self.lowered(head, &frame, (bytes, asked.bytes_min)),
+            Some(_) | None => None,
         };
         if let Some(ways) = self.plane.ways()
             && let Some(request) = fetch::asked(ways, head, &frame).map_err(wrong)?
         {
+            let lowered = lowered.map(|frame| fetch::asked(ways, head, &frame)).transpose();
+            let lowered = lowered.map_err(wrong)?.flatten();
+            let lowered = lowered.as_ref().unwrap_or(&request);
             // Decided before anything is waited for: an id may become known meanwhile.
-            let rest = fetch::rest(ways, head, &frame, &request).map_err(wrong)?;
+            let rest = fetch::rest(ways, head, &frame, lowered).map_err(wrong)?;
             let refused = self.refused(head, &frame, true).await?;
             let ways = Ways { refused: &refused, ..ways };
             let wanted = (!follower).then_some(wanted);
-            return self.read(ways, head, (&request, rest), wanted).await;
+            return self.read(ways, head, ((&request, lowered), rest), wanted).await;
         }
         let answer = match &self.plane.offload {
             Some(_) if !follower => Answer::Restore(&responses::FETCH, wanted),
             Some(_) | None => treatment(head).0,
         };
         self.push(head, answer, Class::Full);
-        self.forward(vec![frame]).await
+        self.forward(vec![lowered.unwrap_or(frame)]).await
     }
 
     /// A request of a share consumer. It asks for no more than is held whole of its answer, and for
@@ -144,15 +166,11 @@ impl Requests<'_> {
     }
 
     /// A Fetch request that asks for as much of each log as its values have room for in so many
-    /// bytes, and for no less than it waits for.
-    fn lowered(&self, head: Head, frame: Bytes, bounds: (usize, usize)) -> Bytes {
-        match self.queue.reading.inflation.lowered(head, &frame, bounds) {
-            Some(lowered) => {
-                self.plane.metrics.offload_lowered.inc();
-                lowered
-            }
-            None => frame,
-        }
+    /// bytes, and for no less than it waits for; `None` if it does so already.
+    fn lowered(&self, head: Head, frame: &Bytes, bounds: (usize, usize)) -> Option<Bytes> {
+        let lowered = self.queue.reading.inflation.lowered(head, frame, bounds)?;
+        self.plane.metrics.offload_lowered.inc();
+        Some(lowered)
     }
 
     /// Answers a Fetch request about virtual topics, when its turn has come: room that is held by
@@ -162,7 +180,7 @@ impl Requests<'_> {
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        (request, rest): (&FetchRequest, Option<Bytes>),
+        (requests, rest): ((&FetchRequest, &FetchRequest), Option<Bytes>),
         wanted: Option<Wanted>,
     ) -> Result<(), ConnectionError> {
         // The request was read: what is wrong now is what the home broker told beside it.
@@ -172,7 +190,7 @@ impl Requests<'_> {
         }
         let beside = self.home(head, rest).await?;
         let legs = self.legs.get_or_insert_default();
-        let (answer, room) = legs.fetch(ways, head, request, beside).await.map_err(wrong)?;
+        let (answer, room) = legs.fetch(ways, head, requests, beside).await.map_err(wrong)?;
         let offload = self.plane.offload.as_ref().filter(|_| !fault::on("routed-unrestored"));
         let Some((offload, wanted)) = offload.zip(wanted) else {
             let held = room.into_iter().collect();

@@ -10,11 +10,11 @@ use protocol_ext::batch::{Batches, Entry};
 use protocol_ext::fake_broker::FetchSessions;
 
 use crate::harness::broker::Brokers;
-use crate::harness::client::Client;
+use crate::harness::client::{Client, request_frame};
 use crate::harness::proxy::{Folder, Proxy, Setup};
 use crate::harness::records::{read, single};
-use crate::harness::requests::{fetch, fetched};
-use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise};
+use crate::harness::requests::{fetch, fetched, produce};
+use crate::harness::{Checked, Faults, ensure, ensure_eq, failure, noise, until};
 
 const VALUE: usize = 110_000;
 /// As consumers ask unless told otherwise.
@@ -37,10 +37,15 @@ struct Scene {
 
 /// A value stored from partition 0, alone in its log.
 async fn scene(faults: Faults) -> Checked<Scene> {
+    scene_within(faults, "").await
+}
+
+/// The same within these limits.
+async fn scene_within(faults: Faults, limits: &str) -> Checked<Scene> {
     let brokers = Brokers::start(1).await;
     let store = Folder::new();
     let setup = Setup::new(&brokers, faults).offload(&store, 1000).cache_bytes(4 << 20);
-    let proxy = setup.start().await;
+    let proxy = setup.limit(limits).start().await;
     let mut client = Client::connect(proxy.port).await?;
     let (error, _) = client.produce(9, "t", 0, &single(noise(1, VALUE))).await?;
     ensure_eq!(error, 0, "error of Produce");
@@ -296,4 +301,47 @@ pub async fn no_broker_waits_for_what_it_may_not_give(faults: Faults) -> Checked
 #[tokio::test]
 async fn brokers_may_give_what_they_wait_for() -> Checked {
     no_broker_waits_for_what_it_may_not_give(None).await
+}
+
+/// Room for 4 MiB of requests; who holds it and does not get on is cut off after some seconds.
+const LIMITS: &str = "frame_bytes_max = 8388608\nbuffered_bytes_max = 16777216\n\
+    frame_progress_ms = 8000";
+const HELD: &str = "firebreak_buffered_bytes{what=\"requests\"}";
+/// Most of it.
+const HELD_BYTES: f64 = 3e6;
+
+/// A Fetch request that is too long to be held without room waits for none behind producers: it
+/// passes as it is, and asks for less once there is room.
+pub async fn a_long_fetch_waits_for_no_room(faults: Faults) -> Checked {
+    let mut scene = scene_within(faults, LIMITS).await?;
+    let referring = scene.referring.clone();
+    scene.append(1, &referring, 200);
+    let mut request = asked(&[(1, 0)]).with_max_bytes(PARTITION_BYTES);
+    request.unknown_tagged_fields.insert(99, Bytes::from(vec![0; 5000]));
+    // It tells how long values are.
+    let _: FetchResponse = scene.client.call(1, VERSION, &request).await?;
+
+    let long = produce(9, -1, "t", &[(0, single(noise(2, 6 << 20)))]);
+    let mut slow = Client::connect(scene.proxy.port).await?;
+    slow.send_raw(&request_frame(0, 9, 1, &long)[..1 << 20]).await?;
+    let held = async || (scene.proxy.metric(HELD).await.ok()? > HELD_BYTES).then_some(());
+    until("a producer that has all room", held).await?;
+    let answer: FetchResponse = scene.client.call(1, VERSION, &request).await?;
+    let (_, error, section) = fetched(answer)?.remove(0);
+    ensure_eq!(error, 0, "error of Fetch");
+    ensure!(batches(&section, 0)? > 0, "nothing came");
+    ensure!(scene.proxy.metric(HELD).await? > HELD_BYTES, "a Fetch request waited for room");
+    ensure_eq!(scene.count("lowered_fetches").await?, 0.0, "requests that ask for less");
+
+    drop(slow);
+    let free = async || (scene.proxy.metric(HELD).await.ok()? < 1.0).then_some(());
+    until("room", free).await?;
+    let _: FetchResponse = scene.client.call(1, VERSION, &request).await?;
+    ensure_eq!(scene.count("lowered_fetches").await?, 1.0, "requests that ask for less");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_long_fetch_waits_for_no_room_that_producers_hold() -> Checked {
+    a_long_fetch_waits_for_no_room(None).await
 }

@@ -383,6 +383,16 @@ fn mutants_of_values() -> Vec<Mutant> {
             inflation::no_broker_waits_for_what_it_may_not_give,
             "and may give"
         ),
+        mutant!(
+            "lowered-fetches-wait",
+            inflation::a_long_fetch_waits_for_no_room,
+            "waited for room"
+        ),
+        mutant!(
+            "cut-to-lowered",
+            routed::stored::what_a_leg_gave_is_not_cut_to_less,
+            "was cut off"
+        ),
         mutant!("gc-forgets-logs", life::a_retry_leaves_an_orphan, "objects left by gc"),
         mutant!("gc-forgets-logs", life::compacted_values_go, "orphans, dangling"),
         mutant!(

@@ -126,12 +126,13 @@ fn is_in_session(request: &FetchRequest) -> bool {
 
 impl Legs {
     /// Answers a Fetch request that names a virtual topic; gives the frame and the room it takes.
-    /// `beside` is what the home broker answered to the rest of the request.
+    /// `lowered` is the request as logs are asked: what comes of them is cut to what the client
+    /// asked for. `beside` is what the home broker answered to the rest of it.
     pub async fn fetch(
         &mut self,
         ways: Ways<'_>,
         head: Head,
-        request: &FetchRequest,
+        (request, lowered): (&FetchRequest, &FetchRequest),
         beside: Option<Bytes>,
     ) -> Result<(Bytes, Option<Room>), WireError> {
         let mut answer = FetchResponse::default();
@@ -140,7 +141,7 @@ impl Legs {
             return Ok((reply::frame(head, &answer)?, None));
         }
         let placement = ways.routed.placements().now();
-        let questions = questions((ways, &placement), request, &mut answer);
+        let questions = questions((ways, &placement), lowered, &mut answer);
         let mut waits = Waits { ms: request.max_wait_ms, bytes: request.max_bytes };
         let ways = Ways { beside: beside.as_ref().map_or(0, Bytes::len), ..ways };
         if let Some(frame) = beside {
@@ -149,7 +150,7 @@ impl Legs {
             put_beside(&mut answer, told, &mut waits);
         }
         let came = self.read(ways, (request, waits), questions, &mut answer).await?;
-        cut(&mut answer, request);
+        cut(&mut answer, if fault::on("cut-to-lowered") { lowered } else { request });
         let frame = reply::frame(head, &answer)?;
         let bases = section_bases(&answer, &came.bases);
         drop(answer);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use kafka_protocol::messages::FetchResponse;
 use protocol_ext::batch::Batches;
 
@@ -113,4 +114,50 @@ pub async fn a_routed_backlog_is_sent_about_once(faults: Faults) -> Checked {
 #[tokio::test]
 async fn legs_are_sent_a_backlog_of_references_about_once() -> Checked {
     a_routed_backlog_is_sent_about_once(None).await
+}
+
+/// Bytes of partition 2, from its start, and of partition 3.
+async fn lengths(client: &mut Client, offset: i64) -> Checked<Vec<usize>> {
+    let mut asked = fetch(12, TOPIC, &[(2, 0), (3, offset)], 50 << 20).with_min_bytes(1);
+    let partitions = &mut asked.topics[0].partitions;
+    partitions.iter_mut().for_each(|one| one.partition_max_bytes = 1 << 20);
+    let answer: FetchResponse = client.call(1, 12, &asked).await?;
+    let mut lengths = Vec::new();
+    for (partition, error, section) in fetched(answer)? {
+        ensure_eq!(error, 0, "error of partition {partition}");
+        lengths.push(section.len());
+    }
+    ensure_eq!(lengths.len(), 2, "partitions answered");
+    Ok(lengths)
+}
+
+/// A leg gives its first batch whole, however little its log was asked for: the client asked for
+/// more, and it is not cut off for what was learned before.
+pub async fn what_a_leg_gave_is_not_cut_to_less(faults: Faults) -> Checked {
+    const LONG: usize = 50_000;
+    let store = Folder::new();
+    let (brokers, proxy) = start(faults, |setup| setup.offload(&store, 1000)).await;
+    let mut client = Client::connect(proxy.port).await?;
+    // Partitions 2 and 3 are led by two brokers.
+    let large = located(None, noise(1, 110_000));
+    ensure_eq!(client.produce(9, TOPIC, 1, &large).await?.0, 0, "error of Produce");
+    let append = |partition: i32, batch: &Bytes| {
+        let mut cluster = brokers.cluster();
+        cluster.log(OTHER, partition).expect("a log").append(batch).expect("a batch");
+    };
+    append(0, &located(None, noise(2, 500)));
+    let told = lengths(&mut client, 0).await?;
+    ensure!(told[0] > 500 && told[1] > 110_000, "{told:?} bytes of both partitions");
+    append(1, &located(None, noise(3, LONG)));
+    let told = lengths(&mut client, 1).await?;
+    let lowered = proxy.metric("firebreak_offload_lowered_fetches_total").await?;
+    ensure_eq!(lowered, 1.0, "requests that ask for less");
+    ensure!(told[0] > 500, "{told:?} bytes of both partitions");
+    ensure!(told[1] > LONG, "what a leg gave was cut off: {told:?} bytes of both partitions");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_leg_gave_is_cut_to_what_the_client_asked_for() -> Checked {
+    what_a_leg_gave_is_not_cut_to_less(None).await
 }
