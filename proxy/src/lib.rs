@@ -24,7 +24,6 @@ mod open_files;
 pub mod placement;
 pub mod random;
 pub mod reload;
-mod reuse;
 pub mod route;
 pub mod run;
 pub mod sasl;

@@ -28,7 +28,7 @@ use crate::tasks::Tasks;
 use crate::tls::{self, files};
 use crate::upstream::access::Access;
 use crate::watched::Watch;
-use crate::{clock, net, open_files, random, reload, reuse};
+use crate::{clock, net, open_files, random, reload};
 
 /// Why a process could not run.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,6 @@ pub enum RunError {
 /// Clients are served on the runtime `of_clients`, all other jobs run here.
 pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Result<(), RunError> {
     open_files::raise();
-    reuse::keep_for(config.limits.buffered_bytes_max);
     let hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -97,7 +96,6 @@ pub async fn run(config: Config, load: reload::Load, of_clients: &Handle) -> Res
     let both = || std::iter::once(&serving).chain(&raw);
     let clients = both().map(|serving| serving.clients.clone()).collect();
     let look = both().map(|serving| serving.look.clone()).collect();
-    serving.jobs.spawn_until_cut(reuse::let_go());
     serving.jobs.spawn_until_cut(reload::at(hangup, load, in_force.clone(), clients, look));
     let directory = serving.plane.directory.clone();
     let ready = async {

@@ -2,14 +2,13 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocol_ext::header::HEAD_BYTES;
 use protocol_ext::proxy_header;
 use tokio::io::AsyncReadExt;
 
 use crate::buffer::Buffer;
 use crate::error::ConnectionError;
-use crate::reuse::Memory;
 use crate::stream::ReadHalf;
 
 /// Bytes needed to know a request: its length and head.
@@ -47,7 +46,7 @@ pub async fn gather(
     n: usize,
     read: impl FnMut(usize),
 ) -> io::Result<Bytes> {
-    let mut frame = Memory::new(n);
+    let mut frame = BytesMut::with_capacity(n);
     gather_into(&mut frame, buffer, from, n, read).await?;
     Ok(frame.freeze())
 }
@@ -55,7 +54,7 @@ pub async fn gather(
 /// The same for a frame that may have begun. May be dropped at any time and called again: what was
 /// read is in the frame.
 pub async fn gather_into(
-    frame: &mut Vec<u8>,
+    frame: &mut BytesMut,
     buffer: &mut Buffer,
     from: &mut ReadHalf<'_>,
     n: usize,

@@ -9,7 +9,7 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocol_ext::header::Head;
 
 use super::forced;
@@ -22,7 +22,6 @@ use crate::data_plane::DataPlane;
 use crate::error::ConnectionError;
 use crate::fault;
 use crate::metrics::Direction;
-use crate::reuse::Memory;
 use crate::stream::ReadHalf;
 
 /// The side of a connection that its client sends on.
@@ -41,7 +40,7 @@ pub struct Incoming<'a> {
 pub struct Next {
     pub head: Head,
     pub frame_bytes: usize,
-    frame: Memory,
+    frame: BytesMut,
     /// Room for it, if it was begun before its turn.
     room: Option<Room>,
 }
@@ -187,7 +186,8 @@ impl<'a> Incoming<'a> {
 
     fn begin(&mut self, head: Head, frame_bytes: usize, room: Option<Room>) {
         self.input.consume(4);
-        self.next = Some(Next { head, frame_bytes, frame: Memory::new(frame_bytes), room });
+        let frame = BytesMut::with_capacity(frame_bytes);
+        self.next = Some(Next { head, frame_bytes, frame, room });
     }
 
     /// Reads the next request to its end, and tells whether the client is waited for.

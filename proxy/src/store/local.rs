@@ -1,7 +1,8 @@
 //! A directory as an object store: temporary file, fsync, link to its name, fsync of directories.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use tokio::sync::Semaphore;
 
 use super::{Listed, Piece, StoreError};
 use crate::limits::LOCAL_AT_ONCE;
-use crate::reuse::Memory;
 use crate::{clock, fault, random};
 
 /// Directory of files that are not objects yet.
@@ -77,19 +77,15 @@ impl Local {
         let path = self.root.join(key);
         let key = key.to_owned();
         self.blocking(move || {
-            let mut file = File::open(&path).map_err(|error| missing(&key, error))?;
+            let file = File::open(&path).map_err(|error| missing(&key, error))?;
             // The length is known before memory is taken for it.
             let end = offset.saturating_add(length as u64);
             if file.metadata()?.len() < end {
                 return Err(StoreError::Short { key, end });
             }
-            let mut object = Memory::new(length);
-            file.seek(SeekFrom::Start(offset))?;
-            file.take(length as u64).read_to_end(&mut object)?;
-            match object.len() == length {
-                true => Ok(object.freeze()),
-                false => Err(StoreError::Short { key, end }),
-            }
+            let mut object = vec![0; length];
+            file.read_exact_at(&mut object, offset)?;
+            Ok(object.into())
         })
         .await
     }

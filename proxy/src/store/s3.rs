@@ -21,7 +21,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use protocol_ext::batch::crc32c_appended;
 
 use self::body::Body;
@@ -29,7 +29,6 @@ use super::{Listed, Piece, Read, StoreError};
 use crate::config::{S3 as Config, is_plain};
 use crate::fault;
 use crate::limits::MULTIPART_BYTES_MIN;
-use crate::reuse::Memory;
 use crate::tasks::Tasks;
 
 /// Time to reach the service.
@@ -161,7 +160,7 @@ impl S3 {
             let text = format!("\"{said}\" of {key} instead of bytes {offset} to {}", end - 1);
             return Err(StoreError::Garbled(text));
         }
-        let mut object = Memory::new(length);
+        let mut object = BytesMut::with_capacity(length);
         let mut crc = 0;
         loop {
             let chunk = match got.body.try_next().await {
