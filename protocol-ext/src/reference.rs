@@ -14,6 +14,8 @@ pub const REFERENCE_BYTES: usize = 112;
 pub const REFERENCE_MAGIC: [u8; 4] = [0xFB, b'R', b'E', b'F'];
 /// The version written here.
 pub const REFERENCE_VERSION: u8 = 1;
+/// The flags that are known here: none are defined yet.
+pub const REFERENCE_FLAGS: u8 = 0;
 /// Shortest key taken.
 pub const KEY_BYTES_MIN: usize = 32;
 
@@ -38,7 +40,7 @@ const SECOND_TEST_KEY_SHA256: [u8; 32] = [
 /// Everything a reference says, but its MAC and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// None defined yet; a reader refuses others than 0.
+    /// None defined yet; a reader refuses those that it does not know.
     pub flags: u8,
     /// Number of a store in the configuration; never a bucket or an address.
     pub store_alias: u16,
@@ -231,7 +233,7 @@ impl Reference {
         let bytes: &[u8; REFERENCE_BYTES] =
             value.try_into().map_err(|_| ReferenceError::WrongLength(value.len()))?;
         let flags = bytes[5];
-        if flags != 0 {
+        if flags & !REFERENCE_FLAGS != 0 {
             return Err(ReferenceError::UnknownFlags(flags));
         }
         let written_at: [u8; 6] = field(bytes, 14);

@@ -15,10 +15,18 @@ pub fn on(name: &str) -> bool {
     false
 }
 
-/// Whether something outside goes wrong, for tests of what is done then: no mutant of ours.
+/// Whether something outside goes wrong, for tests of what is done then: no mutant of ours. With
+/// `name=return(MS)` it does after so long, in which the thread stands still.
 #[inline]
 pub fn happens(name: &str) -> bool {
-    on(name)
+    fail::fail_point!(name, |ms: Option<String>| {
+        if let Some(ms) = ms.and_then(|ms| ms.parse().ok()) {
+            std::thread::sleep(Duration::from_millis(ms));
+        }
+        true
+    });
+    let _ = name;
+    false
 }
 
 /// A time, or the one in milliseconds that a fault puts in its place: `name=return(MS)`.

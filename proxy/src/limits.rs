@@ -68,6 +68,10 @@ pub const UPKEEP_AT_ONCE: usize = 16;
 /// on though nobody waits for it, and holds a thread and its bytes.
 pub const LOCAL_AT_ONCE: usize = 64;
 
+/// Folders of a local store that are known to outlast a crash, of some 100 bytes each; beyond it
+/// all are synced once more.
+pub const LOCAL_FOLDERS_KNOWN_MAX: usize = 16 * 1024;
+
 /// Pause before the second attempt; it doubles.
 pub const STORE_BACKOFF: Duration = Duration::from_millis(75);
 

@@ -6,7 +6,8 @@
 //! found unreferenced was so after it was listed. Invariant: nothing is deleted that any value in
 //! any log that was read looks like referring to, and nothing at all unless every log that can
 //! refer to an object was read, now or by an earlier `gc` that left an `index` of it, and the
-//! objects are this cluster's. Uploads that never became objects go by their age alone.
+//! objects are this cluster's. Uploads that were not completed go by their age, if no object of
+//! their key is there.
 
 mod analyse;
 mod deep;

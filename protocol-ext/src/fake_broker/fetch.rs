@@ -109,7 +109,7 @@ fn partition(
         return answer;
     }
     let Some(log) = log else { return failed(UNKNOWN_TOPIC_OR_PARTITION) };
-    if asked.fetch_offset > log.end() {
+    if !(log.start()..=log.end()).contains(&asked.fetch_offset) {
         return failed(OFFSET_OUT_OF_RANGE);
     }
     let max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);

@@ -1,5 +1,10 @@
 //! A directory as an object store: temporary file, fsync, link to its name, fsync of directories.
+//!
+//! Invariants: a name is believed only once it lasts, also by an attempt that comes while another
+//! one, which nobody waits for any more, still makes it last or takes it back; and a folder counts
+//! as lasting only if it was synced into the one above it by this process.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
@@ -7,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{Listed, Piece, StoreError};
-use crate::limits::LOCAL_AT_ONCE;
+use crate::limits::{LOCAL_AT_ONCE, LOCAL_FOLDERS_KNOWN_MAX};
 use crate::{clock, fault, random};
 
 /// Directory of files that are not objects yet.
@@ -23,6 +29,27 @@ const LEFTOVER_MS: u64 = 600_000;
 pub struct Local {
     root: PathBuf,
     turns: Arc<Semaphore>,
+    names: Arc<Mutex<Names>>,
+}
+
+/// What is known of names in the directory.
+#[derive(Debug, Default)]
+struct Names {
+    /// Objects that are being given their names, which may be taken back yet.
+    linking: HashSet<PathBuf>,
+    /// Folders whose own names last; not all of them.
+    lasting: HashSet<PathBuf>,
+}
+
+impl Names {
+    /// Notes that the name of a folder lasts.
+    fn last(&mut self, folder: &Path) {
+        if self.lasting.len() >= LOCAL_FOLDERS_KNOWN_MAX {
+            // Each is synced once more.
+            self.lasting.clear();
+        }
+        self.lasting.insert(folder.to_owned());
+    }
 }
 
 impl Local {
@@ -39,7 +66,8 @@ impl Local {
                 fs::remove_file(leftover.path())?;
             }
         }
-        Ok(Self { root: root.to_owned(), turns: Arc::new(Semaphore::new(LOCAL_AT_ONCE)) })
+        let turns = Arc::new(Semaphore::new(LOCAL_AT_ONCE));
+        Ok(Self { root: root.to_owned(), turns, names: Arc::default() })
     }
 
     /// Does work where it may take its time. It goes on though whoever asked for it is gone, so
@@ -58,10 +86,13 @@ impl Local {
 
     pub(super) async fn put(&self, key: &str, object: &[Piece]) -> Result<(), StoreError> {
         let (root, target) = (self.root.clone(), self.root.join(key));
-        let (key, object) = (key.to_owned(), object.to_vec());
+        let (key, object, names) = (key.to_owned(), object.to_vec(), self.names.clone());
         self.blocking(move || {
-            write(&root, &target, &object).map_err(|error| match error.kind() {
+            write(&root, &target, &object, &names).map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => StoreError::Taken(key),
+                io::ErrorKind::ResourceBusy => {
+                    StoreError::Busy(format!("an earlier attempt still writes {key}"))
+                }
                 _ => StoreError::Io(error),
             })
         })
@@ -154,7 +185,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Listed>) -> io::Result<()
     Ok(())
 }
 
-fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
+fn write(root: &Path, target: &Path, object: &[Piece], names: &Mutex<Names>) -> io::Result<()> {
     let name = uuid::Uuid::from_bytes(random::id()).simple().to_string();
     let pending = root.join(PENDING).join(name);
     let written = write_pending(&pending, object).and_then(|file| {
@@ -166,7 +197,7 @@ fn write(root: &Path, target: &Path, object: &[Piece]) -> io::Result<()> {
             false => sync(&file, goes_wrong(root, target, "file-sync-fails")),
         }
     });
-    let linked = written.and_then(|()| link(root, &pending, target));
+    let linked = written.and_then(|()| link(root, &pending, target, names));
     if linked.is_err() && fault::on("half-files-kept") {
         return linked;
     }
@@ -205,31 +236,55 @@ fn write_pending(pending: &Path, object: &[Piece]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives the file its name, which must be free, and makes the name last. One that may not last is
-/// taken back: the next attempt would find it there and believe it.
-fn link(root: &Path, pending: &Path, target: &Path) -> io::Result<()> {
+/// Gives the file its name, which must be free, and makes the name last. Who comes while another
+/// attempt does so is told to come again: what is there may be taken back yet.
+fn link(root: &Path, pending: &Path, target: &Path, names: &Mutex<Names>) -> io::Result<()> {
+    let is_alone = names.lock().linking.insert(target.to_owned());
+    if !is_alone && !fault::on("unsynced-names-trusted") {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    let linked = link_alone(root, pending, target, names);
+    names.lock().linking.remove(target);
+    linked
+}
+
+/// The same, while no other attempt does. A name that may not last is taken back: the next attempt
+/// would find it there and believe it.
+fn link_alone(root: &Path, pending: &Path, target: &Path, names: &Mutex<Names>) -> io::Result<()> {
     let Some(parent) = target.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut made = Vec::new();
-    let mut folder = parent;
-    while folder != root && !folder.exists() {
-        made.push(folder);
-        folder = folder.parent().unwrap_or(root);
+    let folders = || parent.ancestors().take_while(move |folder| *folder != root);
+    // Somebody may have removed folders that were empty.
+    for gone in folders().take_while(|folder| !folder.exists()) {
+        names.lock().lasting.remove(gone);
     }
     fs::create_dir_all(parent)?;
     fs::hard_link(pending, target)?;
-    let above = made.iter().map(|folder| folder.parent().unwrap_or(root));
-    let mut folders = [parent].into_iter().chain(above);
-    let fails = || goes_wrong(root, target, "folder-sync-fails");
-    let lasts = folders.try_for_each(|folder| match fault::on("folder-unsynced") {
-        true => Ok(()),
-        false => File::open(folder).and_then(|folder| sync(&folder, fails())),
+    let lasts = sync_folder(root, target, parent).and_then(|()| {
+        folders().try_for_each(|folder| {
+            if names.lock().lasting.contains(folder) {
+                return Ok(());
+            }
+            if fault::on("folders-trusted-unsynced") {
+                names.lock().last(folder);
+            }
+            sync_folder(root, target, folder.parent().unwrap_or(root))?;
+            names.lock().last(folder);
+            Ok(())
+        })
     });
     if lasts.is_err() {
-        // So are the folders, unless another object lies there already.
         let _ = fs::remove_file(target);
-        made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
     }
     lasts
+}
+
+/// Has the names in a folder last, for an object below it.
+fn sync_folder(root: &Path, target: &Path, folder: &Path) -> io::Result<()> {
+    match fault::on("folder-unsynced") {
+        true => Ok(()),
+        false => File::open(folder)
+            .and_then(|folder| sync(&folder, goes_wrong(root, target, "folder-sync-fails"))),
+    }
 }
 
 /// Makes the folder of a store where its parent is there: a volume that is not mounted must not be
@@ -279,6 +334,32 @@ mod tests {
         let whole = local.get("v1/aa/x", 0, 10).await.expect("read");
         assert_eq!(whole.as_ref(), b"0123456789");
         fs::remove_dir_all(root).expect("cleaned");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_may_be_taken_back_is_not_believed() {
+        let root = folder();
+        let local = Local::open(&root).expect("a folder");
+        let object = [Piece::of(&b"0123"[..])];
+        let target = root.join("v1/aa/x");
+        local.names.lock().linking.insert(target.clone());
+        let busy = local.put("v1/aa/x", &object).await.expect_err("another attempt");
+        assert!(matches!(busy, StoreError::Busy(_)) && busy.is_transient(), "{busy}");
+        local.names.lock().linking.remove(&target);
+        local.put("v1/aa/x", &object).await.expect("stored");
+        let names = local.names.lock();
+        assert!(names.linking.is_empty() && names.lasting.len() == 2, "{names:?}");
+        drop(names);
+        fs::remove_dir_all(root).expect("cleaned");
+    }
+
+    #[test]
+    fn folders_that_are_known_are_bounded_in_number() {
+        let mut names = Names::default();
+        for n in 0..=LOCAL_FOLDERS_KNOWN_MAX {
+            names.last(Path::new(&n.to_string()));
+        }
+        assert_eq!(names.lasting.len(), 1);
     }
 
     #[tokio::test]

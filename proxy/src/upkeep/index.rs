@@ -140,8 +140,15 @@ impl Reading {
             Some(last) if read.0.first.map(epoch) != Some(epoch(last)) => Mark::of(&last),
             _ => return Ok(read),
         };
-        let (page, mut found) = cluster.page(at, self.next - 1, signed).await?;
-        if page.next > self.next && page.first.is_some_and(|first| last.is(&first)) {
+        let again = match cluster.page(at, self.next - 1, signed).await {
+            // It is gone meanwhile, as where retention had the log begin later.
+            Err(UpkeepError::Log { .. }) if !fault::on("gone-batch-ends-gc") => None,
+            again => Some(again?),
+        };
+        if let Some((page, mut found)) = again
+            && page.next > self.next
+            && page.first.is_some_and(|first| last.is(&first))
+        {
             found.retain(|one| one.offset >= self.next);
             return Ok((page, found));
         }

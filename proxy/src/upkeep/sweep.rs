@@ -192,7 +192,7 @@ pub async fn sweep(
         }
         Task::Analyse { .. } | Task::Rehydrate(_) | Task::Lifecycle { .. } => return Ok(report),
     };
-    report.uploads = uploads::tend(store, name, (now, grace_ms), order).await?;
+    report.uploads = uploads::tend(store, name, (now, grace_ms), order).await;
     Ok(report)
 }
 

@@ -1,8 +1,10 @@
 //! Uploads in parts that were begun and never became objects: what is left where a process ends
 //! while it stores a long value. No log knows of them, and they are paid for like objects.
 //!
-//! listed -> this cluster's -> by age -> (gc) aborted. Invariant: nothing is aborted that another
-//! cluster began, or that was begun within the grace: it may be under way.
+//! listed -> this cluster's -> by age -> (gc) is its object there? -> aborted. Invariants: nothing
+//! is aborted that another cluster began, that was begun within the grace, since it may be under
+//! way, or whose object is there, since it may have become that, and some services damage the
+//! object then. Whatever goes wrong here is told, and fails nothing else.
 
 use std::fmt;
 
@@ -57,7 +59,9 @@ pub struct Uploads {
     /// Begun within it.
     begun: Count,
     aborted: Count,
-    /// Why the store does not list them.
+    /// Old, but there is an object of their key.
+    kept: Count,
+    /// Why some are not told of or not aborted, or none are.
     refused: Option<String>,
 }
 
@@ -66,7 +70,7 @@ impl Uploads {
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "left": self.left.json(), "begun": self.begun.json(), "aborted": self.aborted.json(),
-            "refused": self.refused,
+            "kept": self.kept.json(), "refused": self.refused,
         })
     }
 
@@ -81,17 +85,27 @@ impl Uploads {
         }
         is_old
     }
+
+    /// Notes what went wrong, if nothing has yet.
+    fn note(&mut self, error: StoreError) {
+        let why = match error {
+            StoreError::Refused(why) => why,
+            error => error.to_string(),
+        };
+        self.refused.get_or_insert(why);
+    }
 }
 
 impl fmt::Display for Uploads {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(why) = &self.refused {
-            return writeln!(out, "uploads    that are not complete are not told: {why}");
+            writeln!(out, "uploads    that are not complete: not all are told or aborted: {why}")?;
         }
         for (name, count, what) in [
-            ("left", self.left, "broken off: they never became objects"),
+            ("left", self.left, "broken off: they are older than the grace"),
             ("begun", self.begun, "not complete, but new: they may be under way"),
             ("aborted", self.aborted, ""),
+            ("kept", self.kept, "broken off, but an object of their key is there"),
         ] {
             let Count { uploads, bytes, unmeasured } = count;
             if uploads > 0 {
@@ -112,33 +126,31 @@ pub async fn tend(
     cluster: &str,
     (now, grace_ms): (u64, u64),
     order: Order,
-) -> Result<Uploads, StoreError> {
+) -> Uploads {
     let mut found = Uploads::default();
     let uploads = match listed(store, cluster).await {
         Ok(uploads) => uploads,
-        Err(StoreError::Refused(why)) => {
-            found.refused = Some(why);
-            return Ok(found);
+        Err(error) => {
+            found.note(error);
+            return found;
         }
-        Err(error) => return Err(error),
     };
     let measured = uploads.iter().map(|upload| measured(store, upload).boxed());
     let mut measured = stream::iter(measured).buffer_unordered(UPKEEP_AT_ONCE);
     let mut old = Vec::new();
-    while let Some(upload) = measured.next().await {
-        let (upload, bytes) = upload?;
+    while let Some((upload, bytes)) = measured.next().await {
+        let bytes = bytes.unwrap_or_else(|error| {
+            found.note(error);
+            None
+        });
         if found.add(upload, bytes, (now, grace_ms)) {
             old.push((upload, bytes));
         }
     }
-    if order == Order::Tell {
-        return Ok(found);
+    if order != Order::Tell {
+        end(store, &old, order, &mut found).await;
     }
-    if order == Order::Abort && !fault::on("uploads-left") {
-        abort(store, &old).await?;
-    }
-    old.iter().for_each(|(_, bytes)| found.aborted.add(*bytes));
-    Ok(found)
+    found
 }
 
 /// All uploads of a cluster.
@@ -156,51 +168,141 @@ async fn listed(store: &ObjectStore, cluster: &str) -> Result<Vec<Upload>, Store
     }
 }
 
-/// Whether a key is one of a pack of a cluster, or of what its upkeep writes.
+/// Whether a key is one of a pack of a cluster, or of what its upkeep writes: the bucket may be
+/// others' too.
 fn belongs(key: &str, cluster: &str) -> bool {
     match key.split('/').collect::<Vec<_>>()[..] {
-        ["v1", _, name, ..] | ["upkeep", "v1", _, name, ..] => name == cluster,
+        ["v1", shard, name, topic, partition, pack] => {
+            name == cluster
+                && is_hex(shard, 2)
+                && is_hex(topic, 32)
+                && is_number(partition)
+                && is_hex(pack, 32)
+        }
+        ["upkeep", "v1", "owner", name] => name == cluster,
+        ["upkeep", "v1", "marks", name, at] => name == cluster && is_number(at),
+        ["upkeep", "v1", "index", name, topic, partition, generation] => {
+            let of_log = is_hex(topic, 32) && is_number(partition);
+            name == cluster && of_log && is_numbered(generation)
+        }
+        ["upkeep", "v1", "rehydrate", name, from, to, partition, note] => {
+            let of_logs = is_hex(from, 32) && is_hex(to, 32) && is_number(partition);
+            let numbered =
+                note.split_once('-').is_some_and(|(n, rest)| is_number(n) && is_numbered(rest));
+            name == cluster && of_logs && numbered
+        }
         _ => false,
     }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether it is a time and an id.
+fn is_numbered(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(at, id)| is_number(at) && is_hex(id, 32))
 }
 
 /// An upload and the bytes that it has, if the store tells them.
 async fn measured<'a>(
     store: &ObjectStore,
     upload: &'a Upload,
-) -> Result<(&'a Upload, Option<u64>), StoreError> {
+) -> (&'a Upload, Result<Option<u64>, StoreError>) {
     match store.upload_bytes(upload).await {
-        Ok(bytes) => Ok((upload, bytes)),
-        Err(StoreError::Refused(_)) => Ok((upload, None)),
-        Err(error) => Err(error),
+        Err(StoreError::Refused(_)) => (upload, Ok(None)),
+        bytes => (upload, bytes),
     }
 }
 
-async fn abort(store: &ObjectStore, uploads: &[(&Upload, Option<u64>)]) -> Result<(), StoreError> {
+/// Ends uploads, or finds out which would be. One that cannot be ended stops no other.
+async fn end(
+    store: &ObjectStore,
+    uploads: &[(&Upload, Option<u64>)],
+    order: Order,
+    found: &mut Uploads,
+) {
     let progress = Progress::new();
-    let aborts = uploads.iter().map(|(upload, _)| store.abort(upload).boxed());
-    let mut aborts = stream::iter(aborts).buffer_unordered(UPKEEP_AT_ONCE);
+    let ends = uploads.iter().map(|(upload, bytes)| {
+        async move { (*bytes, is_ended(store, upload, order).await) }.boxed()
+    });
+    let mut ends = stream::iter(ends).buffer_unordered(UPKEEP_AT_ONCE);
     let mut done = 0;
-    while let Some(aborted) = aborts.next().await {
-        aborted?;
+    while let Some((bytes, is_ended)) = ends.next().await {
+        match is_ended {
+            Ok(true) => found.aborted.add(bytes),
+            Ok(false) => found.kept.add(bytes),
+            Err(error) => {
+                found.note(error);
+                if fault::on("one-upload-stops-all") {
+                    return;
+                }
+            }
+        }
         done += 1;
         progress.show("aborting", done, uploads.len());
     }
-    Ok(())
+}
+
+/// Aborts an upload, unless the object of its key is there; whether it is gone then, or would be.
+async fn is_ended(store: &ObjectStore, upload: &Upload, order: Order) -> Result<bool, StoreError> {
+    match store.look(&upload.key).await {
+        Err(StoreError::Missing(_)) => {}
+        Ok(_) if fault::on("present-uploads-aborted") => {}
+        Ok(_) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    if order == Order::Abort && !fault::on("uploads-left") {
+        store.abort(upload).await?;
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filters::offload::object_key;
+    use crate::store::owner;
 
     #[test]
-    fn uploads_belong_to_the_cluster_whose_name_is_in_their_keys() {
-        for key in ["v1/0a/main/00/0/00", "upkeep/v1/marks/main/1", "upkeep/v1/owner/main"] {
-            assert!(belongs(key, "main"), "{key}");
-            assert!(!belongs(key, "mai") && !belongs(key, "00"), "{key}");
+    fn uploads_belong_to_the_cluster_whose_name_is_in_keys_of_our_kinds() {
+        let (id, at) = ("0a".repeat(16), "1".repeat(20));
+        let pack = format!("v1/0a/main/{id}/10/{id}");
+        let own = [
+            object_key("main", &[0x0a; 16], &[7; 16], 10),
+            pack.clone(),
+            owner::key("main"),
+            format!("upkeep/v1/marks/main/{at}"),
+            format!("upkeep/v1/index/main/{id}/0/{at}-{id}"),
+            format!("upkeep/v1/rehydrate/main/{id}/{id}/0/{at}-{at}-{id}"),
+        ];
+        for key in own {
+            assert!(belongs(&key, "main"), "{key}");
+            assert!(!belongs(&key, "mai") && !belongs(&key, &id), "{key}");
+            for other in [format!("x/{key}"), format!("{key}/x"), format!("{key}/")] {
+                assert!(!belongs(&other, "main"), "{other}");
+            }
         }
-        for key in ["main", "v1/0a", "v2/0a/main/00", "x/v1/0a/main/00", "upkeep/v1/main"] {
-            assert!(!belongs(key, "main"), "{key}");
+        let others = [
+            "main".to_owned(),
+            "v1/0a/main/day".to_owned(),
+            "upkeep/v1/backups/main/1".to_owned(),
+            "upkeep/v1/marks/main/day".to_owned(),
+            format!("upkeep/v1/index/main/{id}/0/{at}"),
+            format!("upkeep/v1/rehydrate/main/{id}/{id}/0/{at}-{id}"),
+            format!("v1/0A/main/{id}/10/{id}"),
+            format!("v1/0a/main/{id}/x/{id}"),
+            format!("v1/0a/main/{id}//{id}"),
+            format!("v1/0a/main/{}/10/{id}", &id[1..]),
+            pack.to_uppercase(),
+            pack.replacen("v1", "v2", 1),
+        ];
+        for key in others {
+            assert!(!belongs(&key, "main"), "{key}");
         }
     }
 

@@ -297,6 +297,9 @@ fn mutants_of_buckets() -> Vec<Mutant> {
         mutant!("young-uploads-aborted", bucket::broken_off_uploads_go, "within the grace"),
         mutant!("any-upload-is-ours", bucket::broken_off_uploads_go, "within the grace"),
         mutant!("one-page-of-uploads", bucket::broken_off_uploads_go, "within the grace"),
+        mutant!("present-uploads-aborted", bucket::doubtful_uploads_stay, "kept by"),
+        mutant!("no-time-is-a-time", bucket::doubtful_uploads_stay, "begun, left"),
+        mutant!("one-upload-stops-all", bucket::uploads_stop_nothing, "though two fail"),
         mutant!("uploads-asked-once", bucket::uploads_are_asked_for_again, "in spite of trouble"),
         mutant!(
             "upload-unaborted",
@@ -324,6 +327,12 @@ fn mutants_of_indexes() -> Vec<Mutant> {
         ),
         mutant!("index-epoch-ignored", index::another_leaders_batch_is_another, "a value is gone"),
         mutant!("index-of-two-logs", index::two_logs_are_no_index, "a value is gone"),
+        mutant!("log-sums-unchecked", index::a_damaged_batch_is_not_read, "a value is gone"),
+        mutant!(
+            "gone-batch-ends-gc",
+            index::a_log_that_goes_while_it_is_read_stops_nothing,
+            "while retention goes on"
+        ),
         mutant!(
             "index-trusted-when-damaged",
             index::a_damaged_index_is_not_used,
@@ -433,7 +442,25 @@ fn mutants_of_stores() -> Vec<Mutant> {
             durable::names_are_on_the_disk,
             "answer to folders"
         ),
+        mutant!(
+            "unsynced-names-trusted",
+            "unsynced-names-trusted=return;folder-sync-fails=1*return(4500)",
+            durable::what_may_be_taken_back_is_not_believed,
+            "behind a disk that hung"
+        ),
+        mutant!(
+            "folders-trusted-unsynced",
+            "folders-trusted-unsynced=return;\
+             folder-sync-fails=5*off->1*return->1*off->1*return",
+            durable::folders_above_are_on_the_disk,
+            "attempts that failed"
+        ),
         mutant!("upload-unaborted", uploads::parts_of_a_failed_upload_go, "parts left of"),
+        mutant!(
+            "unsure-uploads-aborted",
+            uploads::what_may_be_complete_is_not_given_up,
+            "that may be complete"
+        ),
         mutant!("key-for-all", keys::a_key_is_its_owners, "mode of the key"),
         mutant!("previous-key-ignored", keys::keys_are_replaced, "raw bytes for a reader"),
         mutant!("last-rule-counts", rules::the_first_rule_counts, "objects of 20000 bytes in t"),

@@ -41,8 +41,13 @@ impl Scene {
         Ok(())
     }
 
+    /// Parts of uploads that failed go, though nobody waits for it.
+    async fn no_parts(&self, what: &str) -> Checked {
+        until(what, async || (self.s3.parts_left() == 0).then_some(())).await
+    }
+
     async fn is_sound(&self, what: &str) -> Checked {
-        ensure_eq!(self.s3.parts_left(), 0, "parts left, {what}");
+        self.no_parts(&format!("an end of the parts, {what}")).await?;
         let held = Held::in_bucket(&self.s3)?;
         let tally = self.ledger.tally(self.proxy.port, &self.brokers, &held).await?;
         tally.is_sound(what, 0)
@@ -58,7 +63,7 @@ pub async fn parts_of_a_failed_upload_go(faults: Faults) -> Checked {
     let (error, _) = scene.client.produce(9, "t", 0, &sent).await?;
     ensure_eq!(error, STORAGE_ERROR, "error of an upload that is not completed");
     ensure_eq!(scene.s3.count(Kind::Put), 3, "parts that were sent");
-    ensure_eq!(scene.s3.parts_left(), 0, "parts left of an upload that failed");
+    scene.no_parts("parts left of an upload that failed").await?;
     ensure_eq!(scene.s3.objects().len(), 0, "objects");
     scene.take(&sent).await?;
     scene.is_sound("an upload that is not completed").await
@@ -67,6 +72,25 @@ pub async fn parts_of_a_failed_upload_go(faults: Faults) -> Checked {
 #[tokio::test]
 async fn parts_of_an_upload_that_fails_are_given_up() -> Checked {
     parts_of_a_failed_upload_go(None).await
+}
+
+/// The parts are put together, and nobody hears of it: what is an object now is not given up.
+pub async fn what_may_be_complete_is_not_given_up(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    for unheard in [Fault::DoneAndGone, Fault::DoneBut(500, "InternalError")] {
+        scene.s3.script(Kind::Other, &[Fault::None, unheard]);
+        let before = scene.s3.count(Kind::Put);
+        scene.take(&single(noise(before as u64, IN_PARTS))).await?;
+        ensure_eq!(scene.s3.count(Kind::Put) - before, 6, "parts that were sent");
+    }
+    tokio::time::sleep(QUIET).await;
+    ensure_eq!(scene.s3.count(Kind::Abort), 0, "uploads given up that may be complete");
+    scene.is_sound("uploads whose end is not heard of").await
+}
+
+#[tokio::test]
+async fn an_upload_that_may_be_complete_is_not_given_up() -> Checked {
+    what_may_be_complete_is_not_given_up(None).await
 }
 
 #[tokio::test]

@@ -1,18 +1,21 @@
 //! Uploads in parts: an object is there once all its parts are, and not before.
 //!
-//! begun -> parts, some side by side -> complete. Invariant: an upload that was begun here and does
-//! not become complete is aborted, whatever failed and whoever has stopped waiting for it. What a
-//! crash leaves is no object; `gc` lists such uploads and aborts them.
+//! begun -> parts, some side by side -> complete. Invariant: an upload that cannot have become
+//! complete is aborted, whatever failed and whoever has stopped waiting for it, as long as this
+//! process runs and the service lets it: a few times at most. One that may have, since the service
+//! was told to complete it and did not say what came of that, is never aborted here: its parts may
+//! be an object. What is left so, by a crash or at the end of a process, `gc` lists; it aborts what
+//! has no object.
 
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Body, S3, failed, ms};
+use super::{Body, S3, failed, ms, status};
 use crate::limits::{MULTIPART_AT_ONCE, MULTIPART_PART_BYTES, STORE_ATTEMPT};
 use crate::store::uploads::{Mark, Page, Upload};
 use crate::store::{Piece, StoreError};
@@ -44,9 +47,12 @@ impl S3 {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key);
         let complete = complete.upload_id(&begun.upload.id).multipart_upload(parts);
-        complete.send().await.map_err(|error| self.unsent(key, error))?;
-        begun.is_complete = true;
-        Ok(())
+        // From here on it may be an object, also where nobody waits for the answer.
+        begun.is_open = false;
+        let completed = complete.send().await;
+        let unsure_too = fault::on("unsure-uploads-aborted");
+        begun.is_open = completed.as_ref().is_err_and(|error| is_denied(error) || unsure_too);
+        completed.map(drop).map_err(|error| self.unsent(key, error))
     }
 
     async fn send_parts(
@@ -78,7 +84,7 @@ impl S3 {
     fn begun(&self, key: &str, id: String) -> Begun {
         let upload = Upload { key: key.to_owned(), id, begun_at_ms: None };
         let (client, bucket) = (self.client.clone(), self.bucket.clone());
-        Begun { client, bucket, upload, aborting: self.aborting.clone(), is_complete: false }
+        Begun { client, bucket, upload, aborting: self.aborting.clone(), is_open: true }
     }
 
     pub(in crate::store) async fn uploads(&self, after: Option<&Mark>) -> Result<Page, StoreError> {
@@ -92,7 +98,7 @@ impl S3 {
         let listed = page.uploads.unwrap_or_default().into_iter().map(|upload| Upload {
             key: upload.key.unwrap_or_default(),
             id: upload.upload_id.unwrap_or_default(),
-            begun_at_ms: upload.initiated.map(|at| ms(Some(&at))),
+            begun_at_ms: upload.initiated.map(|at| ms(Some(&at))).filter(is_told),
         });
         let next = (page.next_key_marker, page.next_upload_id_marker);
         let next = match (page.is_truncated, next) {
@@ -128,6 +134,17 @@ impl S3 {
     }
 }
 
+/// Whether the service says that it did not do what it was asked for. An error of its own, or of
+/// what stands before it, does not say so.
+fn is_denied<E>(error: &SdkError<E>) -> bool {
+    matches!(status(error), Some(400..=499))
+}
+
+/// Whether a time is one: services that know none tell the beginning of 1970, or of the calendar.
+fn is_told(ms: &u64) -> bool {
+    *ms > 0 || fault::on("no-time-is-a-time")
+}
+
 /// Whether there was something to abort.
 async fn abort(client: &Client, bucket: &str, upload: &Upload) -> Result<bool, StoreError> {
     let abort = client.abort_multipart_upload().bucket(bucket).key(&upload.key);
@@ -138,19 +155,20 @@ async fn abort(client: &Client, bucket: &str, upload: &Upload) -> Result<bool, S
     }
 }
 
-/// An upload of ours. If it is not complete when this is dropped, which is also what becomes of it
-/// where its time is over, it is aborted in the background.
+/// An upload of ours. If it is open when this is dropped, which is also what becomes of it where
+/// its time is over, it is aborted in the background.
 struct Begun {
     client: Client,
     bucket: String,
     upload: Upload,
     aborting: Tasks,
-    is_complete: bool,
+    /// Whether it cannot be complete.
+    is_open: bool,
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if self.is_complete || fault::on("upload-unaborted") {
+        if !self.is_open || fault::on("upload-unaborted") {
             return;
         }
         let (client, bucket) = (self.client.clone(), self.bucket.clone());

@@ -6,7 +6,7 @@
 //! and its writer took the same values for references.
 
 use protocol_ext::batch::{BatchHeader, crc32c, crc32c_appended, crc32c_joined};
-use protocol_ext::reference::REFERENCE_VERSION;
+use protocol_ext::reference::{REFERENCE_FLAGS, REFERENCE_VERSION};
 
 use super::packs::{ENTRY_BYTES, OWNER_BYTES, OWNERS_MAX, PACKS_MAX, Packs};
 use crate::fault;
@@ -25,6 +25,9 @@ pub enum Doubt {
     /// Its writer knew other references.
     #[error("it was made of references of version {0}")]
     References(u8),
+    /// Its writer knew other flags of references.
+    #[error("it was made of references with the flags {0:#04x}")]
+    Flags(u8),
     /// It is another cluster's.
     #[error("it is another cluster's")]
     Cluster,
@@ -104,6 +107,8 @@ pub struct Head {
     pub last: Mark,
     /// The version of the references that its writer knew.
     references: u8,
+    /// The flags of references that its writer knew.
+    flags: u8,
     owners: u32,
     packs: u64,
 }
@@ -111,7 +116,8 @@ pub struct Head {
 impl Head {
     /// That of a log that was read, without packs.
     pub fn new(log: Log, last: Mark) -> Self {
-        Self { log, last, references: REFERENCE_VERSION, owners: 0, packs: 0 }
+        let (references, flags) = (REFERENCE_VERSION, REFERENCE_FLAGS);
+        Self { log, last, references, flags, owners: 0, packs: 0 }
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, Doubt> {
@@ -140,14 +146,14 @@ impl Head {
         if packs > PACKS_MAX as u64 || owners > OWNERS_MAX {
             return Err(Doubt::Damaged);
         }
-        Ok(Self { log, last, references: head[8], owners, packs })
+        Ok(Self { log, last, references: head[8], flags: head[9], owners, packs })
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let Self { log, last, references, owners, packs } = self;
+        let Self { log, last, references, flags, owners, packs } = self;
         let mut out = Vec::with_capacity(HEAD_BYTES);
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[VERSION, *references, 0, 0, 0]);
+        out.extend_from_slice(&[VERSION, *references, *flags, 0, 0]);
         out.extend_from_slice(&log.partition.to_be_bytes());
         out.extend_from_slice(&log.cluster);
         out.extend_from_slice(&log.topic_id);
@@ -174,6 +180,8 @@ impl Head {
             then.topic_id == now.topic_id || fault::on("index-trusted-after-recreation");
         if self.references != REFERENCE_VERSION {
             Err(Doubt::References(self.references))
+        } else if self.flags != REFERENCE_FLAGS {
+            Err(Doubt::Flags(self.flags))
         } else if then.cluster != now.cluster {
             Err(Doubt::Cluster)
         } else if then.partition != now.partition || !same_topic {
@@ -244,6 +252,10 @@ pub async fn load(
         return Err(Doubt::Damaged);
     }
     packs.tidy();
+    if packs.is_full() {
+        // None of them is known then, and the log would seem to refer to nothing.
+        return Err(Doubt::Damaged);
+    }
     Ok(Some((head, packs)))
 }
 
@@ -364,9 +376,9 @@ mod tests {
             let doubt = read(&bytes, &now).await.expect_err(why);
             assert!(doubt.contains(why), "{doubt}");
         }
-        for (at, why) in [(MAGIC.len(), "version 9"), (MAGIC.len() + 1, "references of")] {
+        for (field, why) in [(0, "version 9"), (1, "references of"), (2, "the flags 0x09")] {
             let mut newer = bytes.clone();
-            newer[at] = 9;
+            newer[MAGIC.len() + field] = 9;
             let doubt = read(&newer, &LOG).await.expect_err(why);
             assert!(doubt.contains(why), "{doubt}");
         }

@@ -90,7 +90,7 @@ impl Packs {
             }
             same
         });
-        self.tidy_at = (self.list.len() * 2).max(TIDY_MIN);
+        self.tidy_at = tidy_at(self.list.len());
         if self.list.len() > PACKS_MAX {
             self.give_up();
         }
@@ -134,6 +134,11 @@ impl Packs {
     }
 }
 
+/// At how many entries to look again, behind a look that left so many.
+fn tidy_at(entries: usize) -> usize {
+    entries.saturating_mul(2).clamp(TIDY_MIN, LIST_MAX)
+}
+
 fn pack(entry: &Entry) -> [u8; 16] {
     let mut pack = [0; 16];
     pack.copy_from_slice(&entry[..16]);
@@ -159,6 +164,8 @@ const PACK_BYTES: usize = 20;
 pub const OWNER_BYTES: usize = 20;
 /// Most packs of one log: 450 MiB. What refers to more has no index.
 pub const PACKS_MAX: usize = 1 << 24;
+/// Most entries that are held before those that are there twice are looked for.
+const LIST_MAX: usize = PACKS_MAX + PACKS_MAX / 8;
 /// Most owners of its packs. One, as a rule: more where values look like references.
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// It does not pay to look for packs that are there twice among fewer.
@@ -188,6 +195,13 @@ mod tests {
         }
         assert!(packs.list.len() <= TIDY_MIN, "{}", packs.list.len());
         assert_eq!(all(packs).len(), 7);
+    }
+
+    #[test]
+    fn entries_that_are_held_are_bounded() {
+        assert_eq!([tidy_at(0), tidy_at(TIDY_MIN)], [TIDY_MIN, 2 * TIDY_MIN]);
+        assert_eq!([tidy_at(PACKS_MAX), tidy_at(usize::MAX)], [LIST_MAX; 2]);
+        assert!((PACKS_MAX + 1..PACKS_MAX / 4 * 5).contains(&tidy_at(PACKS_MAX)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use protocol_ext::codec::{Codec, Framing};
 use protocol_ext::fake_broker::{FakeLog, Fault};
+use protocol_ext::reference::REFERENCE_MAGIC;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -313,6 +314,74 @@ pub async fn two_logs_are_no_index(faults: Faults) -> Checked {
 #[tokio::test]
 async fn what_was_read_of_two_logs_is_no_index() -> Checked {
     two_logs_are_no_index(None).await
+}
+
+/// What a page begins behind is gone when it is asked for: retention goes on while logs are read.
+pub async fn a_log_that_goes_while_it_is_read_stops_nothing(faults: Faults) -> Checked {
+    let scene = bare(faults, |setup| setup).await?;
+    for seed in 0..11 {
+        scene.append(&single(noise(seed, 1_000_000)))?;
+    }
+    // A page of 8 MiB ends behind eight of them.
+    scene.log(|log| retake(log, 8));
+    for held in [Fault::Pieces(Vec::new()), Fault::HoldAfter(0)] {
+        scene.brokers.cluster().script(FETCH, held);
+    }
+    let file = scene.proxy.config_file();
+    let shortened = async {
+        let page = async || (!scene.brokers.cluster().scripted(FETCH)).then_some(());
+        until("a second page", page).await?;
+        scene.log(|log| log.shorten(8));
+        scene.brokers.release();
+        Ok::<(), Failure>(())
+    };
+    let (ran, shortened) = tokio::join!(upkeep(&["gc"], &file, scene.faults), shortened);
+    shortened?;
+    let (code, report, said) = ran?;
+    ensure_eq!(code, 0, "exit code while retention goes on: {said}");
+    ensure_eq!((cost(&report), scene.indexes().len()), ((11, 0, 0), 0), "cost, indexes: {said}");
+    let (report, said) = scene.gc(&[]).await?;
+    ensure_eq!((cost(&report), scene.indexes().len()), ((3, 0, 0), 1), "cost of the next: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_begins_later_while_it_is_read_is_read_on() -> Checked {
+    a_log_that_goes_while_it_is_read_stops_nothing(None).await
+}
+
+/// A batch that was damaged on its way is not read, and not what an index is made of.
+pub async fn a_damaged_batch_is_not_read(faults: Faults) -> Checked {
+    let mut scene = scene(faults).await?;
+    let whole = scene.log(|log| log.clone());
+    scene.log(|log| {
+        log.compact(|batch| {
+            let mut bytes = batch.to_vec();
+            let len = REFERENCE_MAGIC.len();
+            let at = bytes.windows(len).position(|part| part == REFERENCE_MAGIC);
+            let at = at.filter(|_| heads(batch)[0].base_offset == 0);
+            // It looks like no reference any more.
+            if let Some(at) = at {
+                bytes[at] ^= 1;
+            }
+            Some(bytes.into())
+        });
+    });
+    let file = scene.proxy.config_file();
+    let (code, _, said) = upkeep(&["gc"], &file, scene.faults).await?;
+    scene.log(|log| *log = whole);
+    scene.age_marks()?;
+    scene.gc(&[]).await?;
+    scene.everything_is_readable().await?;
+    ensure_eq!(code, 3, "exit code with a damaged batch: {said}");
+    ensure!(said.contains("t/0 cannot be read"), "it is not told: {said}");
+    ensure_eq!(scene.objects().len(), 4, "objects left");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_whose_sum_does_not_fit_counts_as_unread() -> Checked {
+    a_damaged_batch_is_not_read(None).await
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use super::{Answer, CHECKSUM, LONG_AGO, PAGE, Request, S3, State, checksum};
 
 /// When everything was begun that is new: later than any clock says.
 const JUST_NOW: &str = "2099-01-01T00:00:00.000Z";
+/// What a service says that does not know when.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// One that is not complete.
 #[derive(Debug, Default)]
@@ -15,7 +17,7 @@ pub(super) struct Upload {
     parts: BTreeMap<u32, Vec<u8>>,
     /// Whether its parts must have checksums.
     checked: bool,
-    is_old: bool,
+    begun: &'static str,
 }
 
 impl S3 {
@@ -42,7 +44,14 @@ impl S3 {
 
     /// Makes all uploads there are old.
     pub fn age_uploads(&self) {
-        self.lock().uploads.values_mut().for_each(|upload| upload.is_old = true);
+        self.lock().uploads.values_mut().for_each(|upload| upload.begun = LONG_AGO);
+    }
+
+    /// Forgets when the uploads of a key were begun.
+    pub fn forget_age(&self, key: &str) {
+        let mut state = self.lock();
+        let of_key = state.uploads.values_mut().filter(|upload| upload.key == key);
+        of_key.for_each(|upload| upload.begun = NEVER);
     }
 }
 
@@ -50,7 +59,8 @@ impl S3 {
 fn begin(state: &mut State, key: &str) -> String {
     state.uploads_begun += 1;
     let id = format!("upload-{:06}", state.uploads_begun);
-    state.uploads.insert(id.clone(), Upload { key: key.to_owned(), ..Upload::default() });
+    let upload = Upload { key: key.to_owned(), begun: JUST_NOW, ..Upload::default() };
+    state.uploads.insert(id.clone(), upload);
     id
 }
 
@@ -138,7 +148,7 @@ fn list(state: &State, query: &BTreeMap<String, String>) -> Answer {
         );
     }
     for (key, id, upload) in found {
-        let begun = if upload.is_old { LONG_AGO } else { JUST_NOW };
+        let begun = upload.begun;
         let _ = write!(
             xml,
             "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{begun}</Initiated>\
