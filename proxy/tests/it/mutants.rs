@@ -300,7 +300,11 @@ fn mutants_of_buckets() -> Vec<Mutant> {
         mutant!("present-uploads-aborted", bucket::doubtful_uploads_stay, "kept by"),
         mutant!("no-time-is-a-time", bucket::doubtful_uploads_stay, "begun, left"),
         mutant!("one-upload-stops-all", bucket::uploads_stop_nothing, "though two fail"),
-        mutant!("uploads-asked-once", bucket::uploads_are_asked_for_again, "in spite of trouble"),
+        mutant!(
+            "uploads-asked-once",
+            bucket::uploads_are_asked_for_again,
+            "told of NotImplemented"
+        ),
         mutant!(
             "upload-unaborted",
             store::a_part_that_is_not_answered_leaves_nothing,
