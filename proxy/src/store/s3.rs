@@ -253,7 +253,8 @@ where
         (Some(507), _) => StoreError::Full(text),
         // What it does not know it will not know later.
         (Some(501), _) => StoreError::Refused(text),
-        (Some(409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
+        // An error behind a status of success: the service says so of a Complete that it began.
+        (Some(200..=299 | 409 | 429 | 500..), _) | (None, _) => StoreError::Busy(text),
         // A checksum that does not fit: damaged on the way.
         (
             Some(400),

@@ -208,7 +208,9 @@ impl Cluster {
                     let open = OpenBatch::open(records.slice(range), &self.caps);
                     let mut open = open.map_err(|error| error.to_string())?;
                     // What is misread here once an index would lack for ever.
-                    let sound = open.check_crc().map_err(|error| error.to_string());
+                    let sound = open.check_crc().map_err(|error| {
+                        format!("batch at offset {}: {error}", header.base_offset)
+                    });
                     if !fault::on("log-sums-unchecked") {
                         sound?;
                     }

@@ -138,11 +138,17 @@ pub async fn tend(
     let measured = uploads.iter().map(|upload| measured(store, upload).boxed());
     let mut measured = stream::iter(measured).buffer_unordered(UPKEEP_AT_ONCE);
     let mut old = Vec::new();
+    let mut failed = 0;
     while let Some((upload, bytes)) = measured.next().await {
+        failed = if bytes.is_err() { failed + 1 } else { 0 };
         let bytes = bytes.unwrap_or_else(|error| {
             found.note(error);
             None
         });
+        // The store is away: each of the others would take its time, too.
+        if failed >= UPKEEP_AT_ONCE {
+            return found;
+        }
         if found.add(upload, bytes, (now, grace_ms)) {
             old.push((upload, bytes));
         }
@@ -231,14 +237,15 @@ async fn end(
         async move { (*bytes, is_ended(store, upload, order).await) }.boxed()
     });
     let mut ends = stream::iter(ends).buffer_unordered(UPKEEP_AT_ONCE);
-    let mut done = 0;
+    let (mut done, mut failed) = (0, 0);
     while let Some((bytes, is_ended)) = ends.next().await {
+        failed = if is_ended.is_err() { failed + 1 } else { 0 };
         match is_ended {
             Ok(true) => found.aborted.add(bytes),
             Ok(false) => found.kept.add(bytes),
             Err(error) => {
                 found.note(error);
-                if fault::on("one-upload-stops-all") {
+                if failed >= UPKEEP_AT_ONCE || fault::on("one-upload-stops-all") {
                     return;
                 }
             }

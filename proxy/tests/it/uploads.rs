@@ -77,7 +77,9 @@ async fn parts_of_an_upload_that_fails_are_given_up() -> Checked {
 /// The parts are put together, and nobody hears of it: what is an object now is not given up.
 pub async fn what_may_be_complete_is_not_given_up(faults: Faults) -> Checked {
     let mut scene = scene(faults).await?;
-    for unheard in [Fault::DoneAndGone, Fault::DoneBut(500, "InternalError")] {
+    // A service that has begun to answer tells of an error behind a status of success.
+    let late = Fault::DoneBut(200, "InternalError");
+    for unheard in [Fault::DoneAndGone, Fault::DoneBut(500, "InternalError"), late] {
         scene.s3.script(Kind::Other, &[Fault::None, unheard]);
         let before = scene.s3.count(Kind::Put);
         scene.take(&single(noise(before as u64, IN_PARTS))).await?;

@@ -136,8 +136,10 @@ impl S3 {
 
 /// Whether the service says that it did not do what it was asked for. An error of its own, or of
 /// what stands before it, does not say so.
-fn is_denied<E>(error: &SdkError<E>) -> bool {
-    matches!(status(error), Some(400..=499))
+fn is_denied<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    let unsure = matches!(status(error), Some(404 | 408 | 409 | 429));
+    let unsure = unsure || error.code() == Some("RequestTimeout");
+    matches!(status(error), Some(400..=499)) && !unsure
 }
 
 /// Whether a time is one: services that know none tell the beginning of 1970, or of the calendar.
