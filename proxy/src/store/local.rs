@@ -353,8 +353,10 @@ mod tests {
         let object = [Piece::of(&b"0123"[..])];
         let target = root.join("v1/aa/x");
         local.names.lock().linking.insert(target.clone());
-        let busy = local.put("v1/aa/x", &object).await.expect_err("another attempt");
-        assert!(matches!(busy, StoreError::Busy(_)) && busy.is_transient(), "{busy}");
+        let waited = tokio::time::timeout(LINKING_PAUSE * 4, local.put("v1/aa/x", &object)).await;
+        assert!(waited.is_err(), "another attempt is under way: {waited:?}");
+        let mut pending = fs::read_dir(root.join(PENDING)).expect("a folder");
+        assert!(pending.next().is_none(), "it was written beside another attempt");
         local.names.lock().linking.remove(&target);
         local.put("v1/aa/x", &object).await.expect("stored");
         let names = local.names.lock();
