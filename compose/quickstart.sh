@@ -45,7 +45,7 @@ install_missing() {
 }
 
 build() {
-    step "building firebreak (release)"
+    step "building firebreak (release): some ten minutes the first time"
     (cd "$repo" && cargo build --release -p firebreak) >&2 || die "the build failed"
     local target
     target=$(cd "$repo" && cargo metadata --no-deps --format-version 1 |
