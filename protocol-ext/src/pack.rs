@@ -89,6 +89,16 @@ pub enum PackError {
         /// Of the bytes.
         computed: u32,
     },
+    /// A part was changed.
+    #[error("checksum of the part at byte {offset} is {computed:08x}, the pack says {stored:08x}")]
+    Part {
+        /// Where it lies.
+        offset: u64,
+        /// From the footer.
+        stored: u32,
+        /// Of the bytes.
+        computed: u32,
+    },
     /// More or longer parts than a pack holds.
     #[error("too many parts")]
     TooLarge,
@@ -236,6 +246,11 @@ impl Footer {
 }
 
 impl Part {
+    /// What is wrong where its stored bytes have another checksum.
+    fn changed(&self, computed: u32) -> PackError {
+        PackError::Part { offset: self.offset, stored: self.stored_crc, computed }
+    }
+
     fn bytes(&self) -> [u8; ENTRY_BYTES] {
         let mut out = [0; ENTRY_BYTES];
         out[0..8].copy_from_slice(&self.offset.to_be_bytes());
@@ -295,7 +310,7 @@ impl<'a> Sums<'a> {
                 return Ok(());
             }
             if self.crc != part.stored_crc {
-                return Err(PackError::Crc { stored: part.stored_crc, computed: self.crc });
+                return Err(part.changed(self.crc));
             }
             (self.parts, self.came, self.crc, bytes) = (rest, 0, 0, later);
         }
@@ -314,7 +329,7 @@ pub fn parse(object: &[u8]) -> Result<(PackHead, Vec<Part>), PackError> {
         let from = usize::try_from(part.offset).map_err(lengths)?;
         let computed = crc32c(&object[from..from + part.stored_bytes as usize]);
         if computed != part.stored_crc {
-            return Err(PackError::Crc { stored: part.stored_crc, computed });
+            return Err(part.changed(computed));
         }
     }
     Ok((head, parts))
@@ -401,7 +416,7 @@ mod tests {
         assert_eq!(changed(object.len() - 1, 0), PackError::Magic);
         assert_eq!(changed(object.len() - 12, 9), PackError::Version(9));
         assert_eq!(changed(object.len() - 13, 2), PackError::Lengths);
-        assert!(matches!(changed(70, 0), PackError::Crc { .. }));
+        assert!(matches!(changed(70, 0), PackError::Part { offset: 64, .. }));
         assert!(matches!(changed(20, 0), PackError::Crc { .. }));
         assert_eq!(parse(&object[..63]), Err(PackError::Short(63)));
         let end = object.last_chunk::<TRAILER_BYTES>().unwrap();

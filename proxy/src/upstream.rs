@@ -162,11 +162,14 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
 }
 
 /// How answers of other servers begin.
-const FOREIGN: [(&[u8], &str); 3] = [
-    (b"HTTP", "this is an HTTP server, not a Kafka listener"),
+const FOREIGN: [(&[u8], &str); 4] = [
+    (b"HTTP", HTTP),
+    // A page and nothing before it, as some answer to what they cannot read.
+    (b"<", HTTP),
     (&[0x15, 0x03], TLS),
     (&[0x16, 0x03], TLS),
 ];
+const HTTP: &str = "this is an HTTP server, not a Kafka listener";
 const TLS: &str =
     "this is a TLS listener, not a plaintext Kafka listener: tls of [[cluster]] is missing";
 
@@ -178,6 +181,7 @@ mod tests {
     fn servers_of_other_protocols_are_known_by_their_first_bytes() {
         for (first, what) in [
             (*b"HTTP", "an HTTP server"),
+            (*b"<!DO", "an HTTP server"),
             ([0x15, 3, 3, 0], "a TLS listener"),
             ([0x16, 3, 1, 2], "a TLS listener"),
             ([0xff; 4], "impossible length"),

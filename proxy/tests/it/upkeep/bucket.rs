@@ -253,6 +253,8 @@ pub async fn long_packs_are_read_in_ranges(faults: Faults) -> Checked {
     let (code, report, said) = scene.run(&["fsck", "--deep"]).await?;
     let damaged = report["damaged"].as_array().map_or(99, Vec::len);
     ensure_eq!((code, damaged), (1, 1), "exit code and damaged, one changed: {said}");
+    let why = report["damaged"][0].as_str().unwrap_or_default();
+    ensure!(why.contains("checksum of the part at byte 64"), "why it is damaged: {why}");
     Ok(())
 }
 
